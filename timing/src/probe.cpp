@@ -1,0 +1,343 @@
+// SPDX-License-Identifier: BSL-1.0
+#include "probe.hpp"
+
+#include <array>
+#include <asio_pulse/timing/detail/tsc.hpp>
+#include <asio_pulse/timing/timebase.hpp>
+#include <atomic>
+#include <chrono>
+#include <cstdio>
+#include <exception>
+#include <thread>
+#include <utility>
+
+#include "perf_page.hpp"
+#include "rseq_area.hpp"
+#include "thread_cpu.hpp"
+
+#if defined(__linux__)
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#endif
+
+namespace asio_pulse::detail {
+
+namespace {
+
+using timing::clock_kind;
+using timing::timebase;
+
+probe_result verdict(bool available, const char* reason) noexcept {
+  probe_result result;
+  result.available = available;
+  std::snprintf(result.reason, sizeof result.reason, "%s", reason);
+  return result;
+}
+
+/// Runs for about `duration` of wall time without blocking.
+void spin(std::chrono::nanoseconds duration) noexcept {
+  const auto& base = timebase::get();
+  const auto start = base.now();
+  while (base.to_ns(base.now() - start) < duration) {
+  }
+}
+
+#if defined(__linux__) && ASIO_PULSE_TIMING_HAS_TSC
+// A fault in the probe would show as "unavailable", so both bounds may be generous: one scheduling
+// tick is at most 10 ms (HZ=100), and a woken thread preempts a spinning one within a slice or two.
+constexpr std::chrono::milliseconds longest_wait_for_preemption{50};
+constexpr std::chrono::microseconds nap{100};
+
+enum class rseq_behaviour { unregistered, no_memory, lost, never_cleared, on_preemption, always };
+
+/// Has the thread preempted: a companion on the same CPU wakes up again and again.
+bool cleared_by_preemption(const std::atomic<std::uint64_t>& word,
+                           std::uint64_t descriptor) noexcept {
+  const int cpu = sched_getcpu();
+  if (cpu < 0 || cpu >= CPU_SETSIZE) {
+    return false;
+  }
+  cpu_set_t here;
+  CPU_ZERO(&here);
+  CPU_SET(static_cast<unsigned>(cpu), &here);
+  if (sched_setaffinity(0, sizeof here, &here) != 0) {  // of this short-lived thread
+    return false;
+  }
+  std::atomic<bool> done{false};
+  bool cleared = false;
+  try {
+    std::thread companion([&done] {  // inherits the affinity
+      while (!done.load(std::memory_order_relaxed)) {
+        std::this_thread::sleep_for(nap);
+      }
+    });
+    rseq_word()->store(descriptor, std::memory_order_relaxed);
+    const auto& base = timebase::get();
+    const auto start = base.now();
+    do {
+      cleared = word.load(std::memory_order_relaxed) != descriptor;
+    } while (!cleared && base.to_ns(base.now() - start) < longest_wait_for_preemption);
+    done.store(true, std::memory_order_relaxed);
+    companion.join();
+  } catch (const std::exception&) {  // no thread to be had
+    return false;
+  }
+  return cleared;
+}
+
+rseq_behaviour try_rseq() noexcept {
+  auto* const word = rseq_word();
+  if (word == nullptr) {
+    return rseq_behaviour::unregistered;
+  }
+  const std::uint64_t descriptor = next_descriptor();
+  if (descriptor == 0) {
+    return rseq_behaviour::no_memory;
+  }
+  // Kept while nothing happens? A few tries, for something may well happen.
+  bool kept = false;
+  for (int i = 0; i < 16 && !kept; ++i) {
+    word->store(descriptor, std::memory_order_relaxed);
+    spin(std::chrono::microseconds{2});
+    kept = word->load(std::memory_order_relaxed) == descriptor;
+  }
+  if (!kept) {
+    return rseq_behaviour::lost;
+  }
+  // Cleared by blocking? Every try must say so: one may coincide with a preemption.
+  bool on_blocking = true;
+  for (int i = 0; i < 3 && on_blocking; ++i) {
+    word->store(descriptor, std::memory_order_relaxed);
+    std::this_thread::sleep_for(nap);
+    on_blocking = word->load(std::memory_order_relaxed) != descriptor;
+  }
+  if (on_blocking) {
+    return rseq_behaviour::always;
+  }
+  // A thread of its own for this: it changes its affinity.
+  auto behaviour = rseq_behaviour::never_cleared;
+  try {
+    std::thread([&] {
+      auto* const own_word = rseq_word();
+      if (own_word != nullptr && cleared_by_preemption(*own_word, descriptor)) {
+        behaviour = rseq_behaviour::on_preemption;
+      }
+    }).join();
+  } catch (const std::exception&) {  // no thread to be had
+  }
+  return behaviour;
+}
+
+probe_result probe_rseq() noexcept {
+  if (!timebase::get().uses_tsc()) {
+    return verdict(false, "the timebase is not the TSC");
+  }
+  if (!probe(clock_kind::thread_cputime).available) {
+    return verdict(false, "CLOCK_THREAD_CPUTIME_ID, which it is corrected by, fails");
+  }
+  if (rseq_word() == nullptr) {
+    return verdict(false, rseq_state());
+  }
+  // On the calling thread. A thread started for this would end the C library's single-threaded
+  // shortcuts (its mutexes and shared_ptr's counts without locked instructions) for good, which
+  // costs a single-threaded program more than everything else here.
+  auto behaviour = rseq_behaviour::lost;
+  {
+    sigset_t all;
+    sigset_t old;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    const std::uint64_t before = rseq_word()->load(std::memory_order_relaxed);
+    behaviour = try_rseq();
+    // Whoever had a descriptor here finds it again, or nothing, as after any preemption.
+    rseq_word()->store(before, std::memory_order_relaxed);
+    pthread_sigmask(SIG_SETMASK, &old, nullptr);
+  }
+  switch (behaviour) {
+    case rseq_behaviour::always: {
+      auto result = verdict(
+          true, "tried: the kernel clears the rseq descriptor when it deschedules the thread");
+      result.shows_blocking = true;
+      return result;
+    }
+    case rseq_behaviour::on_preemption:
+      return verdict(true,
+                     "tried: the kernel clears the rseq descriptor on preemption, not on blocking");
+    case rseq_behaviour::never_cleared:
+      return verdict(false, "tried: the kernel was not seen to clear the rseq descriptor");
+    case rseq_behaviour::no_memory:
+      return verdict(false, "no page for the rseq descriptors");
+    case rseq_behaviour::unregistered:
+      return verdict(false, "a new thread has no rseq registration");
+    case rseq_behaviour::lost:
+      break;
+  }
+  return verdict(false, "tried: the rseq descriptor does not stay in place");
+}
+
+probe_result probe_perf() noexcept {
+  if (!timebase::get().uses_tsc()) {
+    return verdict(false, "the timebase is not the TSC");
+  }
+  if (const char* const missing = open_perf_page(); missing != nullptr) {
+    return verdict(false, missing);
+  }
+  // Right, not merely there: compared with the CPU clock. Several tries, a switch may fall between.
+  for (int i = 0; i < 5; ++i) {
+    const auto first = read_perf_page();
+    const auto cpu = thread_cpu_ns();
+    spin(std::chrono::microseconds{200});
+    const auto last = read_perf_page();
+    const auto cpu_end = thread_cpu_ns();
+    const auto by_perf = static_cast<std::int64_t>(last.cpu_ns - first.cpu_ns);
+    const auto by_cpu = static_cast<std::int64_t>(cpu_end.value - cpu.value);
+    const auto off = by_perf > by_cpu ? by_perf - by_cpu : by_cpu - by_perf;
+    if (first.ok && last.ok && cpu.ok && cpu_end.ok && off < 5'000) {
+      return verdict(true, "tried: perf's page agrees with CLOCK_THREAD_CPUTIME_ID");
+    }
+  }
+  return verdict(false, "tried: perf's page disagrees with CLOCK_THREAD_CPUTIME_ID");
+}
+#else
+probe_result probe_rseq() noexcept { return verdict(false, rseq_state()); }
+probe_result probe_perf() noexcept { return verdict(false, open_perf_page()); }
+#endif
+
+probe_result probe_os_clock(os_reading (*read)() noexcept, const char* good,
+                            const char* bad) noexcept {
+  const os_reading first = read();
+  spin(std::chrono::microseconds{20});
+  const os_reading last = read();
+  const bool works = first.ok && last.ok && last.value >= first.value;
+  return verdict(works, works ? good : bad);
+}
+
+probe_result probe_cycles() noexcept {
+  const probe_result result = probe_os_clock(
+      &thread_cycles, "tried: QueryThreadCycleTime, a system call per reading", "Windows only");
+  return result.available && !timebase::get().uses_tsc()
+             ? verdict(false, "the timebase is not the TSC")
+             : result;
+}
+
+timing::clock_status status(clock_kind kind) {
+  const probe_result& result = probe(kind);
+  return {kind, result.available, result.reason};
+}
+
+}  // namespace
+
+const probe_result& probe(clock_kind kind) noexcept {
+  switch (kind) {
+    case clock_kind::rseq_tsc: {
+      static const probe_result result = probe_rseq();
+      return result;
+    }
+    case clock_kind::perf_mmap: {
+      static const probe_result result = probe_perf();
+      return result;
+    }
+    case clock_kind::thread_cputime: {
+      static const probe_result result =
+          probe_os_clock(&thread_cpu_ns,
+                         "tried: clock_gettime(CLOCK_THREAD_CPUTIME_ID), a system call per reading",
+                         "clock_gettime(CLOCK_THREAD_CPUTIME_ID) is missing or fails");
+      return result;
+    }
+    case clock_kind::thread_cycles: {
+      static const probe_result result = probe_cycles();
+      return result;
+    }
+    case clock_kind::mach_thread: {
+      static const probe_result result = probe_os_clock(
+          &mach_thread_ns, "tried: thread_info, a system call per reading, in steps of 1 us",
+          "macOS only");
+      return result;
+    }
+    case clock_kind::steady: {
+      static const probe_result result =
+          verdict(true, "always: wall time, which counts occupancy instead of CPU time");
+      return result;
+    }
+    case clock_kind::published: {
+      static const probe_result result =
+          verdict(false, "needs a scheduler's control block to attach to");
+      return result;
+    }
+    case clock_kind::manual: {
+      static const probe_result result =
+          verdict(false, "needs a manual_clock to attach to; for tests");
+      return result;
+    }
+    case clock_kind::none:
+      break;
+  }
+  static const probe_result unknown = verdict(false, "no clock");
+  return unknown;
+}
+
+}  // namespace asio_pulse::detail
+
+namespace asio_pulse::timing {
+
+std::string_view to_string(clock_kind kind) noexcept {
+  switch (kind) {
+    case clock_kind::none:
+      return "none";
+    case clock_kind::rseq_tsc:
+      return "rseq_tsc";
+    case clock_kind::perf_mmap:
+      return "perf_mmap";
+    case clock_kind::published:
+      return "published";
+    case clock_kind::thread_cputime:
+      return "thread_cputime";
+    case clock_kind::steady:
+      return "steady";
+    case clock_kind::thread_cycles:
+      return "thread_cycles";
+    case clock_kind::mach_thread:
+      return "mach_thread";
+    case clock_kind::manual:
+      return "manual";
+  }
+  return "unknown";
+}
+
+const std::vector<clock_status>& probe_clocks() {
+  static const std::vector<clock_status> instance = [] {
+    std::vector<clock_status> all;
+    for (const clock_kind kind : detail::preference) {
+      all.push_back(detail::status(kind));
+    }
+    all.push_back(detail::status(clock_kind::published));
+    all.push_back(detail::status(clock_kind::manual));
+    return all;
+  }();
+  return instance;
+}
+
+const clock_status& default_clock() {
+  static const clock_status instance = [] {
+    clock_status chosen;
+    std::string passed_over;
+    for (const clock_kind kind : detail::preference) {  // no further than needed
+      clock_status candidate = detail::status(kind);
+      if (candidate.available) {
+        chosen = std::move(candidate);
+        break;
+      }
+      passed_over += passed_over.empty() ? "; not " : ", not ";
+      passed_over += std::string(to_string(candidate.kind)) + " (" + candidate.reason + ")";
+    }
+    chosen.reason = "the cheapest exact clock that works here: " + chosen.reason + passed_over;
+    if (chosen.kind == clock_kind::steady) {
+      chosen.reason = "no exact clock works here; " + chosen.reason;
+    }
+    return chosen;
+  }();
+  return instance;
+}
+
+}  // namespace asio_pulse::timing
