@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: BSL-1.0
+#pragma once
+
+/// \file
+/// Everything but spawn.hpp, which needs Boost.Context.
+
+#include <asio_pulse/checkpoint.hpp>
+#include <asio_pulse/co_spawn.hpp>
+#include <asio_pulse/io_context.hpp>
+#include <asio_pulse/should_yield.hpp>
+#include <asio_pulse/task.hpp>

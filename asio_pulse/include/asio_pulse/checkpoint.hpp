@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: BSL-1.0
+#pragma once
+
+#if defined(ASIO_PULSE_DISABLE)
+#include <asio_pulse/detail/disabled.hpp>
+#else
+
+// Boost 1.74's awaitable.hpp uses std::exchange without it.
+#include <utility>
+
+#include <asio_pulse/should_yield.hpp>
+#include <boost/asio/associated_executor.hpp>
+#include <boost/asio/async_result.hpp>
+#include <boost/asio/awaitable.hpp>
+#include <boost/asio/post.hpp>
+#include <boost/asio/this_coro.hpp>
+#include <boost/asio/use_awaitable.hpp>
+#include <boost/version.hpp>
+#include <type_traits>
+
+namespace asio_pulse {
+
+namespace detail {
+
+struct start_checkpoint {
+  template <class Handler>
+  void operator()(Handler&& handler) const {
+    auto executor = boost::asio::get_associated_executor(handler);
+    boost::asio::post(executor, std::forward<Handler>(handler));
+  }
+};
+
+/// Requeues whoever awaits it, behind everybody else.
+struct yield_operation {
+  // Not a function of a coroutine's frame: awaiting those is something else.
+  template <class CompletionToken>
+  requires(!std::is_pointer_v<std::remove_cvref_t<CompletionToken>>) auto operator()(
+      CompletionToken&& token) const {
+    return boost::asio::async_initiate<CompletionToken, void()>(start_checkpoint{}, token);
+  }
+};
+
+}  // namespace detail
+
+#if BOOST_VERSION >= 108100
+
+namespace detail {
+
+inline yield_operation yield_now() noexcept { return {}; }
+
+}  // namespace detail
+
+/// What checkpoint() returns: await it in a boost::asio::awaitable<>, at once.
+struct checkpoint_operation : detail::yield_operation {};
+
+/// Lets others go first, if the coroutine has had its share: `co_await asio_pulse::checkpoint();`
+/// in a loop.
+///
+/// Suspends only when should_yield() says so; then the coroutine is queued behind everything that
+/// is ready and, if its task is over budget, behind other tasks in the same state.
+///
+/// \par Cost           As should_yield() when nothing is wanted: no suspension, no allocation.
+/// \par Thread safety  In a coroutine only.
+[[nodiscard]] inline checkpoint_operation checkpoint() noexcept { return {}; }
+
+#else
+
+// This Asio's coroutines can only await what suspends, or another coroutine.
+namespace detail {
+
+inline boost::asio::awaitable<void> yield_now() {
+  const auto executor = co_await boost::asio::this_coro::executor;
+  co_await boost::asio::post(executor, boost::asio::use_awaitable);
+}
+
+}  // namespace detail
+
+[[nodiscard]] inline boost::asio::awaitable<void> checkpoint() {
+  if (should_yield()) co_await detail::yield_now();
+}
+
+#endif
+
+}  // namespace asio_pulse
+
+#if BOOST_VERSION >= 108100
+
+namespace boost::asio::detail {
+
+// Awaiting an operation suspends before it is started. Ours asks first: nothing in the language
+// suspends then.
+template <class Executor>
+class awaitable_async_op<void(), ::asio_pulse::checkpoint_operation, Executor>
+    : public awaitable_async_op<void(), ::asio_pulse::detail::yield_operation, Executor> {
+  using base = awaitable_async_op<void(), ::asio_pulse::detail::yield_operation, Executor>;
+
+ public:
+  template <class Awaited, class... Frame>
+  explicit awaitable_async_op(Awaited&& awaited, Frame... frame) noexcept
+      : base(static_cast<::asio_pulse::detail::yield_operation&&>(awaited), frame...) {}
+
+  bool await_ready() const noexcept { return !::asio_pulse::should_yield(); }
+};
+
+}  // namespace boost::asio::detail
+
+#endif
+
+/// In a coroutine: lets others go first, if it is time. An expression of type void.
+///
+/// \par Cost  As should_yield(); Asio is not entered where nothing is wanted.
+#define ASIO_PULSE_CHECKPOINT()                                                                 \
+  (::asio_pulse::should_yield() ? static_cast<void>(co_await ::asio_pulse::detail::yield_now()) \
+                                : static_cast<void>(0))
+
+#endif

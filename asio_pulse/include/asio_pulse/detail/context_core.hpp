@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: BSL-1.0
+#pragma once
+
+#include <asio_pulse/detail/task_state.hpp>
+#include <asio_pulse/hooks/poll_path.hpp>
+#include <asio_pulse/hooks/registry.hpp>
+#include <asio_pulse/options.hpp>
+#include <asio_pulse/report.hpp>
+#include <asio_pulse/statistics.hpp>
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <string_view>
+#include <unordered_map>
+
+namespace asio_pulse::detail {
+
+/// The part of a context that knows Asio, as its core sees it. Implemented in a header, so that the
+/// compiled library serves every version of Asio.
+class asio_port {
+ public:
+  /// The scheduler whose poll path this is.
+  [[nodiscard]] virtual void* scheduler() const noexcept = 0;
+  /// Appends the operation to the parked work and keeps the context's work count. The core's mutex
+  /// is held.
+  virtual void append(parked_work& to, void* operation) noexcept = 0;
+  /// Moves the task's operations that are queued already behind the parked ones, as far as that is
+  /// worth the look; returns how many. The core's mutex is held.
+  virtual std::size_t sweep(const hooks::task_record& t, parked_work& to) noexcept = 0;
+  /// Puts the driver at the end of the scheduler's queue. The core's mutex is not held.
+  virtual void post_driver() noexcept = 0;
+  enum class strand_break : std::uint8_t {
+    refused,  ///< `owner` is no strand
+    rest,     ///< what is left of the batch gets a turn of its own
+    joined,   ///< what is left is run with what was waiting for the next turn anyway
+  };
+  /// Puts the operation and the rest of the batch back in front of its strand.
+  [[nodiscard]] virtual strand_break break_strand(void* owner, void* operation) noexcept = 0;
+  /// True inside a handler of a legacy io_context::strand, whose operations complete in the
+  /// scheduler's name.
+  [[nodiscard]] virtual bool in_legacy_strand() const noexcept = 0;
+
+ protected:
+  ~asio_port() = default;
+};
+
+/// What a context is, apart from Asio: its tasks, tiers, reports and hooks. Shared by the context
+/// and its tasks, so that a task may outlive its context.
+///
+/// \par Thread safety  As stated at each member; the poll path calls it from any worker.
+class context_core final : public hooks::path_observer {
+ public:
+  /// \par Errors  std::invalid_argument naming the field and the rule (see validate()).
+  context_core(options opts, bool one_thread);
+
+  ~context_core() override;
+
+  void acquire() noexcept { references_.fetch_add(1, std::memory_order_relaxed); }
+  void release() noexcept;
+
+  [[nodiscard]] const options& opts() const noexcept { return options_; }
+  [[nodiscard]] hooks::registry& hooks() noexcept { return hooks_; }
+  [[nodiscard]] statistics stats() const noexcept;
+  /// The context promises that one thread runs it (concurrency hint 1, or one of the unsafe hints).
+  [[nodiscard]] bool one_thread() const noexcept { return one_thread_; }
+
+  /// Connects the core with Asio, or (null) cuts it off for good.
+  void connect(asio_port* port) noexcept;
+  /// The context is being destroyed: nothing is held back or isolated any more. What its handlers
+  /// do as they are destroyed may still use its tasks.
+  void close() noexcept;
+  /// \par Memory order  Relaxed: who destroys a context has synchronised with its other users.
+  [[nodiscard]] bool closed() const noexcept { return closed_.load(std::memory_order_relaxed); }
+
+  /// A new task with one reference.
+  /// \par Errors  std::bad_alloc.
+  [[nodiscard]] task_state* make_task(const task_options& opts, task_state* listener,
+                                      bool accepted);
+
+  /// The task of an annotated place in the source: made at its first use, kept until the context is
+  /// destroyed. Null where there is no memory for it.
+  [[nodiscard]] task_state* task_of_place(const void* place, const task_options& opts) noexcept;
+  [[nodiscard]] asio_port* port() const noexcept { return port_; }
+
+  /// Calls `f(task_state&)` for every task with the list locked.
+  template <class Function>
+  void for_each_task(Function&& f) {
+    const std::lock_guard lock(mutex_);
+    for (task_state* t = tasks_; t != nullptr; t = t->next) f(*t);
+  }
+
+  /// Whether a declared task that is in Isolate may really leave its context.
+  [[nodiscard]] bool may_isolate(const task_state& t) const noexcept {
+    return t.isolatable && !one_thread_ && options_.isolation_threads != 0 && !closed();
+  }
+  [[nodiscard]] timing::ticks quantum() const noexcept { return quantum_; }
+  void count_isolated() noexcept { isolated_.fetch_add(1, std::memory_order_relaxed); }
+
+  /// The driver's turn: takes the next parked operation off the ring. `more` tells whether the
+  /// driver is needed again.
+  struct released {
+    task_state* task;
+    void* operation;
+    bool more;
+  };
+  template <class Pop>
+  released release_next(Pop pop) noexcept {
+    const std::lock_guard lock(mutex_);
+    task_state* t = ring_;
+    if (t == nullptr) {
+      driver_posted_ = false;
+      return {nullptr, nullptr, false};
+    }
+    void* operation = pop(*t->parked);
+    take_turn(*t);
+    return {t, operation, driver_posted_ = ring_ != nullptr};
+  }
+  /// Takes every parked operation, for destruction with the context.
+  template <class Pop>
+  void* take_any_parked(Pop pop) noexcept {
+    const std::lock_guard lock(mutex_);
+    if (ring_ == nullptr) return nullptr;
+    task_state* t = ring_;
+    void* operation = pop(*t->parked);
+    take_turn(*t);
+    return operation;
+  }
+
+  /// What should_yield() asks when its fuel is spent.
+  [[nodiscard]] bool wants_yield(hooks::thread_state& ts) noexcept;
+  /// Whether the task's next handler should let others go first: it is in Yield or above, and over
+  /// budget at `now`.
+  [[nodiscard]] bool overspent(task_state& t, timing::ticks now) noexcept;
+  /// A report about something other than a poll.
+  void tell(report_kind kind, task_state& t, const hooks::poll_frame* frame,
+            std::chrono::nanoseconds duration, std::string_view detail) noexcept;
+  /// The process was forked and this is the child: its other workers are gone.
+  void forked() noexcept;
+
+  // hooks::path_observer
+  void before_poll(const hooks::poll_frame& frame) noexcept override;
+  void after_poll(const hooks::poll_frame& frame, hooks::task_record& record,
+                  const timing::lap& last, const hooks::poll_sum& sum) noexcept override;
+  hooks::task_record* accepted(hooks::task_record* listener) noexcept override;
+  hooks::task_record* listener_of(hooks::task_record* record) noexcept override;
+  bool hold_back(hooks::thread_state& ts, hooks::tracked_operation& op, void* operation,
+                 void* owner) noexcept override;
+  void destroy(hooks::task_record& record) noexcept override;
+  hooks::task_record& unnamed() noexcept override { return *unnamed_; }
+  void attached(hooks::thread_state& ts) noexcept override;
+  void detached(hooks::thread_state& ts) noexcept override;
+  timing::clock_kind clock() const noexcept override { return clock_; }
+
+ private:
+  void take_turn(task_state& t) noexcept;
+  [[nodiscard]] bool park(task_state& t, hooks::tracked_operation& op, void* operation) noexcept;
+  void settle(task_state& t, timing::ticks now) noexcept;
+  void judge(const hooks::poll_frame& frame, task_state& t, const timing::lap& last,
+             const hooks::poll_sum& sum) noexcept;
+  void apply(task_state& t, const tier_decision& decision) noexcept;
+  void announce(const task_state& t, const tier_decision& decision) noexcept;
+  void refuse_isolation(task_state& t, const hooks::poll_frame* frame) noexcept;
+  void send(report& r, task_state& t, const hooks::poll_frame* frame) noexcept;
+  void set_gate(task_state& t) noexcept;
+  [[nodiscard]] const tier_limits& limits_of(const task_state& t) const noexcept;
+
+  const options options_;
+  const bool one_thread_;
+  const timing::clock_kind clock_;
+  const tier_limits limits_;
+  const tier_limits unnamed_limits_;
+  const timing::ticks quantum_;
+  const timing::ticks min_slice_;
+  const timing::ticks check_interval_;
+  hooks::registry hooks_;
+  report_limiter limiter_;
+  tier_metrics metrics_;
+  std::atomic<std::uint32_t> references_{1};
+  std::atomic<std::uint32_t> workers_{0};
+  std::atomic<std::uint64_t> next_id_{1};
+  std::atomic<std::uint64_t> yields_{0};
+  std::atomic<std::uint64_t> strand_breaks_{0};
+  std::atomic<std::uint64_t> checkpoint_yields_{0};
+  std::atomic<std::uint64_t> isolated_{0};
+  std::atomic<std::uint64_t> refused_{0};
+  std::atomic<std::uint64_t> callback_errors_{0};
+  std::atomic<timing::clock_kind> clock_in_use_{timing::clock_kind::none};
+  /// Set while a thread that gives no notice of leaving may be polling.
+  std::atomic<bool> strangers_{false};
+  std::atomic<bool> closed_{false};
+
+  mutable std::mutex mutex_;  ///< below: guarded by it
+  asio_port* port_ = nullptr;
+  task_state* tasks_ = nullptr;
+  std::uint64_t task_count_ = 0;
+  task_state* ring_ = nullptr;  ///< tasks with parked work, next to be served first
+  task_state* ring_back_ = nullptr;
+  std::uint64_t parked_ = 0;
+  bool driver_posted_ = false;
+  std::unordered_map<const void*, task_state*> places_;  ///< one reference each
+
+  task_state* unnamed_;
+};
+
+/// One reference to a core.
+class core_ref {
+ public:
+  core_ref() noexcept = default;
+  explicit core_ref(context_core* adopted) noexcept : core_(adopted) {}
+  core_ref(core_ref&& other) noexcept : core_(other.core_) { other.core_ = nullptr; }
+  core_ref& operator=(core_ref&&) = delete;
+  ~core_ref() {
+    if (core_ != nullptr) core_->release();
+  }
+  context_core* operator->() const noexcept { return core_; }
+  context_core& operator*() const noexcept { return *core_; }
+
+ private:
+  context_core* core_ = nullptr;
+};
+
+}  // namespace asio_pulse::detail

@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: BSL-1.0
+#pragma once
+
+#if !defined(ASIO_PULSE_DISABLE)
+#error "asio_pulse/detail/disabled.hpp is included where ASIO_PULSE_DISABLE is defined"
+#endif
+#if defined(BOOST_ASIO_CUSTOM_HANDLER_TRACKING)
+#error \
+    "asio_pulse: ASIO_PULSE_DISABLE and BOOST_ASIO_CUSTOM_HANDLER_TRACKING exclude each other: link \
+asio_pulse::disabled instead of asio_pulse::asio_pulse"
+#endif
+
+/// \file
+/// asio-pulse switched off at compile time: the same names, and plain Asio behind them. No hook, no
+/// word in an operation. The library is linked for what has no part in that: options, reports.
+
+// Boost 1.74's awaitable.hpp uses std::exchange without it.
+#include <utility>
+
+#include <asio_pulse/hooks/registry.hpp>
+#include <asio_pulse/options.hpp>
+#include <asio_pulse/statistics.hpp>
+#include <boost/asio/any_io_executor.hpp>
+#include <boost/asio/awaitable.hpp>
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/defer.hpp>
+#include <boost/asio/dispatch.hpp>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/post.hpp>
+#include <chrono>
+#include <coroutine>
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+namespace asio_pulse {
+
+class io_context : public boost::asio::io_context {
+ public:
+  using base_type = boost::asio::io_context;
+  io_context() = default;
+  explicit io_context(int concurrency_hint) : base_type(concurrency_hint) {}
+  explicit io_context(const options&) {}
+  io_context(const options&, int concurrency_hint) : base_type(concurrency_hint) {}
+  [[nodiscard]] statistics stats() const noexcept { return {}; }
+  /// A registry in which hooks can be installed; nothing ever calls them.
+  [[nodiscard]] static hooks::registry& hooks() noexcept {
+    static hooks::registry none;
+    return none;
+  }
+};
+
+/// A name for a context: nothing is accounted for.
+class task {
+ public:
+  using executor_type = boost::asio::io_context::executor_type;
+  explicit task(boost::asio::io_context& context, const task_options& = {}) noexcept
+      : context_(&context) {}
+  [[nodiscard]] std::string_view name() const noexcept { return {}; }
+  [[nodiscard]] std::uint64_t id() const noexcept { return 0; }
+  [[nodiscard]] tier current_tier() const noexcept { return tier::monitor; }
+  [[nodiscard]] task_statistics stats() const noexcept { return {}; }
+  [[nodiscard]] executor_type get_executor() const noexcept { return context_->get_executor(); }
+  [[nodiscard]] boost::asio::any_io_executor start_executor() const { return get_executor(); }
+  [[nodiscard]] bool isolatable() const noexcept { return false; }
+  [[nodiscard]] boost::asio::io_context& context() const noexcept { return *context_; }
+  friend bool operator==(const task&, const task&) noexcept = default;
+
+ private:
+  boost::asio::io_context* context_;
+};
+
+class task_scope {
+ public:
+  explicit task_scope(const task&) noexcept {}
+};
+
+class critical_section {
+ public:
+  critical_section() noexcept {}  // not defaulted: a guard that is never read is no unused variable
+  ~critical_section() {}          // NOLINT(modernize-use-equals-default): as above
+  critical_section(const critical_section&) = delete;
+  critical_section& operator=(const critical_section&) = delete;
+};
+
+namespace this_task {
+constexpr std::uint64_t id() noexcept { return 0; }
+}  // namespace this_task
+
+constexpr bool should_yield() noexcept { return false; }
+
+template <class CompletionToken>
+auto post(const task& t, CompletionToken&& token) {
+  return boost::asio::post(t.get_executor(), std::forward<CompletionToken>(token));
+}
+template <class CompletionToken>
+auto defer(const task& t, CompletionToken&& token) {
+  return boost::asio::defer(t.get_executor(), std::forward<CompletionToken>(token));
+}
+template <class CompletionToken>
+auto dispatch(const task& t, CompletionToken&& token) {
+  return boost::asio::dispatch(t.get_executor(), std::forward<CompletionToken>(token));
+}
+template <class Coroutine, class CompletionToken>
+auto co_spawn(const task& t, Coroutine&& coroutine, CompletionToken&& token) {
+  return boost::asio::co_spawn(t.start_executor(), std::forward<Coroutine>(coroutine),
+                               std::forward<CompletionToken>(token));
+}
+
+/// `co_await checkpoint()` needs a coroutine of Asio's, which awaits coroutines: use
+/// ASIO_PULSE_CHECKPOINT() where that is to vanish altogether.
+inline boost::asio::awaitable<void> checkpoint() { co_return; }
+
+}  // namespace asio_pulse
+
+#define ASIO_PULSE_PREEMPTION_BUDGET(duration) static_cast<void>(0)
+#define ASIO_PULSE_CHECKPOINT() static_cast<void>(0)

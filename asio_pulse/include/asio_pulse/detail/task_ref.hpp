@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: BSL-1.0
+#pragma once
+
+#include <asio_pulse/detail/task_state.hpp>
+#include <utility>
+
+namespace asio_pulse::detail {
+
+/// One counted reference to a task.
+class task_ref {
+ public:
+  task_ref() noexcept = default;
+  /// Takes over the caller's reference.
+  explicit task_ref(task_state* adopted) noexcept : t_(adopted) {}
+  /// Adds a reference.
+  explicit task_ref(task_state& t) noexcept : t_(&t) { hooks::acquire(t); }
+  task_ref(const task_ref& other) noexcept : t_(other.t_) {
+    if (t_ != nullptr) hooks::acquire(*t_);
+  }
+  task_ref(task_ref&& other) noexcept : t_(std::exchange(other.t_, nullptr)) {}
+  task_ref& operator=(task_ref other) noexcept {
+    std::swap(t_, other.t_);
+    return *this;
+  }
+  ~task_ref() {
+    if (t_ != nullptr) hooks::release(*t_);
+  }
+
+  [[nodiscard]] task_state* get() const noexcept { return t_; }
+  task_state& operator*() const noexcept { return *t_; }
+  task_state* operator->() const noexcept { return t_; }
+
+ private:
+  task_state* t_ = nullptr;
+};
+
+/// Makes a task the one that operations created in this scope belong to. The task must outlive the
+/// scope.
+class label_scope {
+ public:
+  explicit label_scope(hooks::task_record* t) noexcept
+      : ts_(hooks::this_thread()), saved_(std::exchange(ts_.current, t)) {}
+  ~label_scope() { ts_.current = saved_; }
+  label_scope(const label_scope&) = delete;
+  label_scope& operator=(const label_scope&) = delete;
+
+ private:
+  hooks::thread_state& ts_;
+  hooks::task_record* saved_;
+};
+
+}  // namespace asio_pulse::detail

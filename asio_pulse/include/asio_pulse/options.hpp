@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: BSL-1.0
+//
+// What a user can set. Two aggregates of chrono durations and enums, whose defaults can be left
+// alone. Zero switches a thing off where its comment says so; nonsense is refused by name.
+
+#pragma once
+
+#include <asio_pulse/error.hpp>
+#include <asio_pulse/task_budget.hpp>
+#include <asio_pulse/tier.hpp>
+#include <asio_pulse/tier_manager.hpp>
+#include <asio_pulse/timing/clock.hpp>
+
+#include <boost/system/error_code.hpp>
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <string_view>
+
+namespace asio_pulse {
+
+struct report;
+
+/// How the threads of the isolation pool are made to give way.
+enum class isolation_priority : std::uint8_t {
+  normal,  ///< left alone
+  batch,   ///< SCHED_BATCH
+  idle,    ///< SCHED_IDLE
+  nice,    ///< options::isolation_nice
+};
+
+/// The enumerator's name; "unknown" for a value that is none of them.
+std::string_view to_string(isolation_priority) noexcept;
+
+/// A task's name and budget.
+///
+/// The order of the members is stable: designated initialisers go on compiling.
+struct task_options {
+  /// For reports. Any bytes, of any length: what is not printable is escaped there.
+  std::string name = {};
+
+  /// CPU time in every window of `per`. Zero: unlimited, the task is accounted for but never over
+  /// budget. Otherwise at least 1 us, not above `per`, and not below `per` / 65535.
+  /// The default is a tenth of a CPU; small enough that a storm is put back within a millisecond
+  /// (benches/run starvation), and harmless, since a task over budget still gets what nobody wants.
+  std::chrono::nanoseconds budget = std::chrono::microseconds{300};
+
+  /// The window. Must be positive; at most 60 s.
+  std::chrono::nanoseconds per = std::chrono::milliseconds{3};
+
+  /// CPU time that may be spent at once after a quiet time. Zero: one budget. Otherwise at least
+  /// 1 us, and small enough to be refilled within 600 s.
+  std::chrono::nanoseconds burst = std::chrono::nanoseconds{0};
+
+  /// The task may run on the isolation pool: its handlers share no state with others without a
+  /// strand or a lock.
+  bool isolatable = false;
+
+  bool operator==(const task_options&) const = default;
+};
+
+/// The options of a context.
+///
+/// The order of the members is stable: designated initialisers go on compiling.
+struct options {
+  /// One poll of this much CPU time is slow: the task is reported, and enters Warn.
+  /// Zero disables; at most an hour.
+  std::chrono::nanoseconds stall_threshold = std::chrono::milliseconds{5};
+
+  /// One poll of this much CPU time puts its task into Yield. Zero disables; otherwise not below
+  /// stall_threshold; at most an hour.
+  std::chrono::nanoseconds yield_threshold = std::chrono::milliseconds{20};
+
+  /// One poll of this much CPU time puts its task into Isolate. Zero disables; otherwise not below
+  /// stall_threshold and yield_threshold; at most an hour.
+  std::chrono::nanoseconds isolate_threshold = std::chrono::milliseconds{50};
+
+  /// What each accepted connection gets, where accept_rule is on.
+  task_options accepted = {.name = "connection"};
+
+  /// What work gets that belongs to no task. It is never held back, only reported, and a whole
+  /// server may run in it: no budget by default.
+  task_options unnamed = {.name = "unnamed", .budget = std::chrono::nanoseconds{0}};
+
+  /// Each accepted connection becomes a task of its own, instead of its listener's.
+  bool accept_rule = true;
+
+  /// False: nothing is accounted for, nothing is enforced.
+  bool enabled = true;
+
+  /// True: everything is decided and reported, nothing is enforced.
+  bool shadow = false;
+
+  /// How long a task that is over budget or was asked to yield runs until its checkpoints do so.
+  /// Must be positive; at most an hour.
+  std::chrono::nanoseconds quantum = std::chrono::microseconds{500};
+
+  /// A checkpoint does not yield before this much of the poll is over. Must be positive, not above
+  /// quantum.
+  std::chrono::nanoseconds min_slice = std::chrono::microseconds{50};
+
+  /// Threads of the isolation pool, started with the first isolated task. Zero: no isolation. At
+  /// most 256.
+  std::size_t isolation_threads = 1;
+
+  /// How those threads give way to the workers.
+  asio_pulse::isolation_priority isolation_priority = asio_pulse::isolation_priority::batch;
+
+  /// Their nice value, for isolation_priority::nice. From 0 to 19.
+  int isolation_nice = 10;
+
+  /// At most one report in this time per task. Zero: no such limit. At most an hour.
+  std::chrono::nanoseconds report_interval = std::chrono::seconds{1};
+
+  /// At most this many reports a second over all tasks. Zero: no such limit. At most 1 000 000.
+  std::size_t reports_per_second = 10;
+
+  /// Gets the reports; called on the worker, at the end of the poll. Empty: one line on stderr.
+  std::function<void(const report&)> on_report = {};
+
+  /// The clock for polls. Empty: the best that this machine has. Not none, and not manual.
+  std::optional<timing::clock_kind> clock = std::nullopt;
+
+  /// When tasks climb and come down.
+  tier_policy tiers = {};
+
+  /// A critical section longer than this is reported. Zero disables; at most an hour.
+  std::chrono::nanoseconds max_critical = std::chrono::milliseconds{1};
+};
+
+/// Says what is wrong, as "asio_pulse::options.quantum must be ... (got ...)"; empty when nothing.
+std::string invalid_reason(const options&);
+
+/// As above, as "asio_pulse::task_options.budget must be ...".
+std::string invalid_reason(const task_options&);
+
+/// Refuses what is out of range.
+///
+/// \par Errors  std::invalid_argument, whose text is invalid_reason().
+void validate(const options&);
+void validate(const task_options&);
+
+/// As above; sets `ec` to error::invalid_option, or clears it.
+inline void validate(const options& o, boost::system::error_code& ec) {
+  ec = invalid_reason(o).empty() ? boost::system::error_code()
+                                 : make_error_code(error::invalid_option);
+}
+inline void validate(const task_options& o, boost::system::error_code& ec) {
+  ec = invalid_reason(o).empty() ? boost::system::error_code()
+                                 : make_error_code(error::invalid_option);
+}
+
+/// The thresholds and the policy in ticks of the process's timebase. The options are valid.
+tier_limits make_tier_limits(const options&) noexcept;
+
+/// Configures a budget in ticks of the process's timebase. The options are valid.
+void configure(task_budget&, const task_options&) noexcept;
+
+}  // namespace asio_pulse

@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: BSL-1.0
+#pragma once
+
+#if defined(ASIO_PULSE_DISABLE)
+#include <asio_pulse/detail/disabled.hpp>
+#else
+
+#include <asio_pulse/io_context.hpp>
+#include <asio_pulse/should_yield.hpp>
+#include <asio_pulse/task_executor.hpp>
+#include <boost/asio/any_io_executor.hpp>
+#include <boost/asio/async_result.hpp>
+#include <boost/asio/defer.hpp>
+#include <boost/asio/dispatch.hpp>
+#include <boost/asio/post.hpp>
+#include <cstdint>
+#include <string_view>
+#include <utility>
+
+namespace asio_pulse {
+
+/// What a budget belongs to: a session, a job, a coroutine. A handle; copies name the same task.
+///
+/// An operation's task is the one that its executor or spawn names, else the task_scope in force
+/// when it was created, else the task of the handler that created it. A task lives as long as
+/// handles, executors or operations of it do.
+///
+/// \par Thread safety  Distinct objects: Safe. Shared objects: Unsafe; the task behind them: Safe.
+class task {
+ public:
+  using executor_type = task_executor;
+
+  /// A task of `context`, which must be an asio_pulse::io_context (it may be passed by its base
+  /// class).
+  ///
+  /// \par Errors  std::invalid_argument naming the field and the rule, or the context that is none
+  /// of ours;
+  ///              std::bad_alloc.
+  explicit task(boost::asio::execution_context& context, const task_options& opts = {})
+      : task(detail::service_of(context), opts) {}
+
+  [[nodiscard]] std::string_view name() const noexcept { return state_->name.get(); }
+  /// Unique within the context, never 0.
+  [[nodiscard]] std::uint64_t id() const noexcept { return state_->id; }
+  [[nodiscard]] tier current_tier() const noexcept {
+    return state_->level.load(std::memory_order_relaxed);
+  }
+  [[nodiscard]] task_statistics stats() const noexcept {
+    return {.polls = state_->polls.load(std::memory_order_relaxed),
+            .cpu = timing::timebase::get().to_ns(state_->cost.load(std::memory_order_relaxed))};
+  }
+  /// The executor that runs this task's handlers one at a time, in order, wherever the task is.
+  ///
+  /// \par Errors  std::bad_alloc, at the first call for a task.
+  [[nodiscard]] executor_type get_executor() const {
+    if (state_->serial.load(std::memory_order_acquire) == nullptr) {
+      auto fresh = std::make_unique<detail::serial_queue>();
+      if (state_->core().closed()) fresh->clear(true);
+      detail::serial_queue* none = nullptr;
+      // Release publishes the queue to whoever loads the pointer with acquire.
+      if (state_->serial.compare_exchange_strong(none, fresh.get(), std::memory_order_acq_rel))
+        (void)fresh.release();
+    }
+    return executor_type(state_);
+  }
+  /// Where this task's work starts: its own executor if it is isolatable, else the context's.
+  [[nodiscard]] boost::asio::any_io_executor start_executor() const {
+    if (state_->isolatable) return get_executor();
+    return detail::service_of(*state_).home().get_executor();
+  }
+  [[nodiscard]] bool isolatable() const noexcept { return state_->isolatable; }
+  /// The context.
+  [[nodiscard]] boost::asio::io_context& context() const noexcept {
+    return detail::service_of(*state_).home();
+  }
+
+  friend bool operator==(const task& a, const task& b) noexcept {
+    return a.state_.get() == b.state_.get();
+  }
+
+ private:
+  friend class task_scope;
+
+  task(detail::context_service& service, const task_options& opts)
+      : state_((validate(opts), service.core()->make_task(opts, nullptr, false))) {
+    if (service.core()->may_isolate(*state_)) service.start_pool();
+  }
+
+  detail::task_ref state_;
+};
+
+/// Operations created in this scope, on this thread, belong to the task. Not across a suspension of
+/// a coroutine.
+class task_scope {
+ public:
+  explicit task_scope(const task& t) noexcept : keep_(t.state_), label_(keep_.get()) {}
+  task_scope(const task_scope&) = delete;
+  task_scope& operator=(const task_scope&) = delete;
+
+ private:
+  detail::task_ref keep_;
+  detail::label_scope label_;
+};
+
+namespace detail {
+
+/// True if a handler of `t` may run right here instead of being queued: we are in one, and there is
+/// time left.
+inline bool may_run_inline(const task& t) noexcept {
+  return this_task::id() == t.id() && !should_yield();
+}
+
+struct start_post {
+  task t;
+  template <class Handler>
+  void operator()(Handler&& handler) const {
+    const task_scope scope(t);
+    if (t.isolatable()) {
+      boost::asio::post(t.get_executor(), std::forward<Handler>(handler));
+    } else {
+      boost::asio::post(t.context().get_executor(), std::forward<Handler>(handler));
+    }
+  }
+};
+
+struct start_defer {
+  task t;
+  template <class Handler>
+  void operator()(Handler&& handler) const {
+    const task_scope scope(t);
+    if (t.isolatable()) {
+      boost::asio::defer(t.get_executor(), std::forward<Handler>(handler));
+    } else {
+      boost::asio::defer(t.context().get_executor(), std::forward<Handler>(handler));
+    }
+  }
+};
+
+struct start_dispatch {
+  task t;
+  template <class Handler>
+  void operator()(Handler&& handler) const {
+    const bool here = may_run_inline(t);
+    const task_scope scope(t);
+    if (t.isolatable()) {
+      boost::asio::dispatch(t.get_executor(), std::forward<Handler>(handler));
+    } else if (here) {
+      boost::asio::dispatch(t.context().get_executor(), std::forward<Handler>(handler));
+    } else {
+      boost::asio::post(t.context().get_executor(), std::forward<Handler>(handler));
+    }
+  }
+};
+
+}  // namespace detail
+
+/// Submits a handler of the task. As boost::asio::post(), defer() and dispatch(), but that
+/// dispatch() runs the handler inline only inside the same task's handlers and only while there is
+/// time left; else it is queued.
+template <class CompletionToken>
+auto post(const task& t, CompletionToken&& token) {
+  return boost::asio::async_initiate<CompletionToken, void()>(detail::start_post{t}, token);
+}
+template <class CompletionToken>
+auto defer(const task& t, CompletionToken&& token) {
+  return boost::asio::async_initiate<CompletionToken, void()>(detail::start_defer{t}, token);
+}
+template <class CompletionToken>
+auto dispatch(const task& t, CompletionToken&& token) {
+  return boost::asio::async_initiate<CompletionToken, void()>(detail::start_dispatch{t}, token);
+}
+
+}  // namespace asio_pulse
+
+#endif

@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: BSL-1.0
+
+#include <asio_pulse/error.hpp>
+#include <asio_pulse/options.hpp>
+#include <asio_pulse/timing/timebase.hpp>
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <stdexcept>
+#include <type_traits>
+#include <utility>
+
+namespace asio_pulse {
+namespace {
+
+using std::chrono::nanoseconds;
+using namespace std::chrono_literals;
+
+constexpr nanoseconds longest = 1h;
+constexpr nanoseconds longest_window = 60s;
+constexpr nanoseconds least_budget = 1us;
+constexpr nanoseconds longest_refill = 600s;  // fits task_budget's 2^42 ticks up to 7 GHz
+constexpr std::size_t most_threads = 256;
+constexpr std::size_t most_reports = 1'000'000;
+constexpr unsigned most_offences = 255;  // tier_state counts in bytes
+constexpr int nicest = 19;
+
+// The value as the user might have written it.
+std::string in_words(nanoseconds value) {
+  const auto ns = value.count();
+  if (ns != 0 && ns % 1'000'000'000 == 0) {
+    return fmt::format("{}s", ns / 1'000'000'000);
+  }
+  if (ns != 0 && ns % 1'000'000 == 0) {
+    return fmt::format("{}ms", ns / 1'000'000);
+  }
+  if (ns != 0 && ns % 1'000 == 0) {
+    return fmt::format("{}us", ns / 1'000);
+  }
+  return fmt::format("{}ns", ns);
+}
+
+// Keeps the first fault.
+class checker {
+ public:
+  explicit checker(std::string_view prefix) : prefix_(prefix) {}
+
+  template <typename Value>
+  void require(bool holds, std::string_view field, std::string_view rule, const Value& got) {
+    if (holds || !fault_.empty()) {
+      return;
+    }
+    if constexpr (std::is_same_v<Value, nanoseconds>) {
+      fault_ = fmt::format("{}{} must {} (got {})", prefix_, field, rule, in_words(got));
+    } else {
+      fault_ = fmt::format("{}{} must {} (got {})", prefix_, field, rule, got);
+    }
+  }
+
+  void zero_or_positive(std::string_view field, nanoseconds value) {
+    require(value >= 0ns, field, "not be negative", value);
+    require(value <= longest, field, "be at most 1h", value);
+  }
+
+  void positive(std::string_view field, nanoseconds value, nanoseconds most = longest) {
+    require(value > 0ns, field, "be positive", value);
+    require(value <= most, field, most == longest ? "be at most 1h" : "be at most 60s", value);
+  }
+
+  void not_below(std::string_view field, nanoseconds value, std::string_view other_field,
+                 nanoseconds other) {
+    require(value >= other, field,
+            fmt::format("not be below {} = {}", other_field, in_words(other)), value);
+  }
+
+  std::string take() { return std::move(fault_); }
+
+ private:
+  std::string prefix_;
+  std::string fault_;
+};
+
+void check(checker& c, const task_options& o, const std::string& path) {
+  const auto field = [&path](std::string_view name) { return fmt::format("{}{}", path, name); };
+  c.positive(field("per"), o.per, longest_window);
+  c.require(o.budget >= 0ns, field("budget"), "not be negative", o.budget);
+  c.require(o.budget == 0ns || o.budget >= least_budget, field("budget"),
+            "be zero (unlimited) or at least 1us", o.budget);
+  c.require(o.budget <= o.per, field("budget"), fmt::format("not exceed per = {}", in_words(o.per)),
+            o.budget);
+  c.require(o.budget == 0ns || o.per.count() / task_budget::max_ratio < o.budget.count(),
+            field("budget"), fmt::format("not be below per / 65535, per = {}", in_words(o.per)),
+            o.budget);
+  c.require(o.burst >= 0ns, field("burst"), "not be negative", o.burst);
+  c.require(o.burst == 0ns || o.burst >= least_budget, field("burst"),
+            "be zero (one budget) or at least 1us", o.burst);
+  // Doubles: only the faults that a comparison of durations would overflow on need them.
+  c.require(
+      o.budget <= 0ns || o.per <= 0ns ||
+          static_cast<double>(o.burst.count()) * static_cast<double>(o.per.count()) <=
+              static_cast<double>(longest_refill.count()) * static_cast<double>(o.budget.count()),
+      field("burst"), "be refilled within 600s, that is burst * per / budget", o.burst);
+  c.require(o.burst <= longest, field("burst"), "be at most 1h", o.burst);
+}
+
+bool known(isolation_priority p) {
+  switch (p) {
+    case isolation_priority::normal:
+    case isolation_priority::batch:
+    case isolation_priority::idle:
+    case isolation_priority::nice:
+      return true;
+  }
+  return false;
+}
+
+bool selectable(timing::clock_kind kind) {
+  using timing::clock_kind;
+  switch (kind) {
+    case clock_kind::rseq_tsc:
+    case clock_kind::perf_mmap:
+    case clock_kind::published:
+    case clock_kind::thread_cputime:
+    case clock_kind::steady:
+    case clock_kind::thread_cycles:
+    case clock_kind::mach_thread:
+      return true;
+    case clock_kind::none:
+    case clock_kind::manual:
+      break;
+  }
+  return false;
+}
+
+void check_thresholds(checker& c, const options& o) {
+  c.zero_or_positive("stall_threshold", o.stall_threshold);
+  c.zero_or_positive("yield_threshold", o.yield_threshold);
+  c.zero_or_positive("isolate_threshold", o.isolate_threshold);
+  if (o.yield_threshold != 0ns) {
+    c.not_below("yield_threshold", o.yield_threshold, "stall_threshold", o.stall_threshold);
+  }
+  if (o.isolate_threshold != 0ns) {
+    c.not_below("isolate_threshold", o.isolate_threshold, "stall_threshold", o.stall_threshold);
+    c.not_below("isolate_threshold", o.isolate_threshold, "yield_threshold", o.yield_threshold);
+  }
+}
+
+void check(checker& c, const tier_policy& p) {
+  c.require(p.yield_after <= most_offences, "tiers.yield_after", "be at most 255", p.yield_after);
+  c.require(p.isolate_after <= most_offences, "tiers.isolate_after", "be at most 255",
+            p.isolate_after);
+  c.positive("tiers.clean_window", p.clean_window);
+  c.positive("tiers.isolate_clean_window", p.isolate_clean_window);
+  c.not_below("tiers.isolate_clean_window", p.isolate_clean_window, "tiers.clean_window",
+              p.clean_window);
+}
+
+// A duration as ticks, at least one: a threshold that is on stays on.
+timing::ticks at_least_one(nanoseconds value) noexcept {
+  return std::max<timing::ticks>(timing::timebase::get().from_ns(value), 1);
+}
+
+timing::ticks threshold(nanoseconds value) noexcept {
+  return value <= 0ns ? tier_limits::off : at_least_one(value);
+}
+
+std::uint8_t count(unsigned value) noexcept {
+  return static_cast<std::uint8_t>(std::min(value, most_offences));
+}
+
+template <typename Options>
+void throw_if_invalid(const Options& o) {
+  if (const std::string fault = invalid_reason(o); !fault.empty()) {
+    throw std::invalid_argument(fault);
+  }
+}
+
+}  // namespace
+
+std::string_view to_string(isolation_priority p) noexcept {
+  switch (p) {
+    case isolation_priority::normal:
+      return "normal";
+    case isolation_priority::batch:
+      return "batch";
+    case isolation_priority::idle:
+      return "idle";
+    case isolation_priority::nice:
+      return "nice";
+  }
+  return "unknown";
+}
+
+std::string invalid_reason(const options& o) {
+  checker c{"asio_pulse::options."};
+  check_thresholds(c, o);
+  check(c, o.accepted, "accepted.");
+  check(c, o.unnamed, "unnamed.");
+  c.positive("quantum", o.quantum);
+  c.positive("min_slice", o.min_slice);
+  c.require(o.min_slice <= o.quantum, "min_slice",
+            fmt::format("not exceed quantum = {}", in_words(o.quantum)), o.min_slice);
+  c.require(o.isolation_threads <= most_threads, "isolation_threads", "be at most 256",
+            o.isolation_threads);
+  c.require(known(o.isolation_priority), "isolation_priority",
+            "be an enumerator of isolation_priority", static_cast<unsigned>(o.isolation_priority));
+  c.require(o.isolation_nice >= 0 && o.isolation_nice <= nicest, "isolation_nice",
+            "be between 0 and 19", o.isolation_nice);
+  c.zero_or_positive("report_interval", o.report_interval);
+  c.require(o.reports_per_second <= most_reports, "reports_per_second", "be at most 1000000",
+            o.reports_per_second);
+  if (o.clock.has_value()) {
+    c.require(selectable(*o.clock), "clock", "be a clock that a context can attach to",
+              fmt::format("{} = {}", timing::to_string(*o.clock), static_cast<unsigned>(*o.clock)));
+  }
+  check(c, o.tiers);
+  c.zero_or_positive("max_critical", o.max_critical);
+  return c.take();
+}
+
+std::string invalid_reason(const task_options& o) {
+  checker c{"asio_pulse::task_options."};
+  check(c, o, "");
+  return c.take();
+}
+
+void validate(const options& o) { throw_if_invalid(o); }
+void validate(const task_options& o) { throw_if_invalid(o); }
+
+tier_limits make_tier_limits(const options& o) noexcept {
+  tier_limits limits;
+  limits.slow_poll = threshold(o.stall_threshold);
+  limits.yield_poll = threshold(o.yield_threshold);
+  limits.isolate_poll = threshold(o.isolate_threshold);
+  limits.quiet_below = std::min({limits.slow_poll, limits.yield_poll, limits.isolate_poll});
+  limits.clean_window = at_least_one(o.tiers.clean_window);
+  limits.isolate_clean_window = at_least_one(o.tiers.isolate_clean_window);
+  limits.yield_after = count(o.tiers.yield_after);
+  limits.isolate_after = count(o.tiers.isolate_after);
+  limits.shadow = o.shadow;
+  limits.trust_occupancy = o.clock == timing::clock_kind::steady;
+  return limits;
+}
+
+void configure(task_budget& budget, const task_options& o) noexcept {
+  const auto& base = timing::timebase::get();
+  if (o.budget <= 0ns) {
+    budget.configure(0, 0);
+    return;
+  }
+  budget.configure(at_least_one(o.budget), at_least_one(o.per), base.from_ns(o.burst));
+}
+
+}  // namespace asio_pulse

@@ -1,0 +1,332 @@
+// SPDX-License-Identifier: BSL-1.0
+
+#include <asio_pulse/report.hpp>
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <iterator>
+#include <limits>
+
+#if defined(_WIN32)
+#include <io.h>
+#else
+#include <unistd.h>
+#endif
+
+namespace asio_pulse {
+namespace {
+
+using timing::ticks;
+
+// What is left of a name. Together with the fixed words the line stays below PIPE_BUF (4096 on
+// Linux), up to which a write to a pipe is atomic.
+constexpr std::size_t name_bytes = 128;
+constexpr std::size_t site_bytes = 512;  // demangled handler types are long
+constexpr std::size_t file_bytes = 256;
+constexpr std::size_t function_bytes = 512;
+constexpr std::size_t detail_bytes = 512;
+
+struct code_point {
+  char32_t value;
+  std::size_t length;  // in bytes; 0: not valid UTF-8
+};
+
+// The first code point of a non-empty text. Refuses overlong forms, surrogates and what is above
+// U+10FFFF (RFC 3629).
+code_point decode(std::string_view text) noexcept {
+  const auto byte = [text](std::size_t i) {
+    return static_cast<unsigned char>(i < text.size() ? text[i] : '\0');
+  };
+  const unsigned first = byte(0);
+  if (first < 0x80) {
+    return {static_cast<char32_t>(first), 1};
+  }
+  std::size_t length = 0;
+  char32_t value = 0;
+  char32_t least = 0;
+  if (first >= 0xc2 && first <= 0xdf) {
+    length = 2, value = first & 0x1fU, least = 0x80;
+  } else if (first >= 0xe0 && first <= 0xef) {
+    length = 3, value = first & 0x0fU, least = 0x800;
+  } else if (first >= 0xf0 && first <= 0xf4) {
+    length = 4, value = first & 0x07U, least = 0x10000;
+  } else {
+    return {0, 0};
+  }
+  for (std::size_t i = 1; i < length; ++i) {
+    const unsigned next = byte(i);
+    if ((next & 0xc0U) != 0x80) {
+      return {0, 0};
+    }
+    value = (value << 6) | (next & 0x3fU);
+  }
+  const bool surrogate = value >= 0xd800 && value <= 0xdfff;
+  return value < least || value > 0x10ffff || surrogate ? code_point{0, 0}
+                                                        : code_point{value, length};
+}
+
+// Code points that are invisible, break a line or turn the direction of what follows: a name could
+// hide or forge a part of the line with them.
+bool deceptive(char32_t c) noexcept {
+  struct range {
+    char32_t first, last;
+  };
+  static constexpr range ranges[] = {
+      {0x80, 0x9f},     {0xad, 0xad},     {0x061c, 0x061c}, {0x115f, 0x1160},   {0x180e, 0x180e},
+      {0x200b, 0x200f}, {0x2028, 0x202e}, {0x2060, 0x206f}, {0x3164, 0x3164},   {0xe000, 0xf8ff},
+      {0xfdd0, 0xfdef}, {0xfeff, 0xfeff}, {0xfff0, 0xffff}, {0xe0000, 0xe0fff}, {0xf0000, 0x10ffff},
+  };
+  return std::any_of(std::begin(ranges), std::end(ranges),
+                     [c](range r) { return c >= r.first && c <= r.last; });
+}
+
+// The largest piece is "\u{10ffff}", 10 bytes.
+void append_escaped(fmt::memory_buffer& piece, std::string_view bytes, code_point c) {
+  const auto out = std::back_inserter(piece);
+  if (c.length == 0) {
+    fmt::format_to(out, "\\x{:02x}", static_cast<unsigned char>(bytes[0]));
+  } else if (c.value == U'"' || c.value == U'\\') {
+    fmt::format_to(out, "\\{}", bytes[0]);
+  } else if (c.value == U'\n') {
+    fmt::format_to(out, "\\n");
+  } else if (c.value == U'\t') {
+    fmt::format_to(out, "\\t");
+  } else if (c.value == U'\r') {
+    fmt::format_to(out, "\\r");
+  } else if (c.value < 0x20 || c.value == 0x7f) {
+    fmt::format_to(out, "\\x{:02x}", static_cast<unsigned>(c.value));
+  } else if (deceptive(c.value)) {
+    fmt::format_to(out, "\\u{{{:x}}}", static_cast<std::uint32_t>(c.value));
+  } else {
+    piece.append(bytes.data(), bytes.data() + c.length);
+  }
+}
+
+// 0 ns to 292 years in a unit that fits, three decimals, exact.
+std::string in_words(std::chrono::nanoseconds value) {
+  const auto count = value.count();
+  const std::uint64_t magnitude =
+      count < 0 ? 0 - static_cast<std::uint64_t>(count) : static_cast<std::uint64_t>(count);
+  const char* const sign = count < 0 ? "-" : "";
+  if (magnitude < 1'000) {
+    return fmt::format("{}{}ns", sign, magnitude);
+  }
+  if (magnitude < 1'000'000) {
+    return fmt::format("{}{}.{:03}us", sign, magnitude / 1'000, magnitude % 1'000);
+  }
+  if (magnitude < 1'000'000'000) {
+    return fmt::format("{}{}.{:03}ms", sign, magnitude / 1'000'000, magnitude / 1'000 % 1'000);
+  }
+  return fmt::format("{}{}.{:03}s", sign, magnitude / 1'000'000'000, magnitude / 1'000'000 % 1'000);
+}
+
+void append_quoted(std::string& line, std::string_view key, std::string_view text,
+                   std::size_t max_bytes) {
+  if (!text.empty()) {
+    line += fmt::format(" {}=\"{}\"", key, escape(text, max_bytes));
+  }
+}
+
+// A null or unterminated-for-long string from a foreign macro must not be measured beyond need.
+std::string_view bounded(const char* text, std::size_t max_bytes) noexcept {
+  if (text == nullptr) {
+    return {};
+  }
+  const void* const end = std::memchr(text, '\0', max_bytes + 1);
+  return {text, end == nullptr ? max_bytes + 1
+                               : static_cast<std::size_t>(static_cast<const char*>(end) - text)};
+}
+
+constexpr ticks saturating_add(ticks a, ticks b) noexcept {
+  constexpr ticks most = std::numeric_limits<ticks>::max();
+  return b > most - a ? most : a + b;
+}
+
+constexpr ticks increment_for(std::uint64_t per_second, ticks ticks_per_second) noexcept {
+  if (per_second == 0) {
+    return 0;
+  }
+  const ticks whole = ticks_per_second / per_second;
+  return std::max<ticks>(whole + (ticks_per_second % per_second != 0 ? 1 : 0), 1);
+}
+
+}  // namespace
+
+std::string_view to_string(report_kind kind) noexcept {
+  switch (kind) {
+    case report_kind::slow_poll:
+      return "slow_poll";
+    case report_kind::over_budget:
+      return "over_budget";
+    case report_kind::tier_change:
+      return "tier_change";
+    case report_kind::isolation_refused:
+      return "isolation_refused";
+    case report_kind::critical_overstay:
+      return "critical_overstay";
+    case report_kind::hook_error:
+      return "hook_error";
+  }
+  return "unknown";
+}
+
+std::string escape(std::string_view text, std::size_t max_bytes) {
+  std::string result;
+  result.reserve(std::min(max_bytes, text.size()) + 24);
+  fmt::memory_buffer piece;
+  std::size_t at = 0;
+  while (at < text.size()) {
+    const std::string_view rest = text.substr(at);
+    const code_point c = decode(rest);
+    piece.clear();
+    append_escaped(piece, rest, c);
+    if (piece.size() > max_bytes - result.size()) {
+      break;
+    }
+    result.append(piece.data(), piece.size());
+    at += std::max<std::size_t>(c.length, 1);
+  }
+  if (at < text.size()) {
+    result += fmt::format("...(+{} bytes)", text.size() - at);
+  }
+  return result;
+}
+
+std::string format(const report& r) {
+  std::string line = fmt::format("asio-pulse: {}", to_string(r.kind));
+  append_quoted(line, "task", r.task, name_bytes);
+  line += fmt::format(" id={}", r.task_id);
+  append_quoted(line, "site", r.site, site_bytes);
+  if (r.location.file != nullptr && *r.location.file != '\0') {
+    line += fmt::format(" at=\"{}:{}\"", escape(bounded(r.location.file, file_bytes), file_bytes),
+                        r.location.line);
+  }
+  append_quoted(line, "in", bounded(r.location.function, function_bytes), function_bytes);
+  line += fmt::format(" poll={} {}={} clock={}", in_words(r.poll), r.exact ? "cpu" : "occupancy",
+                      in_words(r.cpu_or_occupancy), timing::to_string(r.clock));
+  if (r.before == r.after) {
+    line += fmt::format(" tier={}", to_string(r.after));
+  } else {
+    line += fmt::format(" tier={}->{}", to_string(r.before), to_string(r.after));
+  }
+  line += fmt::format(" why={}", to_string(r.why));
+  if (r.suppressed != 0) {
+    line += fmt::format(" suppressed={}", r.suppressed);
+  }
+  append_quoted(line, "detail", r.detail, detail_bytes);
+  return line;
+}
+
+void write_to_stderr(const report& r) noexcept {
+  const int saved = errno;
+  try {
+    std::string line = format(r);
+    line += '\n';
+#if defined(_WIN32)
+    (void)::_write(2, line.data(), static_cast<unsigned>(line.size()));
+#else
+    // Again only where nothing was written: a second write could mix with another line.
+    while (::write(STDERR_FILENO, line.data(), line.size()) < 0 && errno == EINTR) {
+    }
+#endif
+  } catch (...) {  // out of memory: the report is lost, the program is not
+  }
+  errno = saved;
+}
+
+report_limiter::report_limiter(ticks interval, std::uint64_t per_second,
+                               ticks ticks_per_second) noexcept
+    : interval_(interval),
+      increment_(increment_for(per_second, ticks_per_second)),
+      span_(per_second != 0 && increment_ > std::numeric_limits<ticks>::max() / per_second
+                ? std::numeric_limits<ticks>::max()
+                : increment_ * per_second) {}
+
+report_limiter::verdict report_limiter::admit(report_slot& slot, ticks now) noexcept {
+  constexpr auto relaxed = std::memory_order_relaxed;
+  const auto refuse = [&] {
+    slot.suppressed.fetch_add(1, relaxed);
+    suppressed_.fetch_add(1, relaxed);
+    return verdict{};
+  };
+  ticks before = slot.not_before.load(relaxed);
+  if (interval_ != 0) {
+    // More than two intervals ahead: the clock ran backwards, and the slot must not be shut for
+    // good. One interval's slack, because workers bring slightly different times.
+    const bool lost = before > now && before - now > saturating_add(interval_, interval_);
+    if (before > now && !lost) {
+      return refuse();
+    }
+    // Whoever moves the slot has the right to report; the others lost to a report that is sent.
+    if (!slot.not_before.compare_exchange_strong(before, saturating_add(now, interval_), relaxed)) {
+      return refuse();
+    }
+  }
+  if (!take_token(now)) {
+    if (interval_ != 0) {  // hand the right back: this task has not reported
+      ticks mine = saturating_add(now, interval_);
+      slot.not_before.compare_exchange_strong(mine, before, relaxed);
+    }
+    return refuse();
+  }
+  sent_.fetch_add(1, relaxed);
+  return {true, slot.suppressed.exchange(0, relaxed)};
+}
+
+bool report_limiter::take_token(ticks now) noexcept {
+  if (increment_ == 0) {
+    return true;
+  }
+  const ticks end = saturating_add(now, span_);
+  ticks full_at = full_at_.load(std::memory_order_relaxed);
+  ticks next = 0;
+  do {
+    // Full at more than two buckets from now: time ran backwards, as in admit().
+    const bool lost = full_at > saturating_add(end, span_);
+    const ticks from = lost ? now : std::clamp(full_at, now, end);
+    if (increment_ > end - from) {
+      return false;
+    }
+    next = from + increment_;
+  } while (!full_at_.compare_exchange_weak(full_at, next, std::memory_order_relaxed));
+  return true;
+}
+
+std::string short_type(std::string_view type) {
+  static constexpr std::string_view noise[] = {
+      "boost::asio::experimental::detail::",
+      "boost::asio::detail::",
+      "boost::asio::",
+      ", scheduler_operation_tracked_by_asio_pulse",
+      ", std::allocator<void>",
+      ", recycling_allocator<void>",
+      ", io_context::basic_executor_type<std::allocator<void>, 0>",
+      ", io_context::basic_executor_type<std::allocator<void>, 0ul>",
+      ", any_io_executor",
+  };
+  std::string text(type);
+  for (const std::string_view part : noise) {
+    for (auto at = text.find(part); at != std::string::npos; at = text.find(part, at)) {
+      text.erase(at, part.size());
+    }
+  }
+  // What is left of `executor_op<binder0<Handler> >` is the handler.
+  static constexpr std::string_view wrappers[] = {"executor_op<", "completion_handler<", "binder0<",
+                                                  "wait_handler<"};
+  for (bool again = true; again;) {
+    again = false;
+    for (const std::string_view wrapper : wrappers) {
+      if (text.starts_with(wrapper) && text.ends_with('>')) {
+        text = text.substr(wrapper.size(), text.size() - wrapper.size() - 1);
+        while (text.ends_with(' ')) text.pop_back();
+        again = true;
+      }
+    }
+  }
+  return text;
+}
+
+}  // namespace asio_pulse
