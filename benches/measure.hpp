@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: BSL-1.0
+//
+// What the benches measure with.
+
+#pragma once
+
+#include <time.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdint>
+#include <type_traits>
+#include <vector>
+
+namespace bench {
+
+/// CPU time of the calling thread: what a loop on a shared machine is measured by.
+inline std::chrono::nanoseconds thread_cpu_time() {
+  timespec now{};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+  return std::chrono::seconds{now.tv_sec} + std::chrono::nanoseconds{now.tv_nsec};
+}
+
+/// Busy for a given time: a handler that computes.
+inline void spin(std::chrono::nanoseconds duration) {
+  const auto end = std::chrono::steady_clock::now() + duration;
+  while (std::chrono::steady_clock::now() < end) {
+  }
+}
+
+inline double median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  const auto middle = values.size() / 2;
+  return values.size() % 2 != 0 ? values[middle] : (values[middle - 1] + values[middle]) / 2;
+}
+
+/// Nanoseconds of CPU an operation: \p body runs \p operations of them, \p rounds times after one
+/// that does not count; the median round.
+template <class Body>
+double ns_per_operation(std::uint64_t operations, int rounds, Body&& body) {
+  std::vector<double> results;
+  for (int round = rounds > 1 ? -1 : 0; round < rounds; ++round) {
+    const auto start = thread_cpu_time();
+    body(operations);
+    const std::chrono::duration<double, std::nano> used = thread_cpu_time() - start;
+    if (round >= 0) results.push_back(used.count() / static_cast<double>(operations));
+  }
+  return median(results);
+}
+
+/// Keeps a value, and the work that made it, from being optimised away.
+template <class T>
+inline void keep(const T& value) {
+  if constexpr (std::is_scalar_v<T>) {
+    asm volatile("" : : "r"(value) : "memory");
+  } else {
+    asm volatile("" : : "g"(&value) : "memory");
+  }
+}
+
+}  // namespace bench
