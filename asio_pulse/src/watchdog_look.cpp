@@ -62,6 +62,11 @@ reading read(const hooks::thread_state& ts) noexcept {
   return r;
 }
 
+// Whether the worker is in the poll that was read.
+bool still(const hooks::thread_state& ts, ticks start) noexcept {
+  return ts.top.load(std::memory_order_acquire) != nullptr && ts.clock.last() == start;
+}
+
 stall_evidence between(const usage_sample& before, const usage_sample& now) noexcept {
   return {
       .before = before.usage,
@@ -148,8 +153,14 @@ ticks watchdog::look_at(watched_worker& w, ticks now, ticks overslept, bool& act
     // first, too, because a wait for the CPU that goes on shows nowhere else.
     const bool full =
         due || (polling && age >= limits.threshold / 8) || (!polling && quiet_ + 1 >= quiet_looks);
+    const ticks away = same ? e.overslept + overslept : overslept;
+    if (same) e.overslept = away;
     usage_sample sample;
     if (!take(w.probe, full, sample)) return now + timing::timebase::get().from_ns(soon);
+    // The figures are to be of the poll that was seen. Where it has ended meanwhile, the next is
+    // looked at in its turn; the last sample is still the one from before it.
+    if (full && polling && !still(*w.state, r.start))
+      return now + timing::timebase::get().from_ns(soon);
     // The sample's time is what its figures are of.
     now = sample.at;
     age = polling ? stall_watch::between(r.start, now) : 0;
@@ -165,11 +176,11 @@ ticks watchdog::look_at(watched_worker& w, ticks now, ticks overslept, bool& act
       e.before = e.latest;
       e.first = e.since = sample;
       e.overslept = 0;
-      e.head = std::min(age, excused(e.before, sample, overslept, false));
+      e.head = std::min(age, excused(e.before, sample, away, false));
       s.excused = e.head;
       s.evidence = true;
     } else {
-      e.head += excused(e.first, sample, e.overslept + overslept, true);
+      e.head += excused(e.first, sample, away, true);
       e.first = sample;
       e.overslept = 0;
       s.excused = e.head;
