@@ -199,7 +199,8 @@ TEST_F(watchdog, the_user_hook_is_called_while_it_lasts) {
   std::thread::id seen;
   const auto connection =
       io.hooks().install({.stall = [&](const asio_pulse::hooks::stall_event& e) {
-        if (calls.fetch_add(1) == 0) seen = e.thread;
+        if (calls == 0) seen = e.thread;
+        ++calls;  // the handler reads it from here on
       }});
   asio::post(io, [&] { EXPECT_TRUE(spin_until([&] { return calls != 0; })); });
   run(io);
