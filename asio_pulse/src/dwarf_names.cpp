@@ -22,7 +22,10 @@ constexpr int max_depth = 64;
 constexpr std::size_t max_name = 16384;
 
 struct free_memory {
-  void operator()(void* p) const noexcept { std::free(p); }
+  // What __cxa_demangle() returns.
+  void operator()(void* p) const noexcept {
+    std::free(p);  // NOLINT(cppcoreguidelines-no-malloc)
+  }
 };
 
 std::string cut(std::string_view name) { return std::string(name.substr(0, max_name)); }

@@ -149,7 +149,8 @@ code_owner owner_of(const stack_frame& frame) noexcept {
 
 }  // namespace
 
-bool detail::module_is_system(std::string_view module) noexcept {
+bool detail::module_is_system(std::string_view base_name) noexcept {
+  const std::string_view module = base_name;
   static constexpr std::array prefixes{
       std::string_view{"libc.so"},       std::string_view{"libc-"},
       std::string_view{"libc.musl"},     std::string_view{"libm.so"},
