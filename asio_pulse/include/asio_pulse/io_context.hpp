@@ -15,7 +15,6 @@ asio_pulse::executor_only"
 #include <asio_pulse/detail/context_service.hpp>
 #include <asio_pulse/options.hpp>
 #include <asio_pulse/statistics.hpp>
-#include <boost/asio/detail/concurrency_hint.hpp>
 #include <boost/asio/io_context.hpp>
 #include <chrono>
 #include <concepts>
@@ -63,8 +62,8 @@ class io_context : public boost::asio::io_context {
              !BOOST_ASIO_CONCURRENCY_HINT_IS_LOCKING(REACTOR_IO, concurrency_hint));
   }
 
-  /// Waits for handlers that run on the isolation pool or on a spare worker; destroys what is
-  /// parked or queued without running it, as Asio does with every other pending handler.
+  /// Waits for isolated handlers that are running; destroys what is parked or queued without
+  /// running it, as Asio does with every other pending handler.
   ~io_context() { service_.close(); }
 
   /// User hooks: see hooks::registry.
@@ -77,7 +76,8 @@ class io_context : public boost::asio::io_context {
   // The run functions of the base class, whose counts they keep: a turn in which an operation was
   // put back ran nothing, and what is left of a broken strand batch has been counted.
   count_type run() {
-    return all([this] { return base_type::run(); });
+    hooks::worker_scope worker(service_.scheduler(), *core_, enabled());
+    return net(base_type::run(), worker);
   }
   count_type poll() {
     hooks::worker_scope worker(service_.scheduler(), *core_, enabled());
@@ -95,7 +95,8 @@ class io_context : public boost::asio::io_context {
   }
   template <class Clock, class Duration>
   count_type run_until(const std::chrono::time_point<Clock, Duration>& abs_time) {
-    return all([&] { return base_type::run_until(abs_time); });
+    hooks::worker_scope worker(service_.scheduler(), *core_, enabled());
+    return net(base_type::run_until(abs_time), worker);
   }
   template <class Rep, class Period>
   count_type run_one_for(const std::chrono::duration<Rep, Period>& rel_time) {
@@ -110,7 +111,8 @@ class io_context : public boost::asio::io_context {
   template <std::same_as<boost::system::error_code> ErrorCode, class Base = base_type>
   requires requires(Base& b, ErrorCode& ec) { b.run(ec); }
   count_type run(ErrorCode& ec) {
-    return all([&] { return static_cast<Base&>(*this).run(ec); });
+    hooks::worker_scope worker(service_.scheduler(), *core_, enabled());
+    return net(static_cast<Base&>(*this).run(ec), worker);
   }
   template <std::same_as<boost::system::error_code> ErrorCode, class Base = base_type>
   requires requires(Base& b, ErrorCode& ec) { b.poll(ec); }
@@ -145,19 +147,6 @@ class io_context : public boost::asio::io_context {
                                       const hooks::worker_scope& worker) noexcept {
     const count_type none = worker.phantom_turns() + worker.extra_turns();
     return turns > none ? turns - none : 0;
-  }
-
-  /// Everything until the end: spare workers may take over, and what they ran is counted here.
-  template <class Run>
-  count_type all(Run run) {
-    detail::spare_workers* const spares = service_.spares();
-    if (spares == nullptr) {
-      hooks::worker_scope worker(service_.scheduler(), *core_, enabled(), true);
-      return net(run(), worker);
-    }
-    detail::spare_workers::caller inside(*spares);
-    hooks::worker_scope worker(service_.scheduler(), *core_, enabled(), true);
-    return inside.leave(net(run(), worker));
   }
 
   /// At most one handler: turns that ran none do not count.

@@ -90,18 +90,16 @@ class task {
 };
 
 /// Operations created in this scope, on this thread, belong to the task. Not across a suspension of
-/// a coroutine; across that of a fiber it lasts, on whatever thread the fiber goes on.
+/// a coroutine.
 class task_scope {
  public:
-  explicit task_scope(const task& t) noexcept
-      : keep_(t.state_), before_(detail::exchange_current(keep_.get())) {}
-  ~task_scope() { detail::exchange_current(before_); }
+  explicit task_scope(const task& t) noexcept : keep_(t.state_), label_(keep_.get()) {}
   task_scope(const task_scope&) = delete;
   task_scope& operator=(const task_scope&) = delete;
 
  private:
   detail::task_ref keep_;
-  hooks::task_record* before_;
+  detail::label_scope label_;
 };
 
 namespace detail {
