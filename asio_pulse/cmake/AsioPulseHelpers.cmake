@@ -122,6 +122,7 @@ function(asio_pulse_install_package)
   set(templates "${PROJECT_SOURCE_DIR}/asio_pulse/cmake")
   set(cmake_dir "${CMAKE_INSTALL_LIBDIR}/cmake/asio_pulse")
 
+  get_property(have_libdw GLOBAL PROPERTY asio_pulse_have_libdw)
   install(
     EXPORT asio_pulseTargets
     NAMESPACE asio_pulse::
@@ -134,6 +135,9 @@ function(asio_pulse_install_package)
     "${PROJECT_BINARY_DIR}/asio_pulseConfigVersion.cmake" COMPATIBILITY SameMinorVersion)
   install(FILES "${PROJECT_BINARY_DIR}/asio_pulseConfig.cmake"
                 "${PROJECT_BINARY_DIR}/asio_pulseConfigVersion.cmake" DESTINATION "${cmake_dir}")
+  if(have_libdw)
+    install(FILES "${templates}/Findlibdw.cmake" DESTINATION "${cmake_dir}")
+  endif()
 
   set(pkg_config_dir "${CMAKE_INSTALL_LIBDIR}/pkgconfig")
   file(RELATIVE_PATH pc_prefix "/prefix/${pkg_config_dir}" "/prefix")
@@ -145,10 +149,14 @@ function(asio_pulse_install_package)
   # A static library's own needs are its user's: named in Requires, not in Requires.private.
   set(pc_requires "")
   set(pc_requires_private "")
+  set(pc_needed "fmt")
+  if(have_libdw)
+    string(APPEND pc_needed ", libdw")
+  endif()
   if(BUILD_SHARED_LIBS)
-    set(pc_requires_private "fmt")
+    set(pc_requires_private "${pc_needed}")
   else()
-    set(pc_requires "fmt")
+    set(pc_requires "${pc_needed}")
   endif()
   configure_file("${templates}/asio_pulse.pc.in" "${PROJECT_BINARY_DIR}/asio_pulse.pc" @ONLY)
   install(FILES "${PROJECT_BINARY_DIR}/asio_pulse.pc" DESTINATION "${pkg_config_dir}")

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: BSL-1.0
 #include <algorithm>
 #include <asio_pulse/detail/context_core.hpp>
+#include <asio_pulse/detail/decision_lock.hpp>
 #include <asio_pulse/detail/serial_queue.hpp>
+#include <asio_pulse/detail/watchdog.hpp>
 #include <cstring>
 #include <limits>
 #include <new>
@@ -60,26 +62,6 @@ std::string_view site_now() noexcept { return here().type_name; }
 
 task_state& state_of(hooks::task_record& t) noexcept { return static_cast<task_state&>(t); }
 
-// Whoever finds the flag taken leaves the decision to the holder, who sees the same task a moment
-// later.
-class decision_lock {
- public:
-  explicit decision_lock(task_state& t) noexcept
-      : flag_(t.deciding), owned_(!flag_.test_and_set(std::memory_order_acquire)) {}
-  ~decision_lock() { unlock(); }
-  decision_lock(const decision_lock&) = delete;
-  decision_lock& operator=(const decision_lock&) = delete;
-  explicit operator bool() const noexcept { return owned_; }
-  void unlock() noexcept {
-    if (std::exchange(owned_, false))
-      flag_.clear(std::memory_order_release);  // pairs with the acquire above
-  }
-
- private:
-  std::atomic_flag& flag_;
-  bool owned_;
-};
-
 }  // namespace
 
 // ---- task_state
@@ -97,6 +79,7 @@ context_core& task_state::core() const noexcept { return static_cast<context_cor
 context_core::context_core(options opts, bool one_thread)
     : options_(validated(std::move(opts))),
       one_thread_(one_thread),
+      watched_(options_.enabled && options_.watchdog && options_.stall_threshold.count() != 0),
       clock_(options_.clock.value_or(timing::default_clock().kind)),
       limits_(make_tier_limits(options_)),
       unnamed_limits_(without_enforcement(limits_)),
@@ -129,11 +112,16 @@ void context_core::release() noexcept {
 }
 
 void context_core::connect(asio_port* port) noexcept {
-  const std::lock_guard lock(mutex_);
-  port_ = port;
+  if (port == nullptr) forget_context(*this);  // waits for a call of the port that is under way
+  {
+    const std::lock_guard lock(mutex_);
+    port_ = port;
+  }
+  if (port != nullptr && watched_) watch_context(*this);
 }
 
 void context_core::close() noexcept {
+  forget_context(*this);
   std::unordered_map<const void*, task_state*> places;
   {
     const std::lock_guard lock(mutex_);
@@ -204,6 +192,7 @@ void context_core::destroy(hooks::task_record& record) noexcept {
 
 void context_core::attached(hooks::thread_state& ts) noexcept {
   acquire();
+  if (watched_ && !ts.registered) watch_this_thread(ts);
   clock_in_use_.store(ts.clock.kind(), std::memory_order_relaxed);
   // A thread that came through a base-class reference does not say when it leaves: from now on any
   // number may be here.
@@ -289,7 +278,8 @@ void context_core::judge(const hooks::poll_frame& frame, task_state& t, const ti
   if (decision.promoted() && decision.to == tier::isolate && !limits.shadow && !may_isolate(t)) {
     refuse_isolation(t, &frame);
   }
-  if (decision.report) {
+  // What the watchdog has told of while it lasted, it tells the end of.
+  if (decision.report && !(decision.slow && sum.stalled)) {
     report r;
     r.kind = decision.slow ? report_kind::slow_poll : report_kind::over_budget;
     r.site = site_now();
@@ -362,7 +352,7 @@ bool context_core::wants_yield(hooks::thread_state& ts) noexcept {
   ts.checked_at = now;
   ts.fuel = ts.fuel_step;
 
-  const hooks::poll_frame& frame = *ts.top;
+  const hooks::poll_frame& frame = *ts.top.load(std::memory_order_relaxed);
   const timing::ticks elapsed = frame.accrued() + segment;
   bool wanted = always_preempt || elapsed >= quantum_;
   if (!wanted && elapsed >= min_slice_ && frame.task() != nullptr) {
@@ -404,7 +394,7 @@ bool context_core::hold_back(hooks::thread_state& ts, hooks::tracked_operation& 
   if (t.home != this) return false;  // another context's task: its own gate looks after it
   if (owner != port->scheduler()) {
     // Inside a strand: the first handler of a turn always runs, so that the strand moves on.
-    const hooks::poll_frame* host = ts.top;
+    const hooks::poll_frame* host = ts.top.load(std::memory_order_relaxed);
     if (host == nullptr || !here().drains || host->inner_polls() == 0) return false;
     if (!always_preempt && !overspent(t, ts.clock.last())) return false;
     switch (port->break_strand(owner, operation)) {
@@ -501,14 +491,18 @@ void context_core::tell(report_kind kind, task_state& t, const hooks::poll_frame
 void context_core::send(report& r, task_state& t, const hooks::poll_frame* frame) noexcept {
   const report_limiter::verdict verdict = limiter_.admit(t.reports, timing::timebase::get().now());
   if (!verdict.send) return;
-  r.task = t.name.get();
-  r.task_id = t.id;
   r.suppressed = verdict.suppressed;
-  r.clock = clock_in_use_.load(std::memory_order_relaxed);
   if (frame != nullptr) {
     const hooks::location where = frame->where();
     r.location = {where.file, where.line, where.function};
   }
+  deliver(r, t);
+}
+
+void context_core::deliver(report& r, task_state& t) noexcept {
+  r.task = t.name.get();
+  r.task_id = t.id;
+  r.clock = clock_in_use_.load(std::memory_order_relaxed);
   try {
     const std::string type = short_type(r.site);
     r.site = type;
@@ -537,6 +531,12 @@ statistics context_core::stats() const noexcept {
   s.reports = limiter_.sent();
   s.reports_suppressed = limiter_.suppressed();
   s.callback_errors = callback_errors_.load(std::memory_order_relaxed) + hooks_.hook_errors();
+  s.stalls = stalls_.load(std::memory_order_relaxed);
+  s.stalls_spinning = stalls_spinning_.load(std::memory_order_relaxed);
+  s.stalls_blocked = stalls_blocked_.load(std::memory_order_relaxed);
+  s.stall_reports = stall_reports_.load(std::memory_order_relaxed);
+  s.spares_started = spares_started_.load(std::memory_order_relaxed);
+  s.spares = spares_.load(std::memory_order_relaxed);
   s.shadow_saved = to_ns(counts.saved);
   const timing::clock_kind used = clock_in_use_.load(std::memory_order_relaxed);
   s.clock = used != timing::clock_kind::none ? used : clock_;

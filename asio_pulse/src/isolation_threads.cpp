@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: BSL-1.0
 #include <asio_pulse/detail/isolation_threads.hpp>
+#include <cerrno>
 
 #if defined(__linux__)
+#include <linux/capability.h>
 #include <pthread.h>
 #include <sched.h>
 #include <sys/resource.h>
@@ -11,25 +13,129 @@
 
 namespace asio_pulse::detail {
 
-void lower_priority([[maybe_unused]] isolation_priority how, [[maybe_unused]] int nice) noexcept {
 #if defined(__linux__)
-  // The name that a debugger and top show.
-  pthread_setname_np(pthread_self(), "pulse-isolate");
+namespace {
+
+/// A watchdog's or a destructor's errno is its caller's business.
+class errno_kept {
+ public:
+  errno_kept() noexcept : saved_(errno) {}
+  ~errno_kept() { errno = saved_; }
+  errno_kept(const errno_kept&) = delete;
+  errno_kept& operator=(const errno_kept&) = delete;
+
+ private:
+  const int saved_;
+};
+
+bool set_policy(thread_id thread, int policy) noexcept {
   const sched_param none{};
+  return sched_setscheduler(thread, policy, &none) == 0;
+}
+
+// On Linux a nice value belongs to a thread, whatever POSIX says of processes.
+bool nice_of(thread_id thread, int& nice) noexcept {
+  errno = 0;
+  nice = getpriority(PRIO_PROCESS, static_cast<id_t>(thread));
+  return errno == 0;
+}
+
+bool set_nice(thread_id thread, int nice) noexcept {
+  return setpriority(PRIO_PROCESS, static_cast<id_t>(thread), nice) == 0;
+}
+
+/// The kernel lets a thread come back down to `nice` with CAP_SYS_NICE, or where the limit reaches
+/// that far (sched(7)). Asked for, not tried: the thread at hand is a live one.
+bool may_come_back_to(int nice) noexcept {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NICE, &limit) == 0 &&
+      (limit.rlim_cur == RLIM_INFINITY || 20 - nice <= static_cast<long long>(limit.rlim_cur))) {
+    return true;
+  }
+  __user_cap_header_struct header{};
+  header.version = _LINUX_CAPABILITY_VERSION_3;
+  __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3] = {};
+  if (syscall(SYS_capget, &header, data) != 0) return false;
+  return (data[CAP_TO_INDEX(CAP_SYS_NICE)].effective & CAP_TO_MASK(CAP_SYS_NICE)) != 0;
+}
+
+}  // namespace
+#endif
+
+void name_thread([[maybe_unused]] const char* name) noexcept {
+#if defined(__linux__)
+  pthread_setname_np(pthread_self(), name);
+#endif
+}
+
+void signal_mask::remember() noexcept {
+#if defined(__linux__)
+  if (!known_) known_ = pthread_sigmask(SIG_SETMASK, nullptr, &mask_) == 0;
+#endif
+}
+
+void signal_mask::apply() const noexcept {
+#if defined(__linux__)
+  if (known_) pthread_sigmask(SIG_SETMASK, &mask_, nullptr);
+#endif
+}
+
+void lower_priority([[maybe_unused]] isolation_priority how, [[maybe_unused]] int nice) noexcept {
+  name_thread("pulse-isolate");
+#if defined(__linux__)
   switch (how) {
     case isolation_priority::normal:
       break;
     case isolation_priority::batch:
-      sched_setscheduler(0, SCHED_BATCH, &none);
+      set_policy(0, SCHED_BATCH);
       break;
     case isolation_priority::idle:
-      sched_setscheduler(0, SCHED_IDLE, &none);
+      set_policy(0, SCHED_IDLE);
       break;
     case isolation_priority::nice:
-      // On Linux a nice value belongs to a thread, whatever POSIX says of processes.
-      setpriority(PRIO_PROCESS, static_cast<id_t>(syscall(SYS_gettid)), nice);
+      set_nice(static_cast<thread_id>(syscall(SYS_gettid)), nice);
       break;
   }
+#endif
+}
+
+scheduling demote([[maybe_unused]] thread_id thread, [[maybe_unused]] isolation_priority how,
+                  [[maybe_unused]] int nice) noexcept {
+  scheduling before;
+#if defined(__linux__)
+  const errno_kept keep;
+  if (how == isolation_priority::normal) return before;
+  // The flag is a part of the policy, and needs privilege to be taken away: it is carried along.
+  const int policy = sched_getscheduler(thread);
+  if (policy < 0 || (policy & ~SCHED_RESET_ON_FORK) != SCHED_OTHER) return before;
+  if (!nice_of(thread, before.nice)) return before;
+  const int flag = policy & SCHED_RESET_ON_FORK;
+  before.policy = before.given_policy = policy;
+  before.given_nice = before.nice;
+  if (how == isolation_priority::nice && may_come_back_to(before.nice)) {
+    if (nice <= before.nice) return before;  // it gives way enough as it is
+    before.given_nice = nice;
+    before.changed = set_nice(thread, nice);
+  } else {
+    before.given_policy = SCHED_BATCH | flag;
+    before.changed = set_policy(thread, before.given_policy);
+  }
+#endif
+  return before;
+}
+
+void restore([[maybe_unused]] thread_id thread,
+             [[maybe_unused]] const scheduling& before) noexcept {
+#if defined(__linux__)
+  if (!before.changed) return;
+  const errno_kept keep;
+  int nice = 0;
+  if (sched_getscheduler(thread) != before.given_policy || !nice_of(thread, nice) ||
+      nice != before.given_nice) {
+    return;
+  }
+  if (before.given_policy != before.policy) set_policy(thread, before.policy);
+  if (before.given_nice != before.nice) set_nice(thread, before.nice);
 #endif
 }
 

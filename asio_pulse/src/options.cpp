@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <csignal>
 #include <stdexcept>
 #include <type_traits>
 #include <utility>
@@ -25,6 +26,11 @@ constexpr std::size_t most_threads = 256;
 constexpr std::size_t most_reports = 1'000'000;
 constexpr unsigned most_offences = 255;  // tier_state counts in bytes
 constexpr int nicest = 19;
+constexpr std::size_t least_copy = 4096;
+constexpr std::size_t most_copy = std::size_t{1} << 20;
+constexpr std::size_t most_spares = 64;
+constexpr std::size_t least_fiber = std::size_t{16} << 10;
+constexpr std::size_t most_fiber = std::size_t{8} << 20;
 
 // The value as the user might have written it.
 std::string in_words(nanoseconds value) {
@@ -133,6 +139,32 @@ bool selectable(timing::clock_kind kind) {
   return false;
 }
 
+// A signal whose handler may be ours: it can be caught, and tells of no fault.
+bool usable_signal(int signal) {
+  switch (signal) {
+    case SIGILL:
+    case SIGABRT:
+    case SIGFPE:
+    case SIGSEGV:
+#if defined(__linux__)
+    case SIGKILL:
+    case SIGSTOP:
+    case SIGTRAP:
+    case SIGBUS:
+    case SIGSYS:
+#endif
+      return false;
+    default:
+      break;
+  }
+#if defined(__linux__)
+  constexpr int first_of_the_c_library = 32;
+  return signal < first_of_the_c_library || (signal >= SIGRTMIN && signal <= SIGRTMAX);
+#else
+  return true;
+#endif
+}
+
 void check_thresholds(checker& c, const options& o) {
   c.zero_or_positive("stall_threshold", o.stall_threshold);
   c.zero_or_positive("yield_threshold", o.yield_threshold);
@@ -216,6 +248,15 @@ std::string invalid_reason(const options& o) {
   }
   check(c, o.tiers);
   c.zero_or_positive("max_critical", o.max_critical);
+  c.require(o.stall_signal <= 0 || usable_signal(o.stall_signal), "stall_signal",
+            "be zero, negative, or a signal that can be caught and tells of no fault",
+            o.stall_signal);
+  c.require(o.stack_bytes >= least_copy && o.stack_bytes <= most_copy, "stack_bytes",
+            "be between 4096 and 1048576", o.stack_bytes);
+  c.require(o.spare_workers <= most_spares, "spare_workers", "be at most 64", o.spare_workers);
+  c.zero_or_positive("spare_cooldown", o.spare_cooldown);
+  c.require(o.fiber_stack >= least_fiber && o.fiber_stack <= most_fiber, "fiber_stack",
+            "be between 16384 and 8388608", o.fiber_stack);
   return c.take();
 }
 

@@ -28,6 +28,8 @@ constexpr std::size_t site_bytes = 512;  // demangled handler types are long
 constexpr std::size_t file_bytes = 256;
 constexpr std::size_t function_bytes = 512;
 constexpr std::size_t detail_bytes = 512;
+constexpr std::size_t call_bytes = 64;
+constexpr std::size_t written_bytes = 4096;  // PIPE_BUF on Linux
 
 struct code_point {
   char32_t value;
@@ -140,6 +142,26 @@ std::string_view bounded(const char* text, std::size_t max_bytes) noexcept {
                                : static_cast<std::size_t>(static_cast<const char*>(end) - text)};
 }
 
+void append_stall(std::string& line, const report& r) {
+  line += fmt::format(" {}={} blamed={} thread={} cause={}",
+                      r.kind == report_kind::stall ? "so_far" : "lasted", in_words(r.poll),
+                      in_words(r.cpu_or_occupancy), r.thread, to_string(r.cause));
+  append_quoted(line, "call", r.system_call, call_bytes);
+  const std::size_t blamed = blamed_frame(r.stack);
+  if (blamed == no_frame) {
+    return;
+  }
+  const stack_frame& f = r.stack[blamed];
+  if (f.function.empty()) {
+    line += fmt::format(" function=\"{}+0x{:x}\"", escape(f.module, file_bytes), f.offset);
+  } else {
+    append_quoted(line, "function", f.function, function_bytes);
+  }
+  if (!f.file.empty()) {
+    line += fmt::format(" source=\"{}:{}\"", escape(f.file, file_bytes), f.line);
+  }
+}
+
 constexpr ticks saturating_add(ticks a, ticks b) noexcept {
   constexpr ticks most = std::numeric_limits<ticks>::max();
   return b > most - a ? most : a + b;
@@ -169,6 +191,16 @@ std::string_view to_string(report_kind kind) noexcept {
       return "critical_overstay";
     case report_kind::hook_error:
       return "hook_error";
+    case report_kind::stall:
+      return "stall";
+    case report_kind::stall_ended:
+      return "stall_ended";
+    case report_kind::yield_refused:
+      return "yield_refused";
+    case report_kind::compensation_refused:
+      return "compensation_refused";
+    case report_kind::misuse:
+      return "misuse";
   }
   return "unknown";
 }
@@ -196,6 +228,7 @@ std::string escape(std::string_view text, std::size_t max_bytes) {
 }
 
 std::string format(const report& r) {
+  const bool stalls = r.kind == report_kind::stall || r.kind == report_kind::stall_ended;
   std::string line = fmt::format("asio-pulse: {}", to_string(r.kind));
   append_quoted(line, "task", r.task, name_bytes);
   line += fmt::format(" id={}", r.task_id);
@@ -205,14 +238,20 @@ std::string format(const report& r) {
                         r.location.line);
   }
   append_quoted(line, "in", bounded(r.location.function, function_bytes), function_bytes);
-  line += fmt::format(" poll={} {}={} clock={}", in_words(r.poll), r.exact ? "cpu" : "occupancy",
-                      in_words(r.cpu_or_occupancy), timing::to_string(r.clock));
+  if (stalls) {
+    append_stall(line, r);
+  } else {
+    line += fmt::format(" poll={} {}={} clock={}", in_words(r.poll), r.exact ? "cpu" : "occupancy",
+                        in_words(r.cpu_or_occupancy), timing::to_string(r.clock));
+  }
   if (r.before == r.after) {
     line += fmt::format(" tier={}", to_string(r.after));
   } else {
     line += fmt::format(" tier={}->{}", to_string(r.before), to_string(r.after));
   }
-  line += fmt::format(" why={}", to_string(r.why));
+  if (!stalls || r.why != reason::none) {
+    line += fmt::format(" why={}", to_string(r.why));
+  }
   if (r.suppressed != 0) {
     line += fmt::format(" suppressed={}", r.suppressed);
   }
@@ -220,11 +259,28 @@ std::string format(const report& r) {
   return line;
 }
 
+std::string format_with_stack(const report& r) {
+  std::string text = format(r);
+  text += '\n';
+  for (std::size_t n = 0; n < r.stack.size(); ++n) {
+    const std::string left = fmt::format("  ... and {} more\n", r.stack.size() - n);
+    // One line, or with the frames that were inlined into it: format() numbers from 0, so the
+    // number is written here.
+    std::string frame = format(r.stack.subspan(n, 1));
+    constexpr std::string_view number = "  #0";
+    if (frame.starts_with(number)) frame.replace(0, number.size(), fmt::format("  #{}", n));
+    if (text.size() + frame.size() + left.size() >= written_bytes) {
+      return text += left;
+    }
+    text += frame;
+  }
+  return text;
+}
+
 void write_to_stderr(const report& r) noexcept {
   const int saved = errno;
   try {
-    std::string line = format(r);
-    line += '\n';
+    const std::string line = format_with_stack(r);
 #if defined(_WIN32)
     (void)::_write(2, line.data(), static_cast<unsigned>(line.size()));
 #else
@@ -246,23 +302,40 @@ report_limiter::report_limiter(ticks interval, std::uint64_t per_second,
                 : increment_ * per_second) {}
 
 report_limiter::verdict report_limiter::admit(report_slot& slot, ticks now) noexcept {
+  const verdict v = try_admit(slot, now);
+  if (!v.send) {
+    hold_back(slot);
+  }
+  return v;
+}
+
+void report_limiter::hold_back(report_slot& slot) noexcept {
+  slot.suppressed.fetch_add(1, std::memory_order_relaxed);
+  suppressed_.fetch_add(1, std::memory_order_relaxed);
+}
+
+report_limiter::verdict report_limiter::admit_more(report_slot& slot, ticks now) noexcept {
+  if (!take_token(now)) {
+    hold_back(slot);
+    return {};
+  }
+  sent_.fetch_add(1, std::memory_order_relaxed);
+  return {true, slot.suppressed.exchange(0, std::memory_order_relaxed)};
+}
+
+report_limiter::verdict report_limiter::try_admit(report_slot& slot, ticks now) noexcept {
   constexpr auto relaxed = std::memory_order_relaxed;
-  const auto refuse = [&] {
-    slot.suppressed.fetch_add(1, relaxed);
-    suppressed_.fetch_add(1, relaxed);
-    return verdict{};
-  };
   ticks before = slot.not_before.load(relaxed);
   if (interval_ != 0) {
     // More than two intervals ahead: the clock ran backwards, and the slot must not be shut for
     // good. One interval's slack, because workers bring slightly different times.
     const bool lost = before > now && before - now > saturating_add(interval_, interval_);
     if (before > now && !lost) {
-      return refuse();
+      return {};
     }
     // Whoever moves the slot has the right to report; the others lost to a report that is sent.
     if (!slot.not_before.compare_exchange_strong(before, saturating_add(now, interval_), relaxed)) {
-      return refuse();
+      return {};
     }
   }
   if (!take_token(now)) {
@@ -270,7 +343,7 @@ report_limiter::verdict report_limiter::admit(report_slot& slot, ticks now) noex
       ticks mine = saturating_add(now, interval_);
       slot.not_before.compare_exchange_strong(mine, before, relaxed);
     }
-    return refuse();
+    return {};
   }
   sent_.fetch_add(1, relaxed);
   return {true, slot.suppressed.exchange(0, relaxed)};

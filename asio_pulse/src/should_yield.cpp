@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: BSL-1.0
+#include <algorithm>
 #include <asio_pulse/detail/context_core.hpp>
+#include <asio_pulse/detail/fiber_stack.hpp>
 #include <asio_pulse/detail/task_ref.hpp>
 #include <asio_pulse/should_yield.hpp>
+#include <exception>
 #include <string>
+#include <utility>
 
 namespace asio_pulse {
 
@@ -15,39 +19,169 @@ detail::context_core* core_of(const hooks::thread_state& ts) noexcept {
 
 // Checkpoints of a thread that has nobody to yield to look again this often.
 constexpr std::int32_t idle_fuel = 1024;
+// And those of one that must not yield here: it may be allowed to a few calls later. A guess.
+#if defined(ASIO_PULSE_ALWAYS_PREEMPT) && ASIO_PULSE_ALWAYS_PREEMPT
+constexpr std::int32_t fuel_after_refusal = 0;
+#else
+constexpr std::int32_t fuel_after_refusal = 16;
+#endif
+
+// The poll that this thread is in; null outside. Its own thread's: relaxed.
+hooks::poll_frame* poll_of(const hooks::thread_state& ts) noexcept {
+  return ts.top.load(std::memory_order_relaxed);
+}
+
+// Critical sections of this poll. Written by its own thread, by plain store; read by the watchdog.
+std::uint32_t entered(const std::atomic<std::uint32_t>& sections) noexcept {
+  return sections.load(std::memory_order_relaxed);
+}
+void set_entered(std::atomic<std::uint32_t>& sections, std::uint32_t n) noexcept {
+  sections.store(n, std::memory_order_relaxed);
+}
+
+detail::poll_mark mark_of(const hooks::thread_state& ts) noexcept {
+  const hooks::poll_frame* const frame = poll_of(ts);
+  if (frame == nullptr) return {};
+  return {.frame = frame, .started = frame->started(ts.clock.last())};
+}
+bool same(const detail::poll_mark& mark, const hooks::thread_state& ts) noexcept {
+  // The frame's address first: it may be another thread's, or gone.
+  if (mark.frame != poll_of(ts)) return false;
+  return mark.started == mark.frame->started(ts.clock.last());
+}
+
+detail::task_state& task_of(const hooks::poll_frame& frame, detail::context_core& core) noexcept {
+  hooks::task_record* const t = frame.task();
+  return static_cast<detail::task_state&>(t != nullptr ? *t : core.unnamed());
+}
+
+std::chrono::nanoseconds lasted(const hooks::thread_state& ts,
+                                const hooks::poll_frame& frame) noexcept {
+  const timing::timebase& base = timing::timebase::get();
+  const timing::ticks now = base.now();
+  return base.to_ns(now - std::min(frame.started(ts.clock.last()), now));
+}
 
 }  // namespace
 
-bool detail::should_yield_slow(hooks::thread_state& ts) noexcept {
-  if (ts.observer == nullptr || ts.top == nullptr || ts.critical != 0) {
+bool detail::should_yield_slow() noexcept {
+  hooks::thread_state& ts = hooks::this_thread();
+  if (ts.observer == nullptr || poll_of(ts) == nullptr || entered(ts.critical) != 0) {
     // A critical section ends in this poll: look again soon.
-    ts.fuel = ts.critical != 0 ? 1 : idle_fuel;
+    ts.fuel = entered(ts.critical) != 0 ? 1 : idle_fuel;
     return false;
   }
   return core_of(ts)->wants_yield(ts);
 }
 
-critical_section::critical_section() noexcept
-    : frame_(hooks::this_thread().top), entered_(timing::timebase::get().now()) {
-  if (frame_ != nullptr) frame_->critical_entered();
-  ++hooks::this_thread().critical;
+#if !defined(__x86_64__) || !defined(__linux__) || defined(__SANITIZE_ADDRESS__) || \
+    defined(__SANITIZE_THREAD__)
+bool detail::out_of_fuel() noexcept { return --hooks::this_thread().fuel <= 0; }
+#endif
+
+bool detail::yield_here() {
+  fiber_block* const b = fiber_here();
+  {
+    hooks::thread_state& ts = hooks::this_thread();
+    hooks::poll_frame* const frame = poll_of(ts);
+    if (frame == nullptr || ts.observer == nullptr) return false;
+    context_core& core = *core_of(ts);
+    if (ts.no_yield != 0) {
+      ts.fuel = fuel_after_refusal;
+      core.tell(report_kind::yield_refused, task_of(*frame, core), frame, lasted(ts, *frame),
+                "a lock (asio_pulse::mutex) or a no_yield_scope was held at the checkpoint");
+      return true;
+    }
+    if (b == nullptr) return false;
+    // A poll that began on this very stack, by a run function or an inline dispatch, would go with
+    // the fiber, and its thread would go on believing in it.
+    if (b->suspend == nullptr || b->unwinding || b->holds(frame) || core.closed() ||
+        core.port() == nullptr || std::uncaught_exceptions() != 0) {
+      ts.fuel = fuel_after_refusal;
+      return false;
+    }
+    if (b->task == nullptr && frame->task() != nullptr) {
+      hooks::acquire(*frame->task());
+      b->task = frame->task();
+    }
+  }
+  // From here on the thread may be another one.
+  return b->suspend(*b);
+}
+
+detail::poll_mark detail::enter_no_yield() noexcept {
+  hooks::thread_state& ts = hooks::this_thread();
+  const poll_mark mark = mark_of(ts);
+  if (mark.frame != nullptr) {
+    poll_of(ts)->critical_entered(0);  // only so that the end of the poll looks
+    ++ts.no_yield;
+  }
+  return mark;
+}
+
+bool detail::leave_no_yield(const poll_mark& entered) noexcept {
+  if (entered.frame == nullptr) return true;
+  hooks::thread_state& ts = hooks::this_thread();
+  if (!same(entered, ts) || ts.no_yield == 0) return false;
+  --ts.no_yield;
+  return true;
+}
+
+void detail::tell_misuse(const char* what) noexcept {
+  hooks::thread_state& ts = hooks::this_thread();
+  hooks::poll_frame* const frame = poll_of(ts);
+  try {
+    const std::string text =
+        std::string(what) +
+        " was left in another handler, or on another thread, than it was entered in; it ended with "
+        "the handler that entered it";
+    if (ts.observer == nullptr) {
+      report r;
+      r.kind = report_kind::misuse;
+      r.detail = text;
+      write_to_stderr(r);
+      return;
+    }
+    context_core& core = *core_of(ts);
+    task_state& t =
+        frame != nullptr ? task_of(*frame, core) : static_cast<task_state&>(core.unnamed());
+    core.tell(report_kind::misuse, t, frame, std::chrono::nanoseconds{0}, text);
+  } catch (...) {  // NOLINT(bugprone-empty-catch): no memory to say it with
+  }
+}
+
+hooks::task_record* detail::exchange_current(hooks::task_record* t) noexcept {
+  return std::exchange(hooks::this_thread().current, t);
+}
+
+critical_section::critical_section() noexcept : since_(0) {
+  hooks::thread_state& ts = hooks::this_thread();
+  entered_ = mark_of(ts);
+  if (entered_.frame == nullptr) return;  // nothing yields here
+  const std::uint32_t inside = entered(ts.critical);
+  if (inside == 0) since_ = timing::timebase::get().now();
+  poll_of(ts)->critical_entered(since_);
+  set_entered(ts.critical, inside + 1);
 }
 
 critical_section::~critical_section() {
+  if (entered_.frame == nullptr) return;
   hooks::thread_state& ts = hooks::this_thread();
-  // Left in another poll, or on another thread, than it was entered in: that poll's end has settled
-  // the account.
-  if (ts.top != frame_ || ts.critical == 0) return;
-  --ts.critical;
-  ts.fuel = 0;
-  if (frame_ == nullptr || ts.observer == nullptr) return;
+  const std::uint32_t inside = entered(ts.critical);
+  if (!same(entered_, ts) || inside == 0) {
+    detail::tell_misuse("a critical_section");
+    return;
+  }
+  set_entered(ts.critical, inside - 1);
+  if (inside == 1) ts.fuel = 0;
+  if (since_ == 0 || ts.observer == nullptr) return;
   detail::context_core& core = *core_of(ts);
   const timing::timebase& base = timing::timebase::get();
   const timing::ticks now = base.now();
-  const auto stayed = base.to_ns(now - (entered_ < now ? entered_ : now));
+  const auto stayed = base.to_ns(now - (since_ < now ? since_ : now));
   if (core.opts().max_critical.count() == 0 || stayed <= core.opts().max_critical) return;
-  hooks::task_record& t = frame_->task() != nullptr ? *frame_->task() : core.unnamed();
-  core.tell(report_kind::critical_overstay, static_cast<detail::task_state&>(t), frame_, stayed,
+  hooks::poll_frame* const frame = poll_of(ts);
+  core.tell(report_kind::critical_overstay, task_of(*frame, core), frame, stayed,
             "a critical section lasted longer than options::max_critical");
 }
 
@@ -59,7 +193,8 @@ std::uint64_t this_task::id() noexcept {
 preemption_budget::preemption_budget(const budget_place& place,
                                      std::chrono::nanoseconds budget) noexcept {
   hooks::thread_state& ts = hooks::this_thread();
-  if (ts.observer == nullptr || ts.top == nullptr) return;
+  hooks::poll_frame* const frame = poll_of(ts);
+  if (ts.observer == nullptr || frame == nullptr) return;
   try {
     // A share of a fifth: a burst of `budget` now, and as much again when five times that has
     // passed.
@@ -73,17 +208,18 @@ preemption_budget::preemption_budget(const budget_place& place,
   hooks::acquire(*task_);
   before_ = ts.current;
   if (before_ != nullptr) hooks::acquire(*before_);
-  ts.top->reassign(task_);
+  frame->reassign(task_);
   ts.current = task_;
 }
 
 preemption_budget::~preemption_budget() {
   if (task_ == nullptr) return;
   hooks::thread_state& ts = hooks::this_thread();
-  if (ts.top != nullptr && ts.top->task() == task_) ts.top->reassign(before_);
+  hooks::poll_frame* const frame = poll_of(ts);
+  if (frame != nullptr && frame->task() == task_) frame->reassign(before_);
   // The poll holds what it was given; outside any poll there is nobody to hold it for.
   if (ts.current == task_)
-    ts.current = ts.top != nullptr && ts.top->task() == before_ ? before_ : nullptr;
+    ts.current = frame != nullptr && frame->task() == before_ ? before_ : nullptr;
   if (before_ != nullptr) hooks::release(*before_);
   hooks::release(*task_);
 }

@@ -182,6 +182,24 @@ tier_decision tier_manager::judge(tier_state& state, const task_budget& budget,
   return decision;
 }
 
+tier_decision tier_manager::on_stall(tier_state& state, ticks now, ticks spent,
+                                     const tier_limits& limits) noexcept {
+  tier_decision decision{.from = state.level, .to = state.level, .enforce = !limits.shadow};
+  const auto above = [spent](ticks limit) { return limit != tier_limits::off && spent >= limit; };
+  const tier wanted = above(limits.isolate_poll) ? tier::isolate
+                      : above(limits.yield_poll) ? tier::yield
+                      : above(limits.slow_poll)  ? tier::warn
+                                                 : tier::monitor;
+  if (wanted == tier::monitor) return decision;
+  if (wanted > state.level) {
+    promote(state, wanted, now, limits);
+    decision.to = state.level;
+    decision.why = wanted == tier::warn ? reason::slow_poll : reason::long_poll;
+  }
+  state.window_start = now;  // it is not clean while it is stuck
+  return decision;
+}
+
 tier_decision tier_manager::settle_idle(tier_state& state, const task_budget& budget, ticks now,
                                         const tier_limits& limits) noexcept {
   tier_decision decision{.from = state.level, .to = state.level, .enforce = !limits.shadow};

@@ -51,12 +51,19 @@ bool settle(thread_state& ts, timing::ticks now) noexcept {
 void watch_account(thread_state& ts) noexcept {
   const task_record& t = account_of(ts);
   ts.flush_at = std::min(ts.longest_pending, t.attention.load(std::memory_order_relaxed));
+  ts.watched_account.store(ts.account, std::memory_order_relaxed);
+}
+
+/// The observer that the watchdog is to see.
+void show_observer(thread_state& ts) noexcept {
+  ts.watched.store(ts.observer, std::memory_order_relaxed);
 }
 
 /// Charges what is pending and gives the references back. What is left belongs to no task.
 void close_current_account(thread_state& ts) noexcept {
   if (ts.observer != nullptr && (ts.pending_polls | ts.pending) != 0) settle(ts, ts.clock.last());
   if (task_record* t = std::exchange(ts.account, nullptr)) {
+    ts.watched_account.store(nullptr, std::memory_order_relaxed);
     release(*t, static_cast<std::uint32_t>(1 + ts.spare));
   }
   ts.spare = 0;
@@ -106,7 +113,10 @@ observer_table& observers() {
 
 void detach(thread_state& ts) noexcept {
   close_current_account(ts);
-  if (path_observer* observer = std::exchange(ts.observer, nullptr)) observer->detached(ts);
+  if (path_observer* observer = std::exchange(ts.observer, nullptr)) {
+    show_observer(ts);
+    observer->detached(ts);
+  }
   ts.owner = nullptr;
   ts.unnamed = nullptr;
   ts.state = &thread_state::no_state;
@@ -134,6 +144,7 @@ void attach(thread_state& ts, void* scheduler, path_observer& observer) noexcept
   ts.pending = 0;
   ts.pending_polls = 0;
   ts.clock.attach(observer.clock());
+  show_observer(ts);
   ts.longest_pending = timing::timebase::get().from_ns(longest_pending);
   watch_account(ts);
 }
@@ -213,7 +224,7 @@ void accept_created(tracked_operation& op) noexcept {
 bool gate(void* owner, void* operation, tracked_operation& op) noexcept {
   if (op.has(tracked_operation::released)) return false;
   thread_state& ts = this_thread();
-  if (ts.top == nullptr) {
+  if (ts.top.load(std::memory_order_relaxed) == nullptr) {
     if ((owner != ts.owner || !ts.wrapped) && !recognise(ts, owner)) return false;
   } else if (owner == ts.owner || ts.observer == nullptr) {
     return false;  // completes inside another handler of the same scheduler: it has no turn of its
@@ -237,7 +248,7 @@ void poll_frame::begin_slow(void* owner, const site& what) noexcept {
   saved_current_ = ts.current;
   accrued_ = 0;
   inner_polls_ = 0;
-  outer_ = ts.top;
+  outer_ = ts.top.load(std::memory_order_relaxed);
   outer_site_ = ts.poll_site.load(std::memory_order_relaxed);
   const bool plain = (word_ & tracked_operation::flag_bits) == 0;
   if (plain && outer_ != nullptr && outer_->mode_ == mode::drain && task_ == ts.account &&
@@ -272,9 +283,9 @@ void poll_frame::begin_slow(void* owner, const site& what) noexcept {
     return;
   }
   if (owner != &no_scheduler) {
-    const bool ours =
-        ts.observer != nullptr &&
-        (owner == ts.owner ? (ts.wrapped || recognise(ts, owner)) : ts.top != nullptr);
+    const bool ours = ts.observer != nullptr &&
+                      (owner == ts.owner ? (ts.wrapped || recognise(ts, owner))
+                                         : ts.top.load(std::memory_order_relaxed) != nullptr);
     if (ours || recognise(ts, owner)) return enter(ts, what);
   }
   mode_ = mode::labelled;
@@ -285,7 +296,16 @@ void poll_frame::begin_slow(void* owner, const site& what) noexcept {
 void poll_frame::enter(thread_state& ts, const site& what) noexcept {
   mode_ = mode::measured;
   if ((word_ & tracked_operation::resumes) != 0) ++ts.extra_turns;
-  const std::uint32_t state = ts.state->load(std::memory_order_relaxed);
+  std::uint32_t state = ts.state->load(std::memory_order_relaxed);
+  if ((state & path_state::wake_watchdog) != 0) [[unlikely]] {
+    // acq_rel: the flag came with the watchdog's decision to sleep. Of several polls one wakes it.
+    path_observer& observer = *ts.observer;
+    if ((observer.state.fetch_and(~path_state::wake_watchdog, std::memory_order_acq_rel) &
+         path_state::wake_watchdog) != 0) {
+      observer.woken();
+    }
+    state = ts.state->load(std::memory_order_relaxed);
+  }
   hooked_ = (state & path_state::poll_hooks) != 0;
   bool shared = (state & path_state::several_workers) != 0;
   if (outer_ != nullptr) {
@@ -331,7 +351,7 @@ void poll_frame::enter(thread_state& ts, const site& what) noexcept {
 
 void poll_frame::start(thread_state& ts, const site& what, task_record* current) noexcept {
   ts.current = current;
-  ts.top = this;
+  ts.top.store(this, std::memory_order_relaxed);
   ts.fuel = 0;
   ts.poll_site.store(&what, std::memory_order_relaxed);
 }
@@ -391,7 +411,13 @@ void poll_frame::slow_down(thread_state& ts) noexcept {
   mode_ = mode::measured;
 }
 
-void poll_frame::critical_entered() noexcept { slow_down(this_thread()); }
+void poll_frame::critical_entered(timing::ticks now) noexcept {
+  thread_state& ts = this_thread();
+  slow_down(ts);
+  if (ts.critical.load(std::memory_order_relaxed) == 0) {
+    ts.critical_since.store(now, std::memory_order_relaxed);
+  }
+}
 
 void poll_frame::reassign(task_record* t) noexcept {
   thread_state& ts = this_thread();
@@ -423,6 +449,8 @@ void poll_frame::end_poll(thread_state& ts, const timing::lap& last, bool look,
                           bool part) noexcept {
   ts.pending += last.cost;
   ++ts.pending_polls;
+  const bool stalled =
+      ts.stall.load(std::memory_order_relaxed) == last.start && stall_ended(ts, last);
   if (!look && ts.pending < ts.flush_at) {
     accrued_ += last.cost;
     return;
@@ -434,10 +462,26 @@ void poll_frame::end_poll(thread_state& ts, const timing::lap& last, bool look,
   started_ = start;
   const timing::ticks total = mode_ == mode::measured ? accrued_ - judged_ : accrued_;
   if (over || look || total >= t.attention.load(std::memory_order_relaxed)) {
-    ts.observer->after_poll(*this, t, last,
-                            {.total = total, .started = start, .over_budget = over, .part = part});
+    ts.observer->after_poll(
+        *this, t, last,
+        {.total = total, .started = start, .over_budget = over, .part = part, .stalled = stalled});
   }
   watch_account(ts);
+}
+
+// The watchdog has been waiting for this.
+bool poll_frame::stall_ended(thread_state& ts, const timing::lap& last) noexcept {
+  timing::ticks start = last.start;
+  if (start == 0) return false;
+  // Either this thread takes the mark away or the watchdog does, which then tells nobody of the
+  // poll: exactly one of the two reports it.
+  ts.stall_end.store(last.now, std::memory_order_relaxed);
+  if (!ts.stall.compare_exchange_strong(start, 0, std::memory_order_release,
+                                        std::memory_order_relaxed)) {
+    return false;
+  }
+  if (ts.observer != nullptr) ts.observer->woken();
+  return true;
 }
 
 void poll_frame::end_noticed(bool known, timing::ticks cost) noexcept {
@@ -457,19 +501,22 @@ void poll_frame::end_slow() noexcept {
       end_noticed(known, cost);
     }
     ts.poll_site.store(outer_site_, std::memory_order_relaxed);
-    ts.top = outer_;
+    ts.top.store(outer_, std::memory_order_relaxed);
     ts.current = nullptr;  // see enter(): a drain's own work is nobody's
     return;
   }
   if (mode_ == mode::measured) {
-    // A critical section that outlives its poll says nothing about the next.
-    if (outer_ == nullptr) ts.critical = 0;
+    // A critical section, or a lock, that outlives its poll says nothing about the next.
+    if (outer_ == nullptr) {
+      ts.critical.store(0, std::memory_order_relaxed);
+      ts.no_yield = 0;
+    }
     if (!ts.poll_site.load(std::memory_order_relaxed)->drains) {
       end_poll(ts, ts.clock.take(), hooked_, false);
       close_account(ts);
     }
     ts.poll_site.store(outer_site_, std::memory_order_relaxed);
-    ts.top = outer_;
+    ts.top.store(outer_, std::memory_order_relaxed);
     ts.current = saved_current_;
     if (born_ != nullptr) release(*born_);
     if (assigned_ != nullptr) release(*assigned_);
@@ -481,18 +528,20 @@ void poll_frame::end_slow() noexcept {
 
 // ---- workers
 
-worker_scope::worker_scope(void* scheduler, path_observer& observer, bool enabled) noexcept
+worker_scope::worker_scope(void* scheduler, path_observer& observer, bool enabled,
+                           bool compensable) noexcept
     : ts_(this_thread()) {
-  if (!ts_.wrapped && ts_.observer != nullptr && ts_.top == nullptr) {
+  poll_frame* const outer = ts_.top.load(std::memory_order_relaxed);
+  if (!ts_.wrapped && ts_.observer != nullptr && outer == nullptr) {
     detach(ts_);  // left over from a run through a base-class reference
   }
-  if (ts_.top != nullptr) ts_.top->split();
+  if (outer != nullptr) outer->split();
   if (ts_.observer != nullptr && (ts_.pending_polls | ts_.pending) != 0)
     settle(ts_, ts_.clock.last());
   saved_ = {.account = ts_.account,
             .spare = ts_.spare,
             .owner = ts_.owner,
-            .top = ts_.top,
+            .top = outer,
             .base = ts_.base,
             .state = ts_.state,
             .unnamed = ts_.unnamed,
@@ -502,18 +551,24 @@ worker_scope::worker_scope(void* scheduler, path_observer& observer, bool enable
             .phantom_turns = ts_.phantom_turns,
             .extra_turns = ts_.extra_turns,
             .plain_epoch = ts_.plain_epoch,
-            .critical = ts_.critical,
+            .critical_since = ts_.critical_since.load(std::memory_order_relaxed),
+            .critical = ts_.critical.load(std::memory_order_relaxed),
+            .no_yield = ts_.no_yield,
             .wrapped = ts_.wrapped,
-            .shared = ts_.shared};
+            .shared = ts_.shared,
+            .compensable = ts_.compensable.load(std::memory_order_relaxed)};
   ts_.account = nullptr;
   ts_.spare = 0;
-  ts_.top = nullptr;
+  ts_.top.store(nullptr, std::memory_order_relaxed);
   ts_.phantom_turns = ts_.extra_turns = 0;
-  ts_.critical = 0;
+  ts_.critical.store(0, std::memory_order_relaxed);
+  ts_.no_yield = 0;
+  ts_.compensable.store(compensable, std::memory_order_relaxed);
   ts_.wrapped = true;
   if (!enabled) {
     ts_.owner = nullptr;
     ts_.observer = nullptr;
+    show_observer(ts_);
     ts_.unnamed = nullptr;
     ts_.state = &thread_state::no_state;
     ts_.plain_owner = scheduler;
@@ -532,7 +587,8 @@ worker_scope::~worker_scope() {
   ts_.account = saved_.account;
   ts_.spare = saved_.spare;
   ts_.owner = saved_.owner;
-  ts_.top = saved_.top;
+  // Before `top`: an outer poll that comes back is not this observer's.
+  ts_.watched.store(saved_.observer, std::memory_order_relaxed);
   ts_.base = saved_.base;
   ts_.state = saved_.state;
   ts_.unnamed = saved_.unnamed;
@@ -542,7 +598,10 @@ worker_scope::~worker_scope() {
   ts_.phantom_turns = saved_.phantom_turns;
   ts_.extra_turns = saved_.extra_turns;
   ts_.plain_epoch = saved_.plain_epoch;
-  ts_.critical = saved_.critical;
+  ts_.critical_since.store(saved_.critical_since, std::memory_order_relaxed);
+  ts_.critical.store(saved_.critical, std::memory_order_relaxed);
+  ts_.no_yield = saved_.no_yield;
+  ts_.compensable.store(saved_.compensable, std::memory_order_relaxed);
   ts_.wrapped = saved_.wrapped;
   ts_.shared = saved_.shared;
   ts_.token = never(ts_.state->load(std::memory_order_relaxed));
@@ -551,6 +610,8 @@ worker_scope::~worker_scope() {
     ts_.clock.stamp();  // what ran inside has been charged to its own tasks
     watch_account(ts_);
   }
+  // Last: until the stamp the outer poll would look as old as what ran inside.
+  ts_.top.store(saved_.top, std::memory_order_relaxed);
 }
 
 }  // namespace asio_pulse::hooks

@@ -8,6 +8,8 @@
 #include <asio_pulse/spawn.hpp>
 
 #include <boost/asio/detached.hpp>
+#include <boost/asio/error.hpp>
+#include <boost/asio/redirect_error.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <mutex>
@@ -83,20 +85,35 @@ TEST(checkpoint, wanted_when_the_budget_is_spent_within_one_poll) {
 
 TEST(checkpoint, a_new_poll_starts_afresh) {
   if (always_preempt) GTEST_SKIP() << "every checkpoint yields in this build";
+  constexpr auto quantum = 30ms;
   auto o = steady();
-  o.quantum = 30ms;
+  o.quantum = quantum;
   o.min_slice = 20us;
   asio_pulse::io_context io{o};
   const asio_pulse::task t{io, unlimited("t")};
-  int wanted = 0;
-  for (int n = 0; n < 4; ++n) {
+  using clock = std::chrono::steady_clock;
+  const clock::time_point begin = clock::now();
+  clock::time_point last = begin;  // before the poll began
+  int polls = 0;
+  int proving = 0;
+  // A poll proves it that was shorter than the quantum itself, be it by the wall, when all together
+  // have been longer. A busy machine makes some too long.
+  while (proving < 10 && polls < 10'000) {
     asio_pulse::post(t, [&] {
-      burn(10ms);
-      wanted += asio_pulse::should_yield();
+      ++polls;
+      burn(2ms);
+      const bool wanted = asio_pulse::should_yield();
+      const auto now = clock::now();
+      if (now - last < quantum) {
+        EXPECT_FALSE(wanted) << "in poll " << polls;
+        proving += now - begin > quantum ? 1 : 0;
+      }
+      last = now;
     });
+    io.restart();
+    io.run_one();
   }
-  io.run();
-  EXPECT_LT(wanted, 4) << "40 ms in four polls is no quantum of 30 ms";
+  EXPECT_EQ(proving, 10);
 }
 
 TEST(checkpoint, in_a_coroutine_picks_somebody_else) {
@@ -288,23 +305,30 @@ TEST_F(critical, ends_with_the_handler_that_throws_out_of_it) {
 // Forbidden by the documentation, and still no reason never to yield again on this thread.
 TEST_F(critical, one_that_outlives_its_poll_does_not_last_for_ever) {
   asio_pulse::io_context io{with_reports()};
+  bool inside = false;
   bool wanted = false;
-  asio::steady_timer timer(io, 20ms);
+  asio::steady_timer timer(io, 1h);
   asio::co_spawn(
       io,
       [&]() -> asio::awaitable<void> {
         const asio_pulse::critical_section guard;
-        co_await timer.async_wait(asio::use_awaitable);
+        inside = true;
+        boost::system::error_code ec;
+        co_await timer.async_wait(asio::redirect_error(asio::use_awaitable, ec));
+        EXPECT_EQ(ec, asio::error::operation_aborted);
+        inside = false;
       },
       asio::detached);
-  asio::post(io, [&] {
-    asio::post(io, [&] {
-      burn(200us);
-      wanted = ask(100) > 0;
-    });
-  });
+  std::function<void()> other = [&] {
+    if (!inside) return asio::post(io, other);
+    burn(200us);
+    wanted = ask(100) > 0;
+    timer.cancel();
+  };
+  asio::post(io, other);
   io.run();
   EXPECT_TRUE(wanted);
+  EXPECT_FALSE(inside);
   bool later = false;
   asio::post(io, [&] {
     burn(200us);
@@ -404,21 +428,27 @@ TEST(preemption_budget, nests) {
 }
 
 TEST(preemption_budget, charges_its_block_to_its_own_task) {
-  asio_pulse::io_context io{steady()};
-  const asio_pulse::task t{io, unlimited("t")};
-  for (int i = 0; i < 10; ++i) {
-    asio_pulse::post(t, [] {
-      burn(100us);
-      {
-        ASIO_PULSE_PREEMPTION_BUDGET(60ms);
-        burn(1ms);
-      }
-      burn(100us);
-    });
-  }
-  io.run();
-  EXPECT_GE(t.stats().cpu, 10 * 195us);
-  EXPECT_LT(t.stats().cpu, 10 * 1ms) << "the block is not the task's";
+  // Measured anew where a busy machine spoilt it: a lap that the clock cannot vouch for is charged
+  // by the wall.
+  EXPECT_TRUE(holds_in_one_of(20, []() -> testing::AssertionResult {
+    asio_pulse::io_context io{steady()};
+    const asio_pulse::task t{io, unlimited("t")};
+    for (int i = 0; i < 10; ++i) {
+      asio_pulse::post(t, [] {
+        burn(100us);
+        {
+          ASIO_PULSE_PREEMPTION_BUDGET(60ms);
+          burn(1ms);
+        }
+        burn(100us);
+      });
+    }
+    io.run();
+    const auto cpu = t.stats().cpu;
+    EXPECT_GE(cpu, 10 * 195us);
+    if (cpu < 10 * 1ms) return testing::AssertionSuccess();
+    return testing::AssertionFailure() << "the block is not the task's: " << cpu.count() << " ns";
+  }));
 }
 
 TEST(preemption_budget, an_annotated_hog_climbs_and_the_task_around_it_does_not) {

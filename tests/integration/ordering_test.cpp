@@ -154,9 +154,8 @@ TEST_P(ordering, a_strand_over_any_io_executor_keeps_order_and_excludes) {
     const asio_pulse::task_scope scope(hog);
     for (int i = 0; i < 1000; ++i) {
       asio::post(strand, [&, i] {
-        EXPECT_EQ(inside.fetch_add(1), 0);
+        const alone here(inside);
         order.push_back(i);
-        inside.fetch_sub(1);
       });
     }
   }
@@ -193,10 +192,9 @@ TEST_P(ordering, a_tasks_executor_keeps_order_and_excludes) {
   std::atomic<int> inside{0};
   for (int i = 0; i < 2000; ++i) {
     asio::post(ex, [&, i] {
-      EXPECT_EQ(inside.fetch_add(1), 0);
+      const alone here(inside);
       EXPECT_TRUE(ex.running_in_this_thread());
       order.push_back(i);
-      inside.fetch_sub(1);
     });
   }
   EXPECT_FALSE(ex.running_in_this_thread());

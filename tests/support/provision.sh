@@ -12,8 +12,8 @@ provision_packages() {
   local group
   for group in "$@"; do
     case $group in
-      test) echo g++ cmake ninja-build ccache pkg-config libfmt-dev libgtest-dev libgmock-dev ;;
-      bench) echo g++ cmake ninja-build ccache git libfmt-dev libssl-dev python3 wrk valgrind ;;
+      test) echo g++ cmake ninja-build ccache pkg-config libfmt-dev libdw-dev libgtest-dev libgmock-dev ;;
+      bench) echo g++ cmake ninja-build ccache git libfmt-dev libdw-dev libssl-dev python3 wrk valgrind ;;
       # The other Boosts come as .deb archives that are unpacked, never installed.
       compat) echo zstd xz-utils ca-certificates libssl-dev ;;
       ci) echo git clang-16 clang-tidy-16 clang-format-14 ;;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <support/cpu_work.hpp>
+#include <support/retry.hpp>
 //
 #include <gtest/gtest.h>
 #include <asio_pulse/asio_pulse.hpp>
@@ -81,6 +82,18 @@ inline void climb_to_yield(asio_pulse::io_context& io, const asio_pulse::task& t
   ASSERT_GE(t.current_tier(), asio_pulse::tier::yield);
 }
 
+/// Runs long polls of `t` until it is in Isolate: one does it, unless the clock could not vouch for
+/// it. For a context with steady_isolating(); it is restarted.
+inline void climb_to_isolate(asio_pulse::io_context& io, const asio_pulse::task& t) {
+  for (int polls = 0; polls < 100 && t.current_tier() < asio_pulse::tier::isolate; ++polls) {
+    asio_pulse::post(t, [] { burn(isolating + 1ms); });
+    io.restart();
+    io.run();
+  }
+  io.restart();
+  ASSERT_EQ(t.current_tier(), asio_pulse::tier::isolate);
+}
+
 /// A task in Yield and over budget from the start.
 class offender {
  public:
@@ -91,6 +104,20 @@ class offender {
   operator const asio_pulse::task&() const noexcept { return task; }  // NOLINT: it stands for it
 
   asio_pulse::task task;
+};
+
+/// Lives as long as a handler runs, and fails the test where two of a kind do at a time.
+class alone {
+ public:
+  explicit alone(std::atomic<int>& inside) : inside_(inside) {
+    EXPECT_EQ(inside_.fetch_add(1), 0) << "two at a time";
+  }
+  ~alone() { inside_.fetch_sub(1); }
+  alone(const alone&) = delete;
+  alone& operator=(const alone&) = delete;
+
+ private:
+  std::atomic<int>& inside_;
 };
 
 /// Calls `f(n)` on `count` threads at once and waits for all.

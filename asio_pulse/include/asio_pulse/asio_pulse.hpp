@@ -2,10 +2,11 @@
 #pragma once
 
 /// \file
-/// Everything but spawn.hpp, which needs Boost.Context.
+/// Everything but spawn.hpp and preemptible.hpp, which need Boost.Context.
 
 #include <asio_pulse/checkpoint.hpp>
 #include <asio_pulse/co_spawn.hpp>
 #include <asio_pulse/io_context.hpp>
+#include <asio_pulse/mutex.hpp>
 #include <asio_pulse/should_yield.hpp>
 #include <asio_pulse/task.hpp>

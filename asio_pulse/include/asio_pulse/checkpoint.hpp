@@ -50,18 +50,31 @@ inline yield_operation yield_now() noexcept { return {}; }
 
 }  // namespace detail
 
-/// What checkpoint() returns: await it in a boost::asio::awaitable<>, at once.
-struct checkpoint_operation : detail::yield_operation {};
+/// What checkpoint() returns: await it in a boost::asio::awaitable<>, at once, or let it go.
+struct checkpoint_operation : detail::yield_operation {
+  bool wanted;
+};
 
-/// Lets others go first, if the coroutine has had its share: `co_await asio_pulse::checkpoint();`
-/// in a loop.
+/// Lets others go first, if the handler has had its share.
 ///
-/// Suspends only when should_yield() says so; then the coroutine is queued behind everything that
-/// is ready and, if its task is over budget, behind other tasks in the same state.
+/// In a coroutine: `co_await asio_pulse::checkpoint();` in a loop. Suspends only when
+/// should_yield() says so; then the coroutine is queued behind everything that is ready and, if its
+/// task is over budget, behind other tasks in the same state.
+///
+/// In synchronous code: `asio_pulse::checkpoint();` at any call depth inside a preemptible()
+/// handler or a coroutine of asio_pulse::spawn() does the same with all of it; see
+/// this_fiber::checkpoint(). On a thread's own stack it does nothing.
+///
+/// Refused, and reported, under a tracked lock (asio_pulse::mutex, no_yield_scope).
 ///
 /// \par Cost           As should_yield() when nothing is wanted: no suspension, no allocation.
-/// \par Thread safety  In a coroutine only.
-[[nodiscard]] inline checkpoint_operation checkpoint() noexcept { return {}; }
+/// \par Thread safety  Speaks for the calling thread, and its handler may go on on another.
+/// \par Errors         In synchronous code as this_fiber::checkpoint().
+inline checkpoint_operation checkpoint() {
+  // The fiber is suspended here, and not by whoever destroys an operation that nobody awaited: that
+  // would be a byte and a branch more for each coroutine's, and exceptions out of a destructor.
+  return {{}, should_yield() && !detail::yield_here()};
+}
 
 #else
 
@@ -75,8 +88,9 @@ inline boost::asio::awaitable<void> yield_now() {
 
 }  // namespace detail
 
+/// For `co_await` only; in synchronous code this_fiber::checkpoint().
 [[nodiscard]] inline boost::asio::awaitable<void> checkpoint() {
-  if (should_yield()) co_await detail::yield_now();
+  if (should_yield() && !detail::yield_here()) co_await detail::yield_now();
 }
 
 #endif
@@ -97,9 +111,13 @@ class awaitable_async_op<void(), ::asio_pulse::checkpoint_operation, Executor>
  public:
   template <class Awaited, class... Frame>
   explicit awaitable_async_op(Awaited&& awaited, Frame... frame) noexcept
-      : base(static_cast<::asio_pulse::detail::yield_operation&&>(awaited), frame...) {}
+      : base(static_cast<::asio_pulse::detail::yield_operation&&>(awaited), frame...),
+        wanted_(awaited.wanted) {}
 
-  bool await_ready() const noexcept { return !::asio_pulse::should_yield(); }
+  bool await_ready() const noexcept { return !wanted_; }
+
+ private:
+  bool wanted_;
 };
 
 }  // namespace boost::asio::detail
@@ -109,8 +127,9 @@ class awaitable_async_op<void(), ::asio_pulse::checkpoint_operation, Executor>
 /// In a coroutine: lets others go first, if it is time. An expression of type void.
 ///
 /// \par Cost  As should_yield(); Asio is not entered where nothing is wanted.
-#define ASIO_PULSE_CHECKPOINT()                                                                 \
-  (::asio_pulse::should_yield() ? static_cast<void>(co_await ::asio_pulse::detail::yield_now()) \
-                                : static_cast<void>(0))
+#define ASIO_PULSE_CHECKPOINT()                                        \
+  (::asio_pulse::should_yield() && !::asio_pulse::detail::yield_here() \
+       ? static_cast<void>(co_await ::asio_pulse::detail::yield_now()) \
+       : static_cast<void>(0))
 
 #endif

@@ -15,6 +15,7 @@ asio_pulse::executor_only"
 #include <asio_pulse/detail/context_service.hpp>
 #include <asio_pulse/options.hpp>
 #include <asio_pulse/statistics.hpp>
+#include <boost/asio/detail/concurrency_hint.hpp>
 #include <boost/asio/io_context.hpp>
 #include <chrono>
 #include <concepts>
@@ -62,8 +63,8 @@ class io_context : public boost::asio::io_context {
              !BOOST_ASIO_CONCURRENCY_HINT_IS_LOCKING(REACTOR_IO, concurrency_hint));
   }
 
-  /// Waits for isolated handlers that are running; destroys what is parked or queued without
-  /// running it, as Asio does with every other pending handler.
+  /// Waits for handlers that run on the isolation pool or on a spare worker; destroys what is
+  /// parked or queued without running it, as Asio does with every other pending handler.
   ~io_context() { service_.close(); }
 
   /// User hooks: see hooks::registry.
@@ -76,8 +77,7 @@ class io_context : public boost::asio::io_context {
   // The run functions of the base class, whose counts they keep: a turn in which an operation was
   // put back ran nothing, and what is left of a broken strand batch has been counted.
   count_type run() {
-    hooks::worker_scope worker(service_.scheduler(), *core_, enabled());
-    return net(base_type::run(), worker);
+    return all([this] { return base_type::run(); });
   }
   count_type poll() {
     hooks::worker_scope worker(service_.scheduler(), *core_, enabled());
@@ -95,8 +95,7 @@ class io_context : public boost::asio::io_context {
   }
   template <class Clock, class Duration>
   count_type run_until(const std::chrono::time_point<Clock, Duration>& abs_time) {
-    hooks::worker_scope worker(service_.scheduler(), *core_, enabled());
-    return net(base_type::run_until(abs_time), worker);
+    return all([&] { return base_type::run_until(abs_time); });
   }
   template <class Rep, class Period>
   count_type run_one_for(const std::chrono::duration<Rep, Period>& rel_time) {
@@ -111,8 +110,7 @@ class io_context : public boost::asio::io_context {
   template <std::same_as<boost::system::error_code> ErrorCode, class Base = base_type>
   requires requires(Base& b, ErrorCode& ec) { b.run(ec); }
   count_type run(ErrorCode& ec) {
-    hooks::worker_scope worker(service_.scheduler(), *core_, enabled());
-    return net(static_cast<Base&>(*this).run(ec), worker);
+    return all([&] { return static_cast<Base&>(*this).run(ec); });
   }
   template <std::same_as<boost::system::error_code> ErrorCode, class Base = base_type>
   requires requires(Base& b, ErrorCode& ec) { b.poll(ec); }
@@ -147,6 +145,19 @@ class io_context : public boost::asio::io_context {
                                       const hooks::worker_scope& worker) noexcept {
     const count_type none = worker.phantom_turns() + worker.extra_turns();
     return turns > none ? turns - none : 0;
+  }
+
+  /// Everything until the end: spare workers may take over, and what they ran is counted here.
+  template <class Run>
+  count_type all(Run run) {
+    detail::spare_workers* const spares = service_.spares();
+    if (spares == nullptr) {
+      hooks::worker_scope worker(service_.scheduler(), *core_, enabled(), true);
+      return net(run(), worker);
+    }
+    detail::spare_workers::caller inside(*spares);
+    hooks::worker_scope worker(service_.scheduler(), *core_, enabled(), true);
+    return inside.leave(net(run(), worker));
   }
 
   /// At most one handler: turns that ran none do not count.

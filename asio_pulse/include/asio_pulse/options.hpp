@@ -67,16 +67,17 @@ struct task_options {
 ///
 /// The order of the members is stable: designated initialisers go on compiling.
 struct options {
-  /// One poll of this much CPU time is slow: the task is reported, and enters Warn.
-  /// Zero disables; at most an hour.
+  /// One poll of this much CPU time is slow: the task is reported, and enters Warn. So does one
+  /// that is stuck for as long, spinning or blocked, while it is (see `watchdog`). Zero disables;
+  /// at most an hour.
   std::chrono::nanoseconds stall_threshold = std::chrono::milliseconds{5};
 
-  /// One poll of this much CPU time puts its task into Yield. Zero disables; otherwise not below
-  /// stall_threshold; at most an hour.
+  /// One poll of this much CPU time, or stuck for it, puts its task into Yield. Zero disables;
+  /// otherwise not below stall_threshold; at most an hour.
   std::chrono::nanoseconds yield_threshold = std::chrono::milliseconds{20};
 
-  /// One poll of this much CPU time puts its task into Isolate. Zero disables; otherwise not below
-  /// stall_threshold and yield_threshold; at most an hour.
+  /// One poll of this much CPU time, or stuck for it, puts its task into Isolate. Zero disables;
+  /// otherwise not below stall_threshold and yield_threshold; at most an hour.
   std::chrono::nanoseconds isolate_threshold = std::chrono::milliseconds{50};
 
   /// What each accepted connection gets, where accept_rule is on.
@@ -119,7 +120,12 @@ struct options {
   /// At most this many reports a second over all tasks. Zero: no such limit. At most 1 000 000.
   std::size_t reports_per_second = 10;
 
-  /// Gets the reports; called on the worker, at the end of the poll. Empty: one line on stderr.
+  /// Gets the reports; called on the worker at the end of the poll, and on the watchdog's thread
+  /// for polls that do not end. Empty: one line on stderr, with the stack below it where there is
+  /// one.
+  ///
+  /// On the watchdog's thread it must not wait for the stuck handler, nor for who destroys the
+  /// context: the destructor waits for it to return.
   std::function<void(const report&)> on_report = {};
 
   /// The clock for polls. Empty: the best that this machine has. Not none, and not manual.
@@ -128,8 +134,33 @@ struct options {
   /// When tasks climb and come down.
   tier_policy tiers = {};
 
-  /// A critical section longer than this is reported. Zero disables; at most an hour.
+  /// A critical section longer than this is reported: when it is left, and while it lasts if the
+  /// watchdog sees it. Zero disables; at most an hour.
   std::chrono::nanoseconds max_critical = std::chrono::milliseconds{1};
+
+  /// A poll that has lasted for stall_threshold, and for 500 us, is reported while it goes on, by a
+  /// thread of the process that watches all contexts. False, or stall_threshold zero: not this
+  /// context.
+  bool watchdog = true;
+
+  /// The signal that asks a stuck thread for its stack. Zero: SIGURG, which does nothing by default
+  /// and which Go's runtime uses likewise. Negative: no signal, and no stacks. Otherwise one that a
+  /// handler can be installed for and that says nothing about a fault.
+  int stall_signal = 0;
+
+  /// How much of a stuck thread's stack is copied, in bytes. From 4096 to 1 MiB.
+  std::size_t stack_bytes = 65536;
+
+  /// Threads that may take over run() while handlers keep the context's own threads. Zero: none. At
+  /// most 64. With it the handlers may run on threads that did not call run().
+  std::size_t spare_workers = 0;
+
+  /// How long such a thread stays when the stall is over. Zero: not at all; at most an hour.
+  std::chrono::nanoseconds spare_cooldown = std::chrono::seconds{1};
+
+  /// The stack of a fiber (preemptible(), spawn()), in bytes, rounded up to pages. From 16 KiB to
+  /// 8 MiB.
+  std::size_t fiber_stack = 65536;
 };
 
 /// Says what is wrong, as "asio_pulse::options.quantum must be ... (got ...)"; empty when nothing.

@@ -4,6 +4,7 @@
 
 #pragma once
 
+#include <asio_pulse/stack_trace.hpp>
 #include <asio_pulse/tier.hpp>
 #include <asio_pulse/timing/clock.hpp>
 #include <asio_pulse/timing/timebase.hpp>
@@ -12,18 +13,24 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 
 namespace asio_pulse {
 
 enum class report_kind : std::uint8_t {
-  slow_poll,          ///< one poll above a threshold
-  over_budget,        ///< CPU time over the task's budget
-  tier_change,        ///< a tier changed, without an offence
-  isolation_refused,  ///< isolation was wanted and would have been unsafe; detail says why
-  critical_overstay,  ///< a critical section above options::max_critical
-  hook_error,         ///< a user's hook or callback threw; detail says what
+  slow_poll,             ///< one poll above a threshold
+  over_budget,           ///< CPU time over the task's budget
+  tier_change,           ///< a tier changed, without an offence
+  isolation_refused,     ///< isolation was wanted and would have been unsafe; detail says why
+  critical_overstay,     ///< a critical section above options::max_critical
+  hook_error,            ///< a user's hook or callback threw; detail says what
+  stall,                 ///< a poll has reached stall_threshold and goes on
+  stall_ended,           ///< a poll that was reported as a stall has ended
+  yield_refused,         ///< a yield was wanted and would have been unsafe; detail says why
+  compensation_refused,  ///< a spare worker was wanted and would have been unsafe; detail says why
+  misuse,                ///< the library is used against its rules; detail says which
 };
 
 /// The enumerator's name; "unknown" for a value that is none of them.
@@ -43,8 +50,9 @@ struct report {
   std::uint64_t task_id = 0;
   std::string_view site = {};  ///< the handler's type, demangled
   report_location location = {};
-  std::chrono::nanoseconds poll{0};              ///< the poll, by the wall clock
-  std::chrono::nanoseconds cpu_or_occupancy{0};  ///< CPU time where `exact`, else occupancy
+  std::chrono::nanoseconds poll{0};              ///< the poll, or so far, by the wall clock
+  std::chrono::nanoseconds cpu_or_occupancy{0};  ///< CPU time where `exact`, else occupancy;
+                                                 ///< of a stall: without the waits for a CPU
   bool exact = true;
   timing::clock_kind clock = timing::clock_kind::none;
   tier before = tier::monitor;
@@ -52,9 +60,15 @@ struct report {
   reason why = reason::none;
   std::uint64_t suppressed = 0;  ///< reports of this task that were held back since the last one
   std::string_view detail = {};
+  // Of stalls:
+  stall_cause cause = stall_cause::unknown;
+  std::string_view system_call = {};        ///< that the thread is blocked in
+  std::span<const stack_frame> stack = {};  ///< of the stuck thread; empty: could not be taken
+  std::uint64_t thread = 0;                 ///< the kernel's number of the stuck thread
 };
 
-/// The report as one line, without a newline.
+/// The report as one line, without a newline. Of a stack it names the frame to blame; the whole of
+/// it is format(report::stack).
 ///
 /// Names come from users and from the network: control characters, quotes, invalid UTF-8 and the
 /// code points that reorder or break a line are escaped, and a long name is cut with the number of
@@ -75,11 +89,18 @@ std::string short_type(std::string_view type);
 /// unescaped double quote, and at most `max_bytes` long, apart from a note of what was cut.
 std::string escape(std::string_view text, std::size_t max_bytes);
 
-/// The default sink: the line and a newline on stderr, by a single write(2), so that lines of
-/// several threads do not mix (POSIX: up to PIPE_BUF bytes on a pipe).
+/// The default sink: the line and a newline on stderr, and the stack below it as far as there is
+/// room, by a single write(2), so that lines of several threads do not mix (POSIX: up to PIPE_BUF
+/// bytes on a pipe).
 ///
 /// \par Errors  None (noexcept): what cannot be written is dropped. errno is preserved.
 void write_to_stderr(const report&) noexcept;
+
+/// The text that write_to_stderr() writes: shorter than PIPE_BUF (4096 bytes on Linux), whole
+/// lines.
+///
+/// \par Errors  std::bad_alloc.
+std::string format_with_stack(const report&);
 
 /// A task's share of the report limiter: lives beside the task.
 ///
@@ -119,9 +140,19 @@ class report_limiter {
 
   verdict admit(report_slot& slot, timing::ticks now) noexcept;
 
+  /// For what lasts, and can be asked again later: as admit(), but a refusal is not counted. In the
+  /// end it is either sent, or has to be counted by hold_back().
+  verdict try_admit(report_slot& slot, timing::ticks now) noexcept;
+  void hold_back(report_slot& slot) noexcept;
+
+  /// A further report about what has been reported: it is new for nobody, so only the limit over
+  /// all tasks holds.
+  verdict admit_more(report_slot& slot, timing::ticks now) noexcept;
+
   std::uint64_t sent() const noexcept { return sent_.load(std::memory_order_relaxed); }
 
-  /// Held back so far; with sent(), the number of calls of admit() that have returned.
+  /// Held back so far; with sent(), the number of calls of admit() and
+  /// admit_more() that have returned, and of things that try_admit() was asked about.
   std::uint64_t suppressed() const noexcept { return suppressed_.load(std::memory_order_relaxed); }
 
  private:

@@ -15,7 +15,42 @@ namespace asio_pulse {
 namespace detail {
 
 /// Reads the clock and decides; refuels.
-[[nodiscard]] bool should_yield_slow(hooks::thread_state& ts) noexcept;
+///
+/// Like everything below, it looks the thread's state up itself: a fiber goes from thread to thread
+/// between two checkpoints, and the compiler may keep an address that it computed before.
+[[nodiscard]] bool should_yield_slow() noexcept;
+
+#if defined(__x86_64__) && defined(__linux__) && !defined(__SANITIZE_ADDRESS__) && \
+    !defined(__SANITIZE_THREAD__)
+/// Relative to %fs, one instruction: there is no address to keep.
+ASIO_PULSE_DETAIL_INLINE bool out_of_fuel() noexcept {
+  return --hooks::this_thread_state.fuel <= 0;
+}
+#else
+[[nodiscard]] bool out_of_fuel() noexcept;
+#endif
+
+/// A checkpoint that should yield asks this first. True: it is dealt with, by suspending the fiber
+/// that it runs on, or by a refusal. False: whoever can yield by other means may do so.
+[[nodiscard]] bool yield_here();
+
+/// A poll, as far as one can be told from another after its end: by where its frame lay and when it
+/// started.
+struct poll_mark {
+  const hooks::poll_frame* frame = nullptr;  ///< null: outside handlers, where nothing yields
+  timing::ticks started = 0;
+};
+
+/// Counts a lock or scope under which this poll is not to be suspended.
+[[nodiscard]] poll_mark enter_no_yield() noexcept;
+/// False: it was entered in another poll, whose end has settled the count.
+bool leave_no_yield(const poll_mark& entered) noexcept;
+/// Reports that `what` was left in another poll than it was entered in.
+void tell_misuse(const char* what) noexcept;
+
+/// Makes a task the one that operations created now belong to; returns the one before. Out of line:
+/// for scopes that a fiber may be suspended in.
+hooks::task_record* exchange_current(hooks::task_record* t) noexcept;
 
 }  // namespace detail
 
@@ -33,18 +68,38 @@ namespace detail {
 /// \par Memory order   None: thread-local, read and written by its own thread.
 /// \par Source         Seastar, need_preempt(): the price of asking must vanish, or nobody asks.
 [[nodiscard]] inline bool should_yield() noexcept {
-  hooks::thread_state& ts = hooks::this_thread();
-  if (--ts.fuel > 0) [[likely]] {
+  if (!detail::out_of_fuel()) [[likely]] {
     return false;
   }
-  return detail::should_yield_slow(ts);
+  return detail::should_yield_slow();
 }
 
-/// No yield in this scope: checkpoints do nothing. An over-stay (options::max_critical) is reported
-/// when it ends.
+namespace this_fiber {
+
+/// Lets others go first, if the handler has had its share, by suspending the whole handler: a
+/// preemptible() one, or a coroutine of asio_pulse::spawn(), at any call depth. On a thread's own
+/// stack it does nothing.
+///
+/// What asio_pulse::checkpoint() does as a plain statement, by a name that every Boost has: before
+/// 1.81 checkpoint() is a coroutine, and can only be awaited.
+///
+/// \par Cost           As should_yield() when nothing is wanted.
+/// \par Thread safety  The handler may go on on another thread: see preemptible().
+/// \par Errors         Throws what is no std::exception where the suspended handler is destroyed
+///                     with its context. In a coroutine of spawn() that was cancelled, what Asio
+///                     throws then.
+inline void checkpoint() {
+  if (should_yield()) (void)detail::yield_here();
+}
+
+}  // namespace this_fiber
+
+/// No yield in this scope: checkpoints do nothing. An over-stay (options::max_critical) of the
+/// outermost one is reported when it ends.
 ///
 /// It belongs to the handler that entered it: in a coroutine it must not live across a suspension.
-/// Nests.
+/// Leaving it in another handler, or on another thread, is reported (report_kind::misuse) and
+/// changes nothing: the end of the handler that entered it has left it. Nests.
 ///
 /// \par Cost           One TSC read on entering and one on leaving.
 /// \par Thread safety  Distinct objects: Safe. Enter and leave on the same thread.
@@ -57,8 +112,8 @@ class critical_section {
   critical_section& operator=(const critical_section&) = delete;
 
  private:
-  hooks::poll_frame* frame_;
-  timing::ticks entered_;
+  detail::poll_mark entered_;
+  timing::ticks since_;  ///< of the outermost one; else 0
 };
 
 namespace this_task {

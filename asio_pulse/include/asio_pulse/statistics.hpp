@@ -22,6 +22,12 @@ struct statistics {
   std::uint64_t reports = 0;     ///< sent
   std::uint64_t reports_suppressed = 0;  ///< held back by the limits
   std::uint64_t callback_errors = 0;     ///< exceptions thrown by on_report or by a hook, caught
+  std::uint64_t stalls = 0;              ///< polls found stuck, reported or not
+  std::uint64_t stalls_spinning = 0;     ///< of these: using their CPU when they were found
+  std::uint64_t stalls_blocked = 0;      ///< of these: waiting in the kernel when they were found
+  std::uint64_t stall_reports = 0;       ///< sent: the first, repeated ones and those of their end
+  std::uint64_t spares_started = 0;      ///< threads that were started to stand in for stuck ones
+  std::uint64_t spares = 0;              ///< of these: there are now
   std::uint64_t parked = 0;              ///< operations put back and not yet released, now
   std::uint64_t tasks = 0;               ///< alive now, without the unnamed one
   /// Shadow mode: CPU time of polls that enforcement would have put behind everybody else's.

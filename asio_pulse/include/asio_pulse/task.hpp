@@ -90,16 +90,18 @@ class task {
 };
 
 /// Operations created in this scope, on this thread, belong to the task. Not across a suspension of
-/// a coroutine.
+/// a coroutine; across that of a fiber it lasts, on whatever thread the fiber goes on.
 class task_scope {
  public:
-  explicit task_scope(const task& t) noexcept : keep_(t.state_), label_(keep_.get()) {}
+  explicit task_scope(const task& t) noexcept
+      : keep_(t.state_), before_(detail::exchange_current(keep_.get())) {}
+  ~task_scope() { detail::exchange_current(before_); }
   task_scope(const task_scope&) = delete;
   task_scope& operator=(const task_scope&) = delete;
 
  private:
   detail::task_ref keep_;
-  detail::label_scope label_;
+  hooks::task_record* before_;
 };
 
 namespace detail {

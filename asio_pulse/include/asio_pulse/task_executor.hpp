@@ -68,7 +68,7 @@ class serial_driver {
     }
     const hooks::worker_scope worker(service_->pool_scheduler(), t.core(), t.core().opts().enabled);
     try {
-      turn(t, queue);
+      if (turn(t, queue)) last_turn::post(*service_);
     } catch (...) {
       // An exception leaves the handler through run(), and that is the home context's.
       boost::asio::post(service_->home(),
@@ -77,6 +77,25 @@ class serial_driver {
   }
 
  private:
+  /// A turn of the home context that runs nothing, and holds the last of the pool's work until
+  /// then. Were it given up on the pool's thread, and nobody in the home context's run() just then,
+  /// the context would count as stopped, and a run() after the next post() would return at once.
+  struct last_turn : operation_type {
+    static void post(context_service& service) {
+      const label_scope nobodys(nullptr);
+      static_cast<scheduler_type*>(service.scheduler())
+          ->post_immediate_completion(new last_turn, false);
+    }
+
+   private:
+    last_turn() noexcept : operation_type(&last_turn::run) {}
+    static void run(void* owner, operation_type* self, const boost::system::error_code&,
+                    std::size_t) {
+      delete static_cast<last_turn*>(self);
+      if (owner != nullptr) ++hooks::this_thread().phantom_turns;
+    }
+  };
+
   serial_driver(task_state& t, context_service& service, bool away)
       : task_(t), service_(&service), away_(away) {
     if (away) {
@@ -90,7 +109,8 @@ class serial_driver {
            !t.core().opts().shadow;
   }
 
-  void turn(task_state& t, serial_queue& queue) {
+  /// True: the queue is empty, and the driver dismissed.
+  bool turn(task_state& t, serial_queue& queue) {
     hooks::thread_state& ts = hooks::this_thread();
     // However the turn ends, by an exception too: what is left in the queue gets the next one.
     struct hand_over {
@@ -109,13 +129,14 @@ class serial_driver {
       serial_node* const node = queue.pop();
       if (node == nullptr) {
         on_exit.dismissed = true;
-        return;
+        return true;
       }
       if (away_) t.core().count_isolated();
       const hooks::poll_frame frame(ts.observer != nullptr ? ts.owner : &hooks::no_scheduler, *node,
                                     *node->what);
       node->run(node, true);
     } while (!over(t, started, ts.clock.last()));
+    return false;
   }
 
   [[nodiscard]] bool over(task_state& t, timing::ticks started, timing::ticks now) const noexcept {

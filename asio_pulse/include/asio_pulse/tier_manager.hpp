@@ -130,6 +130,11 @@ class tier_manager {
     return judge(state, budget, poll, limits);
   }
 
+  /// A poll has cost `spent` of what it will be charged with, and goes on at `now`: the task climbs
+  /// for its length alone. The offence is counted by on_poll(), when the poll has ended.
+  static tier_decision on_stall(tier_state& state, timing::ticks now, timing::ticks spent,
+                                const tier_limits& limits) noexcept;
+
   /// Demotion by time alone, for a task that has not been polled up to `now`. To be asked before a
   /// task is held back for the tier that it had when it last ran.
   static tier_decision on_idle(tier_state& state, const task_budget& budget, timing::ticks now,

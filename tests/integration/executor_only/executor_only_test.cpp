@@ -29,7 +29,7 @@ using namespace pulse_test;
 using asio_pulse::tier;
 using testing::ElementsAreArray;
 
-class executor_only : public testing::TestWithParam<std::size_t> {
+class executor_only_one_thread : public testing::Test {
  protected:
   /// The same as scenario.hpp's, by way of the executor: nothing else counts here.
   static void climb(asio_pulse::io_context& io, const asio_pulse::task& t, tier to,
@@ -48,6 +48,8 @@ class executor_only : public testing::TestWithParam<std::size_t> {
 
   asio_pulse::io_context io{steady()};
 };
+class executor_only : public executor_only_one_thread,
+                      public testing::WithParamInterface<std::size_t> {};
 INSTANTIATE_TEST_SUITE_P(threads, executor_only, testing::Values(1, 2),
                          testing::PrintToStringParamName());
 
@@ -120,8 +122,7 @@ TEST_P(executor_only, the_library_may_run_the_context) {
   EXPECT_THAT(posted, ElementsAreArray(counting_to(200)));
 }
 
-TEST_P(executor_only, an_over_budget_task_gives_way) {
-  if (GetParam() != 1) GTEST_SKIP() << "an order, so one thread";
+TEST_F(executor_only_one_thread, an_over_budget_task_gives_way) {
   const asio_pulse::task hog{io, stingy("hog")};
   climb(io, hog, tier::yield, 300us);
   std::string order;
@@ -137,8 +138,7 @@ TEST_P(executor_only, an_over_budget_task_gives_way) {
   EXPECT_EQ(order.substr(0, order.rfind('i')).find("hh"), std::string::npos) << order;
 }
 
-TEST_P(executor_only, offenders_take_turns) {
-  if (GetParam() != 1) GTEST_SKIP() << "an order, so one thread";
+TEST_F(executor_only_one_thread, offenders_take_turns) {
   const asio_pulse::task a{io, stingy("a")};
   const asio_pulse::task b{io, stingy("b")};
   climb(io, a, tier::yield, 300us);
@@ -152,8 +152,7 @@ TEST_P(executor_only, offenders_take_turns) {
   EXPECT_EQ(order.find("bb"), std::string::npos) << order;
 }
 
-TEST_P(executor_only, a_timer_beside_a_storm_fires_in_between) {
-  if (GetParam() != 1) GTEST_SKIP() << "an order, so one thread";
+TEST_F(executor_only_one_thread, a_timer_beside_a_storm_fires_in_between) {
   const asio_pulse::task t{io, stingy("storm")};
   int steps = 0;
   int fired_at = -1;

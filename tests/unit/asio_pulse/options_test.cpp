@@ -8,6 +8,7 @@
 #include <gtest/gtest.h>
 
 #include <chrono>
+#include <csignal>
 #include <functional>
 #include <limits>
 #include <stdexcept>
@@ -99,7 +100,13 @@ TEST(options, designated_initialisers_in_the_documented_order) {
                             .isolate_after = 4,
                             .clean_window = 1s,
                             .isolate_clean_window = 2s},
-                  .max_critical = 2ms};
+                  .max_critical = 2ms,
+                  .watchdog = false,
+                  .stall_signal = -1,
+                  .stack_bytes = 8192,
+                  .spare_workers = 2,
+                  .spare_cooldown = 2s,
+                  .fiber_stack = 32768};
   EXPECT_NO_THROW(validate(o));
   const task_options t{
       .name = "report", .budget = 2ms, .per = 10ms, .burst = 4ms, .isolatable = true};
@@ -214,6 +221,21 @@ TEST(options, out_of_range_is_refused_with_field_rule_and_value) {
            "tiers.isolate_clean_window must be at most 1h (got 7200s)"},
           {[](auto& o) { o.max_critical = -1ns; }, "max_critical must not be negative (got -1ns)"},
           {[](auto& o) { o.max_critical = 2h; }, "max_critical must be at most 1h (got 7200s)"},
+          {[](auto& o) { o.stall_signal = SIGSEGV; },
+           "stall_signal must be zero, negative, or a signal that can be caught and tells of no "
+           "fault (got 11)"},
+          {[](auto& o) { o.stack_bytes = 4095; },
+           "stack_bytes must be between 4096 and 1048576 (got 4095)"},
+          {[](auto& o) { o.stack_bytes = 1048577; },
+           "stack_bytes must be between 4096 and 1048576 (got 1048577)"},
+          {[](auto& o) { o.spare_workers = 65; }, "spare_workers must be at most 64 (got 65)"},
+          {[](auto& o) { o.spare_cooldown = -1ms; },
+           "spare_cooldown must not be negative (got -1ms)"},
+          {[](auto& o) { o.spare_cooldown = 2h; }, "spare_cooldown must be at most 1h (got 7200s)"},
+          {[](auto& o) { o.fiber_stack = 16383; },
+           "fiber_stack must be between 16384 and 8388608 (got 16383)"},
+          {[](auto& o) { o.fiber_stack = 8388609; },
+           "fiber_stack must be between 16384 and 8388608 (got 8388609)"},
       },
       "asio_pulse::options.");
 }
@@ -233,8 +255,33 @@ TEST(options, zero_switches_off_where_it_says_so) {
       [](auto& o) { o.min_slice = o.quantum; },
       [](auto& o) { o.isolation_threads = 256; },
       [](auto& o) { o.isolation_nice = 19; },
+      [](auto& o) { o.watchdog = false; },
+      [](auto& o) { o.stall_signal = -1; },
+      [](auto& o) { o.stall_signal = SIGUSR1; },
+      [](auto& o) { o.stack_bytes = 4096; },
+      [](auto& o) { o.stack_bytes = 1048576; },
+      [](auto& o) { o.spare_workers = 64; },
+      [](auto& o) { o.spare_cooldown = 0ns; },
+      [](auto& o) { o.fiber_stack = 16384; },
+      [](auto& o) { o.fiber_stack = 8388608; },
   });
 }
+
+#if defined(__linux__)
+TEST(options, signals_that_nobody_may_take_are_refused) {
+  for (const int signal : {SIGKILL, SIGSTOP, SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGTRAP,
+                           SIGSYS, 32, SIGRTMAX + 1, 1'000'000}) {
+    options o;
+    o.stall_signal = signal;
+    EXPECT_NE(invalid_reason(o).find("stall_signal must"), std::string::npos) << signal;
+  }
+  for (const int signal : {SIGURG, SIGUSR2, SIGRTMIN, SIGRTMAX}) {
+    options o;
+    o.stall_signal = signal;
+    EXPECT_EQ(invalid_reason(o), "") << signal;
+  }
+}
+#endif
 
 TEST(options, limits_are_the_options_in_ticks) {
   options o;

@@ -73,69 +73,75 @@ class contention : public testing::TestWithParam<clock_kind> {
 TEST_P(contention, every_lap_is_within_one_percent_and_a_microsecond_of_the_cpu_clock) {
   constexpr std::array lengths{2us, 20us, 200us, 1'000us, 3'000us};
   const competitor other;
-  int segments = 0;
-  int preempted = 0;
-  int wrong = 0;
-  std::string examples;
-  std::int64_t worst = INT64_MIN;
-  const std::int64_t begin = cpu_ns();
-  while (segments < 500 || (preempted < 20 && cpu_ns() - begin < 2'000'000'000)) {
-    const auto length = lengths[static_cast<std::size_t>(segments) % lengths.size()];
-    const auto each = measure(clock_, [length] { burn(length); });
-    if (!each.agrees()) {
-      ++wrong;
-      examples += testing::PrintToString(each) + '\n';
+  EXPECT_TRUE(pulse_test::holds_in_one_of(timing_test::tries, [&]() -> testing::AssertionResult {
+    int segments = 0;
+    int preempted = 0;
+    int wrong = 0;
+    std::string examples;
+    std::int64_t worst = INT64_MIN;
+    const std::int64_t begin = cpu_ns();
+    while (segments < 500 || (preempted < 20 && cpu_ns() - begin < 5'000'000'000)) {
+      const auto length = lengths[static_cast<std::size_t>(segments) % lengths.size()];
+      const auto each = measure(clock_, [length] { burn(length); });
+      // The chain vouches for no lap in which the hypervisor took more than the lap itself used.
+      if (!each.agrees() || (!each.result.exact && vouches())) {
+        ++wrong;
+        examples += '\n' + testing::PrintToString(each);
+      }
+      EXPECT_LE(each.result.cost, each.result.now - each.start);
+      ++segments;
+      preempted += each.wall() > each.cost() + 500'000 ? 1 : 0;
+      worst = std::max(worst, each.off());
     }
-    EXPECT_LE(each.result.cost, each.result.now - each.start);
-    EXPECT_TRUE(each.result.exact || !vouches()) << each;
-    ++segments;
-    preempted += each.wall() > each.cost() + 500'000 ? 1 : 0;
-    worst = std::max(worst, each.off());
-  }
-  RecordProperty("preempted", preempted);
-  RecordProperty("worst_beyond_one_percent_ns", std::to_string(worst));
-  EXPECT_GE(preempted, 20) << "the competitor did not compete";
-  // Time that a hypervisor or an interrupt took is not the thread's for the CPU clock and is not
-  // seen by the TSC; it hits a lap in hundreds on a busy host.
-  EXPECT_LE(wrong, timing_test::few(segments)) << examples;
+    RecordProperty("preempted", preempted);
+    RecordProperty("worst_beyond_one_percent_ns", std::to_string(worst));
+    if (preempted < 20) return testing::AssertionFailure() << "the competitor did not compete";
+    if (wrong <= timing_test::few(segments)) return testing::AssertionSuccess();
+    return testing::AssertionFailure() << wrong << " of " << segments << examples;
+  }));
 }
 
 TEST_P(contention, chained_laps_add_up_to_the_cpu_clock) {
   const competitor other;
-  ticks sum = 0;
-  auto all = measure(clock_, [&] {
-    for (int i = 0; i < 2'000; ++i) {
-      burn(20us);
-      sum += clock_.take().cost;
-    }
-  });
-  all.result.cost += sum;
-  EXPECT_LE(all.off(), 1'000) << all;
+  EXPECT_TRUE(timing_test::adds_up([&] {
+    ticks sum = 0;
+    auto all = measure(clock_, [&] {
+      for (int i = 0; i < 2'000; ++i) {
+        burn(20us);
+        sum += clock_.take().cost;
+      }
+    });
+    all.result.cost += sum;
+    return all;
+  }));
 }
 
 // Waiting in the reactor is nobody's cost, nor is what follows it cut short.
 TEST_P(contention, a_lap_after_a_wait_is_bounded_by_the_cpu_clock) {
   const competitor other;
-  int wrong = 0;
-  std::string examples;
-  for (int i = 0; i < 100; ++i) {
-    const std::int64_t outer = cpu_ns();
-    std::latch gate{1};
-    std::thread waker([&gate] { gate.count_down(); });
-    gate.wait();
-    waker.join();  // blocked here or there
-    clock_.waited();
-    timing_test::segment each;
-    each.start = clock_.last();
-    const std::int64_t inner = cpu_ns();
-    burn(50us);
-    each.inner = cpu_ns() - inner;
-    each.result = clock_.take();
-    each.outer = cpu_ns() - outer;  // what the waiting cost may be in an inexact lap
-    wrong += each.agrees() ? 0 : 1;
-    examples += each.agrees() ? "" : testing::PrintToString(each) + '\n';
-  }
-  EXPECT_LE(wrong, timing_test::few(100)) << examples;
+  EXPECT_TRUE(pulse_test::holds_in_one_of(timing_test::tries, [&]() -> testing::AssertionResult {
+    int wrong = 0;
+    std::string examples;
+    for (int i = 0; i < 100; ++i) {
+      const std::int64_t outer = cpu_ns();
+      std::latch gate{1};
+      std::thread waker([&gate] { gate.count_down(); });
+      gate.wait();
+      waker.join();  // blocked here or there
+      clock_.waited();
+      timing_test::segment each;
+      each.start = clock_.last();
+      const std::int64_t inner = cpu_ns();
+      burn(50us);
+      each.inner = cpu_ns() - inner;
+      each.result = clock_.take();
+      each.outer = cpu_ns() - outer;  // what the waiting cost may be in an inexact lap
+      wrong += each.agrees() ? 0 : 1;
+      examples += each.agrees() ? "" : '\n' + testing::PrintToString(each);
+    }
+    if (wrong <= timing_test::few(100)) return testing::AssertionSuccess();
+    return testing::AssertionFailure() << wrong << " of 100" << examples;
+  }));
 }
 
 INSTANTIATE_TEST_SUITE_P(kinds, contention,

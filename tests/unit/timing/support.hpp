@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSL-1.0
 #pragma once
 
+#include <gtest/gtest.h>
+
 #include <asio_pulse/timing/poll_clock.hpp>
 #include <asio_pulse/timing/timebase.hpp>
 #include <cerrno>
@@ -9,6 +11,8 @@
 #include <cstdlib>
 #include <iostream>
 #include <ostream>
+#include <support/cpu_work.hpp>
+#include <support/retry.hpp>
 
 #if defined(__linux__)
 #include <pthread.h>
@@ -70,13 +74,7 @@ inline std::int64_t clock_ns(clockid_t which) {
 
 inline std::int64_t cpu_ns() { return clock_ns(CLOCK_THREAD_CPUTIME_ID); }
 
-/// Consumes about this much CPU time of the calling thread.
-inline void burn(std::chrono::nanoseconds cpu) {
-  const std::int64_t end = cpu_ns() + cpu.count();
-  while (cpu_ns() < end) {
-    work(200);
-  }
-}
+using pulse_test::burn;
 
 /// One segment with the exact clock read inside and outside of it. A preemption may fall between
 /// any two of the readings: the lap lies between the two differences all the same.
@@ -118,9 +116,7 @@ segment measure(poll_clock& clock, Work&& work_to_do) {
   return s;
 }
 
-/// How many of `count` segments disagree with the exact clock. Time that a hypervisor or an
-/// interrupt takes is not the thread's for the CPU clock and does not show in the TSC: it hits a
-/// segment in thousands on a shared host, so tests allow for a few().
+/// How many of `count` segments disagree with the exact clock.
 template <class Work>
 int disagreements(poll_clock& clock, int count, Work&& work_to_do) {
   int wrong = 0;
@@ -134,7 +130,35 @@ int disagreements(poll_clock& clock, int count, Work&& work_to_do) {
   return wrong;
 }
 
+/// Time that a hypervisor or an interrupt takes is not the thread's for the CPU clock and does not
+/// show in the TSC: it hits a segment in thousands on a shared host, so tests allow for a few. And
+/// a host can be so busy for a while that it hits many, so they measure again, this often at most.
 inline int few(int count) { return 1 + count / 100; }
+inline constexpr int tries = 5;
+
+/// Whether the clock agrees with the exact one about all but a few of `count` segments.
+template <class Work>
+testing::AssertionResult agrees(poll_clock& clock, int count, Work&& work_to_do) {
+  return pulse_test::holds_in_one_of(tries, [&]() -> testing::AssertionResult {
+    const int wrong = disagreements(clock, count, work_to_do);
+    if (wrong <= few(count)) return testing::AssertionSuccess();
+    return testing::AssertionFailure() << wrong << " of " << count << " segments disagree";
+  });
+}
+
+/// Whether what `measured` returns, one long segment in which laps add up, is within 1 % + 1 us of
+/// the exact clock. A disturbed lap leaves the clock's own work out, which takes much longer where
+/// it is instrumented.
+template <class Measured>
+testing::AssertionResult adds_up(Measured&& measured) {
+  return pulse_test::holds_in_one_of(tries, [&]() -> testing::AssertionResult {
+    const segment all = measured();
+    const std::int64_t below = sanitized ? all.inner / 20 : 0;
+    if (all.off() <= 1'000 || (all.cost() <= all.outer && all.cost() >= all.inner - below))
+      return testing::AssertionSuccess();
+    return testing::AssertionFailure() << all;
+  });
+}
 
 /// Pins the calling thread to the CPU it is on (threads that it starts inherit that); undone at the
 /// end.

@@ -11,7 +11,9 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <string_view>
+#include <thread>
 #include <unordered_map>
 
 namespace asio_pulse::detail {
@@ -40,6 +42,12 @@ class asio_port {
   /// True inside a handler of a legacy io_context::strand, whose operations complete in the
   /// scheduler's name.
   [[nodiscard]] virtual bool in_legacy_strand() const noexcept = 0;
+  /// The watchdog: so many of the context's workers that another thread could stand in for are
+  /// stuck in a handler now. Called at every look while it is not zero. It may start a thread; it
+  /// must wait for nothing.
+  virtual void compensate(std::size_t /*stuck*/) noexcept {}
+  /// The watchdog: a stall has ended; so many are stuck still.
+  virtual void relieved(std::size_t /*still_stuck*/) noexcept {}
 
  protected:
   ~asio_port() = default;
@@ -137,6 +145,45 @@ class context_core final : public hooks::path_observer {
             std::chrono::nanoseconds duration, std::string_view detail) noexcept;
   /// The process was forked and this is the child: its other workers are gone.
   void forked() noexcept;
+  /// A spare worker was started (1) or has ended (-1).
+  void count_spare(int change) noexcept {
+    if (change > 0) spares_started_.fetch_add(1, std::memory_order_relaxed);
+    spares_.fetch_add(static_cast<std::uint64_t>(std::int64_t{change}), std::memory_order_relaxed);
+  }
+
+  // ---- stalls: the watchdog's thread only (see watchdog.hpp), but for watched() and find_task()
+
+  /// A poll that does not end, as far as it is known.
+  struct stall {
+    task_state* task = nullptr;  ///< null: of no task
+    const hooks::site* site = nullptr;
+    hooks::location where{};
+    std::uint64_t thread_number = 0;  ///< the kernel's
+    std::thread::id thread{};
+    std::chrono::nanoseconds lasted{0};  ///< by the wall clock
+    std::chrono::nanoseconds blamed{0};  ///< without what is not its own doing
+    stall_cause cause = stall_cause::unknown;
+    bool critical = false;  ///< in a critical section
+  };
+
+  /// Whether the watchdog is to watch this context's workers.
+  [[nodiscard]] bool watched() const noexcept { return watched_; }
+  /// The task with one more reference, if there is one at that address; else null. Any thread.
+  [[nodiscard]] task_state* find_task(const hooks::task_record* address) noexcept;
+  /// A stall begins: counts it and calls the user's hooks.
+  void stalled(const stall& s) noexcept;
+  /// The task climbs for a poll that has been stuck for `culpable` at `now`. False: somebody else
+  /// is deciding about it; to be tried again, as the poll that is judged now is another one.
+  [[nodiscard]] bool escalate(const stall& s, timing::ticks now, timing::ticks culpable) noexcept;
+  /// Whether the stall may be reported now. Not for the first time: `shown`.
+  [[nodiscard]] report_limiter::verdict admit_stall(const stall& s, bool shown) noexcept;
+  /// A stall has ended, or its context, and none of its reports was admitted.
+  void hold_back_stall(const stall& s) noexcept;
+  /// Sends what was admitted.
+  void tell_stall(report_kind kind, const stall& s, std::uint64_t suppressed,
+                  std::string_view system_call, std::span<const stack_frame> stack) noexcept;
+  /// A critical section has lasted for `stayed` and goes on.
+  void tell_overstay(const stall& s, std::chrono::nanoseconds stayed) noexcept;
 
   // hooks::path_observer
   void before_poll(const hooks::poll_frame& frame) noexcept override;
@@ -150,6 +197,7 @@ class context_core final : public hooks::path_observer {
   hooks::task_record& unnamed() noexcept override { return *unnamed_; }
   void attached(hooks::thread_state& ts) noexcept override;
   void detached(hooks::thread_state& ts) noexcept override;
+  void woken() noexcept override;
   timing::clock_kind clock() const noexcept override { return clock_; }
 
  private:
@@ -162,11 +210,14 @@ class context_core final : public hooks::path_observer {
   void announce(const task_state& t, const tier_decision& decision) noexcept;
   void refuse_isolation(task_state& t, const hooks::poll_frame* frame) noexcept;
   void send(report& r, task_state& t, const hooks::poll_frame* frame) noexcept;
+  void deliver(report& r, task_state& t) noexcept;
+  [[nodiscard]] report_slot* stall_slot(task_state& t) noexcept;
   void set_gate(task_state& t) noexcept;
   [[nodiscard]] const tier_limits& limits_of(const task_state& t) const noexcept;
 
   const options options_;
   const bool one_thread_;
+  const bool watched_;
   const timing::clock_kind clock_;
   const tier_limits limits_;
   const tier_limits unnamed_limits_;
@@ -185,6 +236,12 @@ class context_core final : public hooks::path_observer {
   std::atomic<std::uint64_t> isolated_{0};
   std::atomic<std::uint64_t> refused_{0};
   std::atomic<std::uint64_t> callback_errors_{0};
+  std::atomic<std::uint64_t> stalls_{0};
+  std::atomic<std::uint64_t> stalls_spinning_{0};
+  std::atomic<std::uint64_t> stalls_blocked_{0};
+  std::atomic<std::uint64_t> stall_reports_{0};
+  std::atomic<std::uint64_t> spares_started_{0};
+  std::atomic<std::uint64_t> spares_{0};
   std::atomic<timing::clock_kind> clock_in_use_{timing::clock_kind::none};
   /// Set while a thread that gives no notice of leaving may be polling.
   std::atomic<bool> strangers_{false};

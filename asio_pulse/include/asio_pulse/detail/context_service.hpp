@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: BSL-1.0
 #pragma once
 
+#include <asio_pulse/detail/asio_internals.hpp>
 #include <asio_pulse/detail/context_core.hpp>
 #include <asio_pulse/detail/isolation_threads.hpp>
 #include <asio_pulse/detail/serial_queue.hpp>
+#include <asio_pulse/detail/spare_workers.hpp>
 #include <boost/asio/detail/call_stack.hpp>
-#include <boost/asio/detail/scheduler_operation.hpp>
-#include <boost/asio/detail/strand_executor_service.hpp>
 #include <boost/asio/detail/strand_service.hpp>
 #include <boost/asio/execution_context.hpp>
 #include <boost/asio/executor_work_guard.hpp>
@@ -21,58 +21,10 @@
 #include <vector>
 
 /// \file
-/// Where asio-pulse touches Asio's internals: all of it is in this file and in hooks/tracking.hpp.
+/// Where asio-pulse touches Asio's internals: all of it is here, in spare_workers.hpp and
+/// asio_internals.hpp, and in hooks/tracking.hpp.
 
 namespace asio_pulse::detail {
-
-namespace asio_detail = boost::asio::detail;
-
-using scheduler_type = boost::asio::detail::io_context_impl;
-using operation_type = boost::asio::detail::scheduler_operation;
-using operation_queue = asio_detail::op_queue<operation_type>;
-
-// ---- private members of Asio, by explicit instantiation: the language ignores access there. A
-// Boost that renames one of them does not compile here, on the first line that says which.
-
-template <auto Member, class Tag>
-struct expose {
-  friend constexpr auto member(Tag) noexcept { return Member; }
-};
-struct strand_mutex {
-  friend constexpr auto member(strand_mutex) noexcept;
-};
-struct strand_waiting {
-  friend constexpr auto member(strand_waiting) noexcept;
-};
-struct strand_ready {
-  friend constexpr auto member(strand_ready) noexcept;
-};
-struct scheduler_mutex {
-  friend constexpr auto member(scheduler_mutex) noexcept;
-};
-struct scheduler_queue {
-  friend constexpr auto member(scheduler_queue) noexcept;
-};
-struct scheduler_interrupted {
-  friend constexpr auto member(scheduler_interrupted) noexcept;
-};
-template struct expose<&scheduler_type::task_interrupted_, scheduler_interrupted>;
-template struct expose<&scheduler_type::mutex_, scheduler_mutex>;
-template struct expose<&scheduler_type::op_queue_, scheduler_queue>;
-using strand_impl = asio_detail::strand_executor_service::strand_impl;
-template struct expose<&strand_impl::mutex_, strand_mutex>;
-template struct expose<&strand_impl::waiting_queue_, strand_waiting>;
-template struct expose<&strand_impl::ready_queue_, strand_ready>;
-
-// A pointer into a pool of mutexes, or from Boost 1.92 on the strand's own.
-template <class Mutex>
-Mutex& as_mutex(Mutex* m) noexcept {
-  return *m;
-}
-template <class Mutex>
-Mutex& as_mutex(Mutex& m) noexcept {
-  return m;
-}
 
 /// What a context of ours adds to Asio's: parked operations, the driver that releases them, the
 /// isolation pool.
@@ -102,7 +54,11 @@ class context_service final : public boost::asio::execution_context::service, pu
     core_ = core;
     core_->acquire();
     core_->connect(this);
-    if (core_->opts().enabled) hooks::add_observer(&scheduler_, *core_);
+    const options& o = core_->opts();
+    if (o.spare_workers != 0 && o.enabled && !o.shadow && !core_->one_thread()) {
+      spares_ = std::make_unique<spare_workers>(*core_, scheduler_);
+    }
+    if (o.enabled) hooks::add_observer(&scheduler_, *core_);
   }
 
   ~context_service() override {
@@ -178,6 +134,26 @@ class context_service final : public boost::asio::execution_context::service, pu
     return asio_detail::call_stack<asio_detail::strand_service::strand_impl>::top() != nullptr;
   }
 
+  // ---- compensation
+
+  /// Null: nobody opted in, or it would be unsafe. Constant once the context is open.
+  [[nodiscard]] spare_workers* spares() const noexcept { return spares_.get(); }
+
+  void compensate(std::size_t stuck) noexcept override {
+    if (spares_ != nullptr) return spares_->compensate(stuck);
+    if (core_ == nullptr || core_->opts().spare_workers == 0 || !core_->one_thread() ||
+        refusal_told_.test_and_set(std::memory_order_relaxed)) {
+      return;
+    }
+    core_->tell(report_kind::compensation_refused, static_cast<task_state&>(core_->unnamed()),
+                nullptr, std::chrono::nanoseconds{0},
+                "the context is single-threaded by its concurrency hint: its handlers may rely on "
+                "it");
+  }
+  void relieved(std::size_t still_stuck) noexcept override {
+    if (spares_ != nullptr) spares_->relieved(still_stuck);
+  }
+
   // ---- isolation
 
   /// Runs `f` on the isolation pool; the home context has work until `f` has run or is destroyed.
@@ -199,6 +175,7 @@ class context_service final : public boost::asio::execution_context::service, pu
   void close() noexcept {
     if (core_ == nullptr) return;
     core_->close();
+    stop_spares();
     stop_pool();
     hooks::remove_observer(&scheduler_);
     const auto pop = [](parked_work& from) noexcept { return pop_front(from); };
@@ -224,12 +201,10 @@ class context_service final : public boost::asio::execution_context::service, pu
   void notify_fork(boost::asio::execution_context::fork_event event) override {
     if (core_ == nullptr) return;
     if (event == boost::asio::execution_context::fork_child) core_->forked();
+    const bool before = event == boost::asio::execution_context::fork_prepare;
+    if (spares_ != nullptr) before ? spares_->pause() : spares_->resume(event);
     if (pool_ == nullptr) return;
-    if (event == boost::asio::execution_context::fork_prepare) {
-      pool_->pause();
-    } else {
-      pool_->resume(event, core_->opts());
-    }
+    before ? pool_->pause() : pool_->resume(event, core_->opts());
   }
 
  private:
@@ -350,6 +325,11 @@ class context_service final : public boost::asio::execution_context::service, pu
     return *pool_;
   }
 
+  void stop_spares() noexcept {
+    // It stays until we are destroyed ourselves: the watchdog may be asking for one.
+    if (spares_ != nullptr && !spares_->close()) (void)spares_.release();
+  }
+
   void stop_pool() noexcept {
     if (pool_ == nullptr) return;
     bool inside = false;
@@ -375,6 +355,8 @@ class context_service final : public boost::asio::execution_context::service, pu
   scheduler_type& scheduler_;
   context_core* core_ = nullptr;
   driver driver_{*this};
+  std::unique_ptr<spare_workers> spares_;
+  std::atomic_flag refusal_told_ = ATOMIC_FLAG_INIT;
   std::mutex pool_mutex_;
   std::unique_ptr<isolation_pool> pool_;
 };

@@ -30,8 +30,10 @@ asio_pulse::disabled instead of asio_pulse::asio_pulse"
 #include <chrono>
 #include <coroutine>
 #include <cstdint>
+#include <mutex>
 #include <string>
 #include <string_view>
+#include <type_traits>
 
 namespace asio_pulse {
 
@@ -88,6 +90,25 @@ constexpr std::uint64_t id() noexcept { return 0; }
 }  // namespace this_task
 
 constexpr bool should_yield() noexcept { return false; }
+
+namespace this_fiber {
+constexpr void checkpoint() noexcept {}
+}  // namespace this_fiber
+
+using mutex = std::mutex;
+
+class no_yield_scope {
+ public:
+  no_yield_scope() noexcept {}  // as above
+  ~no_yield_scope() {}          // NOLINT(modernize-use-equals-default): as above
+  no_yield_scope(const no_yield_scope&) = delete;
+  no_yield_scope& operator=(const no_yield_scope&) = delete;
+};
+
+template <class Handler>
+constexpr std::decay_t<Handler> preemptible(Handler&& handler) {
+  return std::forward<Handler>(handler);
+}
 
 template <class CompletionToken>
 auto post(const task& t, CompletionToken&& token) {

@@ -34,6 +34,8 @@ struct task_state final : hooks::task_record {
   /// Decides under `deciding` only.
   tier_state tiers;
   report_slot reports;
+  /// Of reports about its stalls. Made by the watchdog with the first one, which alone uses it.
+  std::unique_ptr<report_slot> stall_reports;
   /// In the core's list of tasks, guarded by its mutex.
   task_state* previous = nullptr;
   task_state* next = nullptr;

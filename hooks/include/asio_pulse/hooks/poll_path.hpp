@@ -105,7 +105,7 @@ class poll_frame {
     const std::uintptr_t word = op.take();
     word_ = word;
     const std::uintptr_t t = word << 16 >> 16;  // with flags, should there be any
-    if (owner == ts.owner && ts.top == nullptr &&
+    if (owner == ts.owner && ts.top.load(std::memory_order_relaxed) == nullptr &&
         (what.drains ? t == 0 : t == reinterpret_cast<std::uintptr_t>(ts.account)) &&
         ts.state->load(std::memory_order_relaxed) == ts.token && ts.clock.undisturbed())
         [[likely]] {
@@ -115,7 +115,7 @@ class poll_frame {
       inner_polls_ = 0;
       if (!what.drains) ++ts.spare;  // the operation's reference; of no task, it is never looked at
       ts.current = task_;
-      ts.top = this;
+      ts.top.store(this, std::memory_order_relaxed);
       ts.fuel = 0;
       ts.poll_site.store(&what, std::memory_order_relaxed);
     } else if (owner == ts.plain_owner && t == 0 && ts.current == nullptr &&
@@ -139,10 +139,10 @@ class poll_frame {
         ++ts.pending_polls;
       }
       ts.current = ts.base;
-      ts.top = nullptr;
+      ts.top.store(nullptr, std::memory_order_relaxed);
     } else if (mode_ == mode::drain) {
       ts.current = ts.base;
-      ts.top = nullptr;
+      ts.top.store(nullptr, std::memory_order_relaxed);
     } else if (mode_ != mode::unobserved) {
       end_slow();
     }
@@ -170,13 +170,16 @@ class poll_frame {
   void split() noexcept;
   /// What follows in this poll belongs to `t`; the poll takes a reference of its own.
   void reassign(task_record* t) noexcept;
-  /// A critical section began in this poll; what is left of it ends with the poll.
-  void critical_entered() noexcept;
+  /// A critical section begins in this poll, at `now`; what is left of it ends with the poll. To be
+  /// called before it is counted in thread_state::critical.
+  void critical_entered(timing::ticks now) noexcept;
 
  private:
   ASIO_PULSE_DETAIL_NOINLINE void begin_slow(void* owner, const site& what) noexcept;
   ASIO_PULSE_DETAIL_NOINLINE void end_slow() noexcept;
   ASIO_PULSE_DETAIL_COLD void end_noticed(bool known, timing::ticks cost) noexcept;
+  ASIO_PULSE_DETAIL_COLD static bool stall_ended(thread_state& ts,
+                                                 const timing::lap& last) noexcept;
   void end_poll(thread_state& ts, const timing::lap& last, bool look, bool part) noexcept;
   void enter(thread_state& ts, const site& what) noexcept;
   void start(thread_state& ts, const site& what, task_record* current) noexcept;

@@ -38,15 +38,19 @@ namespace path_state {
 inline constexpr std::uint32_t several_workers =
     1;  ///< two or more threads poll: charge atomically, stamp twice
 inline constexpr std::uint32_t poll_hooks = 2;  ///< user hooks want to see every poll
+inline constexpr std::uint32_t wake_watchdog =
+    4;  ///< the watchdog sleeps for good: the next poll wakes it (path_observer::woken())
 inline constexpr std::uint32_t generation =
-    4;  ///< one step; added whenever a worker enters or leaves
+    8;  ///< one step; added whenever a worker enters or leaves
 }  // namespace path_state
 
 /// Per-thread state of the poll path. Zero cost to start: constant-initialised, trivially
 /// destructible.
 ///
-/// \par Thread safety  Only its own thread writes it. `poll_site` and `clock.last()` may be read by
-/// another.
+/// \par Thread safety  Only its own thread writes it, `stall` excepted. The atomic members and
+/// `clock.last()` may be read by another: the watchdog, which asks whether the thread is in the
+/// poll that it saw a while ago. That is so while `top` is not null and `clock.last()` is the same:
+/// each poll ends with a stamp, from which the next one starts.
 struct thread_state {
   /// The task that operations created now will belong to; null for none. Kept alive by the frame,
   /// scope or handle that set it.
@@ -68,8 +72,9 @@ struct thread_state {
 
   /// The scheduler whose handlers this thread runs under observation; null while it runs none.
   void* owner = nullptr;
-  /// The innermost poll, null between polls.
-  poll_frame* top = nullptr;
+  /// The innermost poll, null between polls. Relaxed, pairs with the watchdog's loads: it publishes
+  /// nothing, the frame is read by its own thread alone.
+  std::atomic<poll_frame*> top{nullptr};
   /// What `current` is between polls.
   task_record* base = nullptr;
   /// The observer's word, and its value when time stamps were last chained.
@@ -92,8 +97,8 @@ struct thread_state {
   bool wrapped = false;
   /// Charge by atomic addition: another thread may be charging the same task.
   bool shared = false;
-  /// Critical sections entered in this poll.
-  std::uint32_t critical = 0;
+  /// Critical sections entered in this poll. Relaxed, pairs with the watchdog's load.
+  std::atomic<std::uint32_t> critical{0};
   /// Takes the place of "no task": accounted for, never held back.
   task_record* unnamed = nullptr;
   path_observer* observer = nullptr;
@@ -110,6 +115,31 @@ struct thread_state {
 
   /// No token equals it: the fast path is closed to a thread with no observer.
   static constinit const std::atomic<std::uint32_t> no_state;
+
+  /// A fiber switch is under way: this thread's stack is nobody's. Read by a signal handler on this
+  /// thread.
+  bool switching = false;
+  /// Locks held and scopes entered in this poll that forbid a fiber to yield.
+  std::uint32_t no_yield = 0;
+
+  // For the watchdog, off the fast path. Relaxed: each stands for itself, and what was read counts
+  // only if the poll is still the same afterwards.
+
+  /// Copies of `observer` and `account`, which are this thread's own.
+  std::atomic<path_observer*> watched{nullptr};
+  std::atomic<task_record*> watched_account{nullptr};
+  /// The thread is in run() or its like and stays there, so that another may take over for it.
+  std::atomic<bool> compensable{false};
+  /// The watchdog knows of this thread. Its own alone.
+  bool registered = false;
+  /// When the outermost critical section of this poll was entered.
+  std::atomic<timing::ticks> critical_since{0};
+  /// The start of the poll that the watchdog has found stalled; 0 for none. Set by the watchdog,
+  /// and taken back by whoever comes first: the end of the poll, or the watchdog, should it have
+  /// been mistaken. Release when the poll takes it, pairs with the watchdog's acquire: `stall_end`
+  /// says when it ended.
+  std::atomic<timing::ticks> stall{0};
+  std::atomic<timing::ticks> stall_end{0};
 };
 
 extern constinit thread_local thread_state this_thread_state ASIO_PULSE_DETAIL_TLS_MODEL;
@@ -126,6 +156,7 @@ struct poll_sum {
   timing::ticks started;  ///< when it started, in ticks of the timebase
   bool over_budget;       ///< its task has used up its budget
   bool part;              ///< the poll goes on, for another task
+  bool stalled = false;   ///< the watchdog has seen it, and tells of its end
 };
 
 /// What a context plugs into the poll path. Called on the slow path only.
@@ -162,6 +193,9 @@ class path_observer {
   /// A worker entered or left.
   virtual void attached(thread_state& ts) noexcept = 0;
   virtual void detached(thread_state& ts) noexcept = 0;
+  /// A poll began and the flag path_state::wake_watchdog was set (it has been cleared), or one
+  /// ended that the watchdog had found stalled.
+  virtual void woken() noexcept {}
   /// The clock that workers of this observer measure with.
   virtual timing::clock_kind clock() const noexcept = 0;
 };
@@ -177,7 +211,10 @@ void remove_observer(void* scheduler) noexcept;
 class worker_scope {
  public:
   /// `enabled` false: the thread is known to run unobserved, at the cost of a compare a poll.
-  worker_scope(void* scheduler, path_observer& observer, bool enabled) noexcept;
+  /// `compensable`: the caller goes on running handlers until it is stopped or out of work, so that
+  /// another thread may do so in its place while a handler keeps it.
+  worker_scope(void* scheduler, path_observer& observer, bool enabled,
+               bool compensable = false) noexcept;
   ~worker_scope();
   worker_scope(const worker_scope&) = delete;
   worker_scope& operator=(const worker_scope&) = delete;
@@ -203,9 +240,12 @@ class worker_scope {
     std::size_t phantom_turns;
     std::size_t extra_turns;
     std::uint32_t plain_epoch;
+    timing::ticks critical_since;
     std::uint32_t critical;
+    std::uint32_t no_yield;
     bool wrapped;
     bool shared;
+    bool compensable;
   } saved_;
 };
 

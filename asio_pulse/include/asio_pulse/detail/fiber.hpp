@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: BSL-1.0
+#pragma once
+
+#include <cxxabi.h>
+#include <asio_pulse/detail/fiber_stack.hpp>
+#include <atomic>
+#include <boost/context/fiber.hpp>
+#include <boost/context/preallocated.hpp>
+#include <boost/context/stack_context.hpp>
+#include <cerrno>
+#include <exception>
+#include <memory>
+#include <new>
+#include <utility>
+
+// Boost.Context's own annotations, where its users ask for them, are enough.
+#if !defined(BOOST_USE_ASAN) && !defined(BOOST_USE_TSAN)
+#if defined(__SANITIZE_ADDRESS__)
+#define ASIO_PULSE_DETAIL_FIBER_ASAN 1
+#elif defined(__SANITIZE_THREAD__)
+#define ASIO_PULSE_DETAIL_FIBER_TSAN 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define ASIO_PULSE_DETAIL_FIBER_ASAN 1
+#elif __has_feature(thread_sanitizer)
+#define ASIO_PULSE_DETAIL_FIBER_TSAN 1
+#endif
+#endif
+#endif
+#if defined(ASIO_PULSE_DETAIL_FIBER_ASAN)
+#include <sanitizer/asan_interface.h>
+#include <sanitizer/common_interface_defs.h>
+#elif defined(ASIO_PULSE_DETAIL_FIBER_TSAN)
+#include <sanitizer/tsan_interface.h>
+#endif
+
+/// \file
+/// Fibers that run one handler after the other, on the stacks of fiber_stack.hpp, switched by
+/// Boost.Context.
+///
+/// Everything that belongs to a thread is exchanged on the resuming side, whose stack stays where
+/// it is. The fiber's side looks at no thread-local at all.
+
+namespace asio_pulse::detail {
+
+/// Thrown out of a checkpoint where a suspended handler is destroyed with its context. Not a
+/// std::exception; who catches it by `catch (...)` had better rethrow.
+struct fiber_unwind {};
+
+/// The calling thread's. Out of line, because the declaration says that it is the same at every
+/// call: on a fiber it is not.
+ASIO_PULSE_DETAIL_NOINLINE inline exception_state& exceptions_here() noexcept {
+  asm volatile("");
+  return *reinterpret_cast<exception_state*>(abi::__cxa_get_globals());
+}
+ASIO_PULSE_DETAIL_NOINLINE inline int& errno_here() noexcept {
+  asm volatile("");
+  return errno;
+}
+
+struct fiber_machine {
+  boost::context::fiber inside;   ///< the fiber, while others run
+  boost::context::fiber outside;  ///< whoever resumed it, while it runs
+  void (*job)(fiber_block&, void*) = nullptr;
+  void* argument = nullptr;
+  /// Suspended, and what to do about it, once nothing of it runs any more. Null: it has ended.
+  void (*park)(fiber_block&) = nullptr;
+  std::exception_ptr error;  ///< what it ended with
+  exception_state exceptions;
+  int error_number = 0;
+  bool over = false;  ///< to be left for good
+#if defined(ASIO_PULSE_DETAIL_FIBER_ASAN)
+  void* fake_stack = nullptr;
+  const void* outer_bottom = nullptr;
+  std::size_t outer_size = 0;
+#elif defined(ASIO_PULSE_DETAIL_FIBER_TSAN)
+  void* inner = nullptr;
+  void* outer = nullptr;
+#endif
+};
+static_assert(sizeof(fiber_machine) <= sizeof(fiber_block::machine));
+
+inline fiber_machine& machine_of(fiber_block& b) noexcept {
+  return *std::launder(reinterpret_cast<fiber_machine*>(b.machine));
+}
+
+/// Goes on with the fiber, until it suspends or its job is done. On a stack that stays on its
+/// thread, which is ready (ready_fiber_thread()).
+inline void enter_fiber(fiber_block& b) noexcept {
+  fiber_machine& m = machine_of(b);
+  hooks::thread_state& ts = hooks::this_thread();
+  exception_state& exceptions = *this_fiber_thread.exceptions;
+  int& error_here = *this_fiber_thread.error_number;
+  const exception_state mine = std::exchange(exceptions, m.exceptions);
+  const int error_number = std::exchange(error_here, m.error_number);
+  b.thread = &ts;
+  // A signal that asks for this thread's stack (the watchdog's) gets none from here on.
+  ts.switching = true;
+  std::atomic_signal_fence(std::memory_order_seq_cst);
+#if defined(ASIO_PULSE_DETAIL_FIBER_ASAN)
+  void* fake_stack = nullptr;
+  __sanitizer_start_switch_fiber(&fake_stack, reinterpret_cast<void*>(b.bottom()), b.size());
+#elif defined(ASIO_PULSE_DETAIL_FIBER_TSAN)
+  m.outer = __tsan_get_current_fiber();
+  __tsan_switch_to_fiber(m.inner, 0);
+#endif
+  m.inside = std::move(m.inside).resume();
+#if defined(ASIO_PULSE_DETAIL_FIBER_ASAN)
+  __sanitizer_finish_switch_fiber(fake_stack, nullptr, nullptr);
+#endif
+  std::atomic_signal_fence(std::memory_order_seq_cst);
+  ts.switching = false;
+  m.exceptions = std::exchange(exceptions, mine);
+  m.error_number = std::exchange(error_here, error_number);
+}
+
+/// The fiber has just been resumed.
+inline void arrived(fiber_block& b) noexcept {
+#if defined(ASIO_PULSE_DETAIL_FIBER_ASAN)
+  fiber_machine& m = machine_of(b);
+  __sanitizer_finish_switch_fiber(m.fake_stack, &m.outer_bottom, &m.outer_size);
+#endif
+  std::atomic_signal_fence(std::memory_order_seq_cst);
+  b.thread->switching = false;
+}
+
+/// Goes back to whoever resumed this fiber; returns when it is resumed again, perhaps on another
+/// thread.
+ASIO_PULSE_DETAIL_NOINLINE inline void leave_fiber(fiber_block& b) noexcept {
+  fiber_machine& m = machine_of(b);
+  b.thread->switching = true;
+  std::atomic_signal_fence(std::memory_order_seq_cst);
+#if defined(ASIO_PULSE_DETAIL_FIBER_ASAN)
+  __sanitizer_start_switch_fiber(&m.fake_stack, m.outer_bottom, m.outer_size);
+#elif defined(ASIO_PULSE_DETAIL_FIBER_TSAN)
+  __tsan_switch_to_fiber(m.outer, 0);
+#endif
+  m.outside = std::move(m.outside).resume();
+  arrived(b);
+}
+
+/// What a fiber runs: one job after the other.
+inline boost::context::fiber fiber_main(fiber_block& b, boost::context::fiber&& outside) {
+  fiber_machine& m = machine_of(b);
+  m.outside = std::move(outside);
+  arrived(b);
+  while (!m.over) {
+    m.job(b, m.argument);
+    m.park = nullptr;
+    leave_fiber(b);
+  }
+  b.thread->switching = true;
+#if defined(ASIO_PULSE_DETAIL_FIBER_ASAN)
+  __sanitizer_start_switch_fiber(nullptr, m.outer_bottom, m.outer_size);
+#endif
+  return std::move(m.outside);
+}
+
+/// The stack belongs to the pool, not to the fiber.
+struct pooled_slot {
+  boost::context::stack_context allocate() noexcept { return {}; }  // never called: preallocated
+  void deallocate(boost::context::stack_context&) noexcept {}
+};
+
+inline void discard_fiber(fiber_block& b) noexcept {
+  fiber_machine& m = machine_of(b);
+  b.discard = nullptr;
+#if defined(ASIO_PULSE_DETAIL_FIBER_TSAN)
+  // Boost.Context leaves it by calls whose ends TSan would take for the thread's own. Nothing on
+  // its stack needs an end: it is forgotten.
+  __tsan_destroy_fiber(m.inner);
+  new (b.machine) fiber_machine;
+#else
+  m.over = true;
+  enter_fiber(b);
+  std::destroy_at(&m);
+#endif
+}
+
+/// Starts a fiber in the slot; it waits for its first job.
+inline void make_fiber(fiber_block& b) noexcept {
+  auto& m = *new (b.machine) fiber_machine;
+  boost::context::stack_context where;
+  where.sp = &b;
+  where.size = b.size();
+#if defined(ASIO_PULSE_DETAIL_FIBER_ASAN)
+  __asan_unpoison_memory_region(reinterpret_cast<void*>(b.bottom()), b.size());
+#elif defined(ASIO_PULSE_DETAIL_FIBER_TSAN)
+  m.inner = __tsan_create_fiber(0);
+  m.outer = __tsan_get_current_fiber();
+  __tsan_switch_to_fiber(m.inner, 0);
+#endif
+  m.inside = boost::context::fiber(
+      std::allocator_arg, boost::context::preallocated(where.sp, where.size, where), pooled_slot{},
+      [&b](boost::context::fiber&& outside) { return fiber_main(b, std::move(outside)); });
+#if defined(ASIO_PULSE_DETAIL_FIBER_TSAN)
+  __tsan_switch_to_fiber(m.outer, 0);
+#endif
+  b.discard = &discard_fiber;
+}
+
+/// The fiber's job is done: the stack goes back to the pool, and what it ended with goes on.
+inline void finish_fiber(fiber_block& b) {
+  std::exception_ptr error = std::move(machine_of(b).error);
+  give_fiber(b);
+  if (error) [[unlikely]] {
+    std::rethrow_exception(std::move(error));
+  }
+}
+
+/// Runs the fiber from here to where it suspends or ends.
+inline void run_fiber(fiber_block& b) {
+  enter_fiber(b);
+  if (const auto park = machine_of(b).park) {
+    park(b);
+  } else {
+    finish_fiber(b);
+  }
+}
+
+/// Ends a suspended fiber that will not be resumed: its objects are destroyed.
+inline void unwind_fiber(fiber_block& b) noexcept {
+  b.unwinding = true;
+  ready_fiber_thread();
+  enter_fiber(b);
+  b.unwinding = false;
+  machine_of(b).error = nullptr;  // there is nobody to throw it to
+  give_fiber(b);
+}
+
+/// Suspends the fiber that this code runs on; `park` is called when it has been left.
+inline void suspend_fiber(fiber_block& b, void (*park)(fiber_block&)) {
+  machine_of(b).park = park;
+  leave_fiber(b);
+  if (b.unwinding) throw fiber_unwind{};
+}
+
+}  // namespace asio_pulse::detail

@@ -1,0 +1,236 @@
+// SPDX-License-Identifier: BSL-1.0
+
+// What every operation carries, and when it is put back.
+
+#include <asio_pulse/hooks/poll_path.hpp>
+//
+#include <memory>
+
+#include "poll_path_fakes.hpp"
+
+namespace {
+
+using namespace hooks_test;
+
+class tracked_operation_test : public testing::Test {
+ protected:
+  tracked_operation_test() { make_known(&scheduler, observer); }
+  ~tracked_operation_test() override {
+    EXPECT_EQ(this_thread().current, nullptr);
+    EXPECT_EQ(references(a), 1U);
+    EXPECT_EQ(references(b), 1U);
+  }
+  asio_pulse::timing::manual_clock time;
+  fake_observer observer{time};
+  task_record a{observer};
+  task_record b{observer};
+  char scheduler = 0;
+};
+
+TEST_F(tracked_operation_test, is_eight_bytes_and_starts_with_the_task_in_force) {
+  static_assert(sizeof(operation) == 8);
+  const operation none;
+  EXPECT_EQ(none.task(), nullptr);
+  EXPECT_EQ(none.word(), 0U);
+  const operation one = operation_of(&a);
+  EXPECT_EQ(one.task(), &a);
+  EXPECT_EQ(references(a), 2U);
+  EXPECT_EQ(references(b), 1U);
+}
+
+TEST_F(tracked_operation_test, a_copy_has_a_reference_of_its_own) {
+  auto first = std::make_unique<operation>(operation_of(&a));
+  first->set(tracked_operation::accepts);
+  const operation second(*first);
+  EXPECT_EQ(references(a), 3U);
+  EXPECT_EQ(second.task(), &a);
+  EXPECT_TRUE(second.has(tracked_operation::accepts));
+  first.reset();
+  EXPECT_EQ(references(a), 2U);
+}
+
+TEST_F(tracked_operation_test, flags_leave_the_task_alone) {
+  operation op = operation_of(&a);
+  constexpr std::uintptr_t all[] = {tracked_operation::accepts, tracked_operation::held_once,
+                                    tracked_operation::released, tracked_operation::resumes,
+                                    tracked_operation::names};
+  for (const auto flag : all) EXPECT_FALSE(op.has(flag));
+  for (const auto flag : all) op.set(flag);
+  for (const auto flag : all) EXPECT_TRUE(op.has(flag));
+  EXPECT_EQ(op.task(), &a);
+}
+
+TEST_F(tracked_operation_test, take_hands_the_reference_over) {
+  operation op = operation_of(&a);
+  task_record* const taken = tracked_operation::task_in(op.take());
+  EXPECT_EQ(taken, &a);
+  EXPECT_EQ(op.task(), nullptr);
+  EXPECT_EQ(references(a), 2U);
+  release(*taken);
+}
+
+TEST_F(tracked_operation_test, assign_takes_the_callers_reference_and_gives_the_old_one_back) {
+  operation op = operation_of(&a);
+  op.set(tracked_operation::names);
+  acquire(b);
+  op.assign(&b);
+  EXPECT_EQ(op.task(), &b);
+  EXPECT_TRUE(op.has(tracked_operation::names));
+  EXPECT_EQ(references(a), 1U);
+  EXPECT_EQ(references(b), 2U);
+  op.assign(nullptr);
+  EXPECT_EQ(references(b), 1U);
+}
+
+TEST_F(tracked_operation_test, the_reactors_record_of_a_descriptor_is_nobodys) {
+  operation op = operation_of(&a);
+  reactor_registered(reinterpret_cast<std::uintptr_t>(static_cast<tracked_operation*>(&op)));
+  EXPECT_EQ(op.task(), nullptr);
+}
+
+TEST_F(tracked_operation_test, carries_the_source_location_in_force) {
+  operation op = operation_of(nullptr);
+  {
+    const location_scope outer("outer.cpp", 7, "f");
+    {
+      const location_scope inner("inner.cpp", 8, "g");
+      const location_scope unknown(nullptr, 0, nullptr);  // changes nothing
+      operation here = operation_of(&a);
+      EXPECT_EQ(here.task(), &a);
+      const poll_frame frame(nullptr, here, handler);
+      EXPECT_STREQ(frame.where().file, "inner.cpp");
+      EXPECT_EQ(frame.where().line, 8U);
+      EXPECT_STREQ(frame.where().function, "g");
+    }
+    operation here;
+    const poll_frame frame(nullptr, here, handler);
+    EXPECT_STREQ(frame.where().file, "outer.cpp");
+  }
+  EXPECT_EQ(op.word(), 0U);
+  EXPECT_EQ(operation{}.word(), 0U);
+}
+
+TEST_F(tracked_operation_test, the_last_reference_destroys_through_the_observer) {
+  task_record last(observer);
+  auto op = std::make_unique<operation>(operation_of(&last));
+  release(last);
+  EXPECT_TRUE(observer.destroyed.empty());
+  op.reset();
+  EXPECT_EQ(observer.destroyed, std::vector<const task_record*>{&last});
+}
+
+// ---- references in batches
+
+TEST_F(tracked_operation_test, a_worker_takes_references_in_batches_and_gives_all_of_them_back) {
+  {
+    const worker_scope worker(&scheduler, observer, true);
+    std::vector<std::unique_ptr<operation>> made;
+    poll(&scheduler, &a, [&] {
+      for (int i = 0; i < 200; ++i) made.push_back(std::make_unique<operation>());
+    });
+    for (const auto& op : made) EXPECT_EQ(op->task(), &a);
+    // One for each, the account's, the owner's, and what is left of the last batch.
+    EXPECT_GE(references(a), 202U);
+    EXPECT_LT(references(a), 202U + 64U);
+    const auto before = references(a);
+    made.resize(50);  // destroyed without being run
+    EXPECT_EQ(references(a), before - 150);
+    for (auto& op : made) {
+      const poll_frame frame(&scheduler, *op, handler);
+      time.run(1us);
+    }
+    EXPECT_EQ(references(a), before - 150) << "a run operation's reference is the account's";
+    poll(&scheduler, &b, [] {});  // another account: this one is closed
+    EXPECT_EQ(references(a), 1U);
+    EXPECT_EQ(references(b), 2U) << "the account's";
+  }
+  EXPECT_EQ(polls(a), 51U);
+}
+
+TEST_F(tracked_operation_test, a_chain_of_one_tasks_operations_leaves_the_count_alone) {
+  const worker_scope worker(&scheduler, observer, true);
+  std::unique_ptr<operation> next;
+  poll(&scheduler, &a, [&] { next = std::make_unique<operation>(); });
+  const auto held = references(a);
+  for (int i = 0; i < 500; ++i) {
+    const auto now = std::move(next);
+    const poll_frame frame(&scheduler, *now, handler);
+    next = std::make_unique<operation>();
+    ASSERT_EQ(references(a), held);
+  }
+}
+
+// ---- the gate
+
+TEST_F(tracked_operation_test, the_gate_asks_about_the_turns_of_its_worker_only) {
+  operation op = operation_of(&a);
+  char other = 0;
+  observer.holds = true;
+  EXPECT_FALSE(gate(&scheduler, &op, op)) << "nobody's scheduler";
+  {
+    const worker_scope worker(&scheduler, observer, true);
+    EXPECT_TRUE(gate(&scheduler, &op, op));
+    EXPECT_EQ(observer.asked, std::vector<void*>{&op});
+    observer.holds = false;
+    EXPECT_FALSE(gate(&scheduler, &op, op));
+    EXPECT_EQ(observer.asked.size(), 2U);
+    EXPECT_FALSE(gate(&other, &op, op)) << "another scheduler's, between polls";
+    poll(&scheduler, &b, [&] {
+      EXPECT_FALSE(gate(&scheduler, &op, op)) << "inside a handler: no turn to give up";
+      EXPECT_EQ(observer.asked.size(), 2U);
+      observer.holds = true;
+      EXPECT_TRUE(gate(&other, &op, op)) << "a strand's, inside its drain";
+      EXPECT_EQ(observer.asked.size(), 3U);
+    });
+    op.set(tracked_operation::released);
+    EXPECT_FALSE(gate(&scheduler, &op, op)) << "it is its turn";
+    EXPECT_EQ(observer.asked.size(), 3U);
+  }
+  EXPECT_FALSE(gate(&scheduler, &op, op));
+  EXPECT_EQ(observer.asked.size(), 3U);
+}
+
+// ---- accepted connections
+
+TEST_F(tracked_operation_test, an_accept_started_by_a_connection_is_the_listeners) {
+  operation first = operation_of(&a);
+  accept_created(first);
+  EXPECT_TRUE(first.has(tracked_operation::accepts));
+  EXPECT_EQ(first.task(), &a);
+  observer.listener = &b;
+  operation second = operation_of(&a);
+  accept_created(second);
+  EXPECT_EQ(second.task(), &b);
+  EXPECT_EQ(references(b), 2U);
+  operation none = operation_of(nullptr);
+  accept_created(none);
+  EXPECT_TRUE(none.has(tracked_operation::accepts));
+  EXPECT_EQ(none.task(), nullptr);
+}
+
+TEST_F(tracked_operation_test, an_accepts_handler_runs_as_the_new_connections_task) {
+  task_record connection(observer);
+  {
+    const worker_scope worker(&scheduler, observer, true);
+    operation op = operation_of(&a);
+    accept_created(op);
+    observer.newborn = &connection;
+    std::unique_ptr<operation> inside;
+    {
+      const poll_frame frame(&scheduler, op, handler);
+      EXPECT_EQ(this_thread().current, &connection);
+      EXPECT_EQ(frame.task(), &a) << "the accept itself is the listener's";
+      inside = std::make_unique<operation>();
+      time.run(5us);
+    }
+    EXPECT_EQ(inside->task(), &connection);
+    EXPECT_EQ(references(connection), 1U) << "the operation's: the frame has given its own back";
+    EXPECT_TRUE(observer.destroyed.empty());
+    inside.reset();
+    EXPECT_EQ(observer.destroyed, std::vector<const task_record*>{&connection});
+  }
+  EXPECT_EQ(polls(a), 1U);
+  EXPECT_EQ(polls(connection), 0U);
+}
+
+}  // namespace
