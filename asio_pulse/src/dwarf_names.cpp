@@ -9,6 +9,7 @@
 
 #include <cstdlib>
 #include <memory>
+#include <ranges>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -226,11 +227,11 @@ stack_trace names_at(Dwfl_Module& module, Dwarf_Addr pc) {
     if (dwarf_getsrcfiles(unit, &files, &file_count) != 0) files = nullptr;
     std::vector<Dwarf_Die> inlined;
     find_inlined(function, pc - bias, inlined);
-    for (auto die = inlined.rbegin(); die != inlined.rend(); ++die) {
-      frame.function = function_name(*die, nullptr);
+    for (Dwarf_Die& die : std::views::reverse(inlined)) {
+      frame.function = function_name(die, nullptr);
       frame.inlined = true;
       frames.push_back(frame);
-      place_of_call(*die, files, frame);
+      place_of_call(die, files, frame);
     }
     frame.inlined = false;
     frame.function = function_name(function, symbol);

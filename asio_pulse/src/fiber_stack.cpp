@@ -279,10 +279,7 @@ void give_fiber_slow(fiber_block& b) noexcept {
 
 void forget_fiber_task(fiber_block& b) noexcept { hooks::release(*std::exchange(b.task, nullptr)); }
 
-}  // namespace detail
-
-std::vector<fiber_stacks> fiber_stack_usage() {
-  using namespace detail;
+static std::vector<fiber_stacks> usage_of_all_pools() {
   std::vector<fiber_stacks> usage;
   if (the_fiber_region.load(std::memory_order_acquire) == nullptr) return usage;
   all_pools& all = *pools();
@@ -313,5 +310,9 @@ std::vector<fiber_stacks> fiber_stack_usage() {
   }
   return usage;
 }
+
+}  // namespace detail
+
+std::vector<fiber_stacks> fiber_stack_usage() { return detail::usage_of_all_pools(); }
 
 }  // namespace asio_pulse

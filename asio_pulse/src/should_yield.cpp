@@ -154,7 +154,7 @@ hooks::task_record* detail::exchange_current(hooks::task_record* t) noexcept {
   return std::exchange(hooks::this_thread().current, t);
 }
 
-critical_section::critical_section() noexcept : since_(0) {
+critical_section::critical_section() noexcept {
   hooks::thread_state& ts = hooks::this_thread();
   entered_ = mark_of(ts);
   if (entered_.frame == nullptr) return;  // nothing yields here

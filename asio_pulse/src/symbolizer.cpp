@@ -106,12 +106,15 @@ bool read_memory(Dwfl*, Dwarf_Addr address, Dwarf_Word* result, void* of) {
   const std::uintptr_t end = stack.address + stack.bytes.size();
   if (address >= stack.address && address <= end && end - address >= size) {
     std::memcpy(&word, stack.bytes.data() + (address - stack.address), size);
-  } else if (stack.truncated && address >= stack.address && address < end + rest_of_stack) {
-    return false;
-  } else if (copy_mapped(static_cast<std::uintptr_t>(address),
-                         std::as_writable_bytes(std::span{&word, 1}),
-                         best_memory_reader()) != size) {
-    return false;
+  } else {
+    // What of the stack was not copied has changed since.
+    const bool not_copied =
+        stack.truncated && address >= stack.address && address < end + rest_of_stack;
+    if (not_copied ||
+        copy_mapped(static_cast<std::uintptr_t>(address),
+                    std::as_writable_bytes(std::span{&word, 1}), best_memory_reader()) != size) {
+      return false;
+    }
   }
   *result = word;
   return true;

@@ -89,13 +89,16 @@ thread_local exit_guard at_exit;
 
 watchdog& watchdog::get() noexcept {
   // Never destroyed: its thread runs to the end of the process.
-  static watchdog* const only = [] {
-    auto* const w = new watchdog;
-    ::pthread_atfork([] { get().before_fork(); }, [] { get().after_fork(false); },
-                     [] { get().after_fork(true); });
-    return w;
-  }();
-  return *only;
+  union forever {
+    forever() noexcept : only() {
+      ::pthread_atfork([] { get().before_fork(); }, [] { get().after_fork(false); },
+                       [] { get().after_fork(true); });
+    }
+    ~forever() {}
+    watchdog only;
+  };
+  static forever storage;
+  return storage.only;
 }
 
 void watchdog::add(hooks::thread_state& ts) {

@@ -67,7 +67,7 @@ void call_preemptible(Handler&& handler, Args&&... args) {
           : take_fiber(fiber_size_class(
                 static_cast<const context_core*>(ts.observer)->opts().fiber_stack));
   if (b == nullptr) {
-    std::invoke(std::move(handler), std::forward<Args>(args)...);
+    std::invoke(std::forward<Handler>(handler), std::forward<Args>(args)...);
     return;
   }
   if (b->discard == nullptr) [[unlikely]] {
@@ -86,10 +86,7 @@ void call_preemptible(Handler&& handler, Args&&... args) {
 template <class Handler>
 class preemptible_handler {
  public:
-  template <class H>
-  requires(!std::same_as<std::remove_cvref_t<H>, preemptible_handler>) explicit preemptible_handler(
-      H&& handler)
-      : handler_(std::forward<H>(handler)) {}
+  explicit preemptible_handler(Handler handler) : handler_(std::move(handler)) {}
 
   template <class... Args>
   void operator()(Args&&... args) && {

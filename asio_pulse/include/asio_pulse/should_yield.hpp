@@ -113,7 +113,7 @@ class critical_section {
 
  private:
   detail::poll_mark entered_;
-  timing::ticks since_;  ///< of the outermost one; else 0
+  timing::ticks since_ = 0;  ///< of the outermost one; else 0
 };
 
 namespace this_task {

@@ -138,13 +138,13 @@ class spare_workers {
   /// them that destroys it: false then, and this object must be given up, not destroyed.
   [[nodiscard]] bool close() noexcept {
     end_threads(closing_);
-    return serving_ != this;
+    return serving != this;
   }
 
   /// Before a fork: ends the spares, and waits for handlers that they run; unless it is a handler
   /// on a spare that forks. Until resume() there are no new ones.
   void pause() noexcept {
-    if (serving_ != this) return end_threads(pausing_);
+    if (serving != this) return end_threads(pausing_);
     const std::lock_guard lock(mutex_);
     pausing_ = true;
   }
@@ -169,7 +169,7 @@ class spare_workers {
     set_alive(0);
     pausing_ = false;
     recheck_.store(closing_, std::memory_order_relaxed);
-    if (serving_ == this) {
+    if (serving == this) {
       callers_ = {me};  // it goes on in the caller's place
       active_ = 1;
       set_alive(1);
@@ -224,7 +224,7 @@ class spare_workers {
 
   /// False: a call inside a handler of the same context, on a caller's thread or on a spare.
   [[nodiscard]] bool enter() {
-    if (serving_ == this) return false;
+    if (serving == this) return false;
     std::exception_ptr thrown;
     {
       const std::lock_guard lock(mutex_);
@@ -338,7 +338,7 @@ class spare_workers {
 
   void live(spare& self) {
     name_thread("pulse-spare");
-    serving_ = this;
+    serving = this;
     std::unique_lock lock(mutex_);
     // The watchdog, which starts us, blocks all signals; handlers, and programs that they start,
     // are used to the callers' mask.
@@ -397,14 +397,14 @@ class spare_workers {
     } catch (...) {
       thrown = std::current_exception();
     }
-    const bool dismissed = std::exchange(dismissed_, false);
+    const bool leave = std::exchange(dismissed, false);
     if (thrown) {
       // Out of the catch block, which holds the exception too: it is the caller's alone from here.
       const std::lock_guard lock(mutex_);
       thrown_.push_back(std::move(thrown));
-      return dismissed || give_up() ? outcome::leave : outcome::nothing;
+      return leave || give_up() ? outcome::leave : outcome::nothing;
     }
-    if (dismissed) return outcome::leave;
+    if (leave) return outcome::leave;
     owed_.add(n, worker.phantom_turns() + worker.extra_turns());
     return n != 0 ? outcome::ran : outcome::nothing;
   }
@@ -447,9 +447,9 @@ class spare_workers {
     {
       const std::lock_guard lock(mutex_);
       kicked_off_ = false;
-      if (thrown_.empty() || serving_ == this) {
+      if (thrown_.empty() || serving == this) {
         // Not for us: with a worker free it is sent again, else when one comes free: relieved().
-        dismissed_ = dismissed_ || (!thrown_.empty() && give_up());
+        dismissed = dismissed || (!thrown_.empty() && give_up());
         ++hooks::this_thread().phantom_turns;
         return;
       }
@@ -491,8 +491,8 @@ class spare_workers {
   signal_mask mask_;
 
   /// Whose spare the calling thread is, and that it must leave after this turn.
-  inline static thread_local const spare_workers* serving_ = nullptr;
-  inline static thread_local bool dismissed_ = false;
+  inline static thread_local const spare_workers* serving = nullptr;
+  inline static thread_local bool dismissed = false;
 };
 
 }  // namespace asio_pulse::detail
