@@ -31,6 +31,20 @@ struct free_memory {
 
 std::string cut(std::string_view name) { return std::string(name.substr(0, max_name)); }
 
+/// What the programmer called a coroutine's body: gcc's `f(f(int)::_Z1fi.Frame*) [clone .actor]`
+/// and clang's `f(int) [clone .resume]` are f(int).
+std::string_view without_coroutine_marks(std::string_view name) noexcept {
+  constexpr std::string_view clang_mark = " [clone .resume]";
+  constexpr std::string_view gcc_mark = ".Frame*) [clone .actor]";
+  if (name.ends_with(clang_mark)) return name.substr(0, name.size() - clang_mark.size());
+  if (!name.ends_with(gcc_mark)) return name;
+  const std::string_view twice = name.substr(0, name.rfind("::_Z"));
+  for (auto at = twice.find('('); at != twice.npos; at = twice.find('(', at + 1)) {
+    if (twice.substr(at + 1).starts_with(twice.substr(0, at))) return twice.substr(at + 1);
+  }
+  return name;
+}
+
 /// Empty where it cannot be: gcc writes names, of lambdas in generic lambdas, that its own library
 /// does not read.
 std::string demangled(const char* name) {
@@ -38,7 +52,7 @@ std::string demangled(const char* name) {
   int status = 0;
   const std::unique_ptr<char, free_memory> plain(
       abi::__cxa_demangle(name, nullptr, nullptr, &status));
-  return plain ? cut(plain.get()) : std::string();
+  return plain ? cut(without_coroutine_marks(plain.get())) : std::string();
 }
 
 bool has_pc(Dwarf_Die& die, Dwarf_Addr pc) noexcept { return dwarf_haspc(&die, pc) > 0; }
@@ -196,6 +210,16 @@ std::uintptr_t module_offset(Dwfl_Module& module, Dwarf_Addr address) noexcept {
   Dwarf_Addr start = 0;
   dwfl_module_info(&module, nullptr, &start, nullptr, nullptr, nullptr, nullptr, nullptr);
   return static_cast<std::uintptr_t>(address - start);
+}
+
+Dwarf_Addr coroutine_body(Dwfl_Module& module, Dwarf_Addr pc) noexcept {
+  GElf_Off into = 0;
+  GElf_Sym symbol_info;
+  const char* const found =
+      dwfl_module_addrinfo(&module, pc, &into, &symbol_info, nullptr, nullptr, nullptr);
+  const std::string_view symbol = found != nullptr ? found : "";
+  // gcc's name for what a coroutine's function becomes, and clang's.
+  return symbol.ends_with(".actor") || symbol.ends_with(".resume") ? pc - into : 0;
 }
 
 stack_trace names_at(Dwfl_Module& module, Dwarf_Addr pc) {

@@ -19,6 +19,10 @@ namespace asio_pulse::detail {
 /// \par Errors  std::bad_alloc.
 stack_trace names_at(Dwfl_Module& module, Dwarf_Addr pc);
 
+/// Where the body of the coroutine begins that `pc` lies in; 0 if it is no coroutine's, as far as
+/// the compiler's symbols tell.
+Dwarf_Addr coroutine_body(Dwfl_Module& module, Dwarf_Addr pc) noexcept;
+
 /// The file's name without its folders; of the vdso, that it is one.
 std::string module_name(Dwfl_Module& module);
 

@@ -203,7 +203,9 @@ std::string format(std::span<const stack_frame> frames) {
     } else if (f.function.empty()) {
       fmt::format_to(out, " 0x{:x}", f.address);
     }
-    text += f.inlined ? " (inlined)\n" : "\n";
+    if (f.inlined) text += " (inlined)";
+    if (f.awaiting) text += " (awaiting)";
+    text += '\n';
   }
   return text;
 }

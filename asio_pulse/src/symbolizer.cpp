@@ -9,6 +9,7 @@
 
 #if defined(ASIO_PULSE_HAVE_LIBDW)
 
+#include <asio_pulse/detail/awaiting.hpp>
 #include <asio_pulse/detail/stack_copy.hpp>
 #include <asio_pulse/detail/symbolizer.hpp>
 
@@ -243,17 +244,56 @@ struct symbolizer::state {
       read_modules();
       unwind();
     }
+    const auto [coroutine, awaiting] = find_awaiting_frames(stack);
     stack_trace result;
-    for (const program_counter& c : current.counters) {
-      Dwfl_Module* const module = module_at(c.inside());
-      for (const stack_frame& named_frame : names(c.inside())) {
-        if (result.size() == max_frames) return result;
-        stack_frame& frame = result.emplace_back(named_frame);
-        frame.address = static_cast<std::uintptr_t>(c.address);
-        if (module != nullptr) frame.offset = module_offset(*module, c.address);
+    for (std::size_t i = 0; i != current.counters.size(); ++i) {
+      const program_counter& c = current.counters[i];
+      add(result, names(c.inside()), c.inside(), c.address, false);
+      if (i == coroutine) {
+        for (const std::uintptr_t body : awaiting) {
+          const stack_trace& named_body = names(body);
+          add(result, std::span(named_body).last(1), body, body, true);
+        }
       }
+      if (result.size() >= max_frames) break;
     }
+    if (result.size() > max_frames) result.resize(max_frames);
     return result;
+  }
+
+  void add(stack_trace& to, std::span<const stack_frame> frames, Dwarf_Addr inside,
+           Dwarf_Addr address, bool awaiting) {
+    Dwfl_Module* const module = module_at(inside);
+    for (const stack_frame& named_frame : frames) {
+      stack_frame& frame = to.emplace_back(named_frame);
+      frame.address = static_cast<std::uintptr_t>(address);
+      if (module != nullptr) frame.offset = module_offset(*module, address);
+      frame.awaiting = awaiting;
+    }
+  }
+
+  /// The index of the program counter that lies in the innermost coroutine, and what awaits it.
+  std::pair<std::size_t, std::vector<std::uintptr_t>> find_awaiting_frames(
+      const captured_stack& stack) {
+    std::vector<std::uintptr_t> bodies;
+    std::vector<std::size_t> at;
+    for (std::size_t i = 0; i != current.counters.size(); ++i) {
+      const Dwarf_Addr pc = current.counters[i].inside();
+      Dwfl_Module* const module = module_at(pc);
+      const Dwarf_Addr body = module != nullptr ? coroutine_body(*module, pc) : 0;
+      if (body == 0) continue;
+      bodies.push_back(static_cast<std::uintptr_t>(body));
+      at.push_back(i);
+    }
+    awaited_coroutine found = find_awaiting(stack, bodies);
+    // Of no module: not a chain of coroutines, however much it looks like one. Asio's own bodies
+    // begin them all.
+    std::erase_if(found.awaiting, [this](std::uintptr_t body) {
+      return module_at(body) == nullptr ||
+             names(body).back().function.find("boost::asio::detail::co_spawn_entry_point") !=
+                 std::string::npos;
+    });
+    return {at.empty() ? no_frame : at[found.body], std::move(found.awaiting)};
   }
 
   /// Opens what a trace will need, so that the first one does not have to.

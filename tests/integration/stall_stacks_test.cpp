@@ -20,6 +20,7 @@
 #include <mutex>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace stalls {
 
@@ -36,6 +37,14 @@ boost::asio::awaitable<void> child() {
 boost::asio::awaitable<void> loop_over_children() {
   while (!released.load(std::memory_order_relaxed)) co_await child();
 }
+
+/// Awaits the loop, beside variables that it keeps.
+boost::asio::awaitable<int> session(std::string name) {
+  co_await loop_over_children();
+  co_return static_cast<int>(name.size());
+}
+
+boost::asio::awaitable<void> whole_job() { (void)co_await session("of a name that is kept"); }
 
 [[gnu::noinline]] void strand_step(bool last) noexcept {
   while (last && !released.load(std::memory_order_relaxed)) asm volatile("");
@@ -155,6 +164,7 @@ class stall_stacks : public testing::Test {
       // The handler that called it is on the stack too: what a reader looks for next.
       EXPECT_GT(seen.stack.size(), at + 1) << asio_pulse::format(seen.stack);
       causes_[static_cast<std::size_t>(seen.cause)]++;
+      if (also) also(seen.stack, at);
       if (!seen.system_call.empty()) system_call_ = seen.system_call;
     }
     work.reset();
@@ -182,6 +192,8 @@ class stall_stacks : public testing::Test {
 
   std::array<int, 5> causes_{};
   std::string system_call_;
+  /// Looks at the stack too, and at the blamed frame's place in it.
+  std::function<void(const asio_pulse::stack_trace&, std::size_t)> also;
 };
 
 TEST_F(stall_stacks, spin) {
@@ -242,6 +254,37 @@ TEST_F(stall_stacks, coroutine_over_children) {
            asio_pulse::co_spawn(job, stalls::loop_over_children(),
                                 [done](const std::exception_ptr&) { done(); });
          });
+}
+
+TEST_F(stall_stacks, coroutines_that_await_it) {
+  int seen_in_child = 0;
+  also = [&](const asio_pulse::stack_trace& stack, std::size_t at) {
+    std::vector<std::string_view> awaiting;
+    for (const asio_pulse::stack_frame& f : stack) {
+      if (!f.awaiting) continue;
+      awaiting.emplace_back(f.function);
+      EXPECT_TRUE(f.file.ends_with("stall_stacks_test.cpp")) << asio_pulse::format(stack);
+      EXPECT_GT(f.line, 0U);
+    }
+    const bool in_child = stack[at].function.starts_with("stalls::child(");
+    seen_in_child += in_child ? 1 : 0;
+    if (in_child) {
+      ASSERT_EQ(awaiting.size(), 3U) << asio_pulse::format(stack);
+      EXPECT_TRUE(awaiting[0].starts_with("stalls::loop_over_children("));
+      awaiting.erase(awaiting.begin());
+    }
+    // Between two children the loop itself runs.
+    ASSERT_EQ(awaiting.size(), 2U) << asio_pulse::format(stack);
+    EXPECT_TRUE(awaiting[0].starts_with("stalls::session("));
+    EXPECT_TRUE(awaiting[1].starts_with("stalls::whole_job("));
+    EXPECT_TRUE(stack[at + 1].awaiting) << asio_pulse::format(stack);
+  };
+  blames({"stalls::child(", "stalls::loop_over_children("},
+         [](asio_pulse::io_context&, const asio_pulse::task& job, auto done) {
+           asio_pulse::co_spawn(job, stalls::whole_job(),
+                                [done](const std::exception_ptr&) { done(); });
+         });
+  EXPECT_GE(seen_in_child, times / 2);
 }
 
 TEST_F(stall_stacks, batch_of_a_strand) {

@@ -23,6 +23,9 @@ struct stack_frame {
   std::string module{};       ///< base name of the ELF file
   std::uintptr_t offset = 0;  ///< of the address in the module, as `addr2line` takes it
   bool inlined = false;       ///< into the next frame; both have the same address
+  /// A suspended coroutine, which is not on the stack: it awaits the one before it. The address is
+  /// where its body begins, the line that of its first.
+  bool awaiting = false;
   friend bool operator==(const stack_frame&, const stack_frame&) = default;
 };
 
@@ -45,7 +48,8 @@ inline constexpr std::size_t no_frame = std::numeric_limits<std::size_t>::max();
 std::size_t blamed_frame(std::span<const stack_frame>) noexcept;
 
 /// The stack in several lines, one a frame, each ended by a newline, escaped as reports are:
-/// `  #0 parse(char const*) at src/parse.cpp:12` or `  #3 libc.so.6+0x9c3fe`.
+/// `  #0 parse(char const*) at src/parse.cpp:12` or `  #3 libc.so.6+0x9c3fe`; "(inlined)" and
+/// "(awaiting)" at the end say so.
 ///
 /// \par Cost    Allocates; bounded by the number of frames.
 /// \par Errors  std::bad_alloc.

@@ -133,9 +133,10 @@ TEST(format_stack, is_a_line_for_each_frame) {
   stack_trace frames{named("parse(char const*)", "src/parse.cpp"), named("read", {}, "libc.so.6"),
                      named("", {}, "server"), named("", {}, "")};
   frames[0].inlined = true;
+  frames[1].awaiting = true;
   EXPECT_EQ(asio_pulse::format(frames),
             "  #0 parse(char const*) at src/parse.cpp:7 (inlined)\n"
-            "  #1 read in libc.so.6+0x1234\n"
+            "  #1 read in libc.so.6+0x1234 (awaiting)\n"
             "  #2 server+0x1234\n"
             "  #3 0x401234\n");
   EXPECT_EQ(asio_pulse::format(stack_trace{}), "");

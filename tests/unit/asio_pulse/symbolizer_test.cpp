@@ -363,7 +363,9 @@ TEST_F(symbolizer_test, is_not_misled_by_a_file_that_is_mapped_below_itself) {
   stack_trace trace = trace_of(poll);
   while (find(trace, "stalls::compare_slowly(") == no_frame) trace = trace_of(poll);
   trace = fresh.trace(capture_.stack());
+#if !defined(__SANITIZE_ADDRESS__)  // which sorts in the C library's place
   EXPECT_NE(find(trace, "qsort_r"), no_frame) << asio_pulse::format(trace);
+#endif
   EXPECT_NE(find(trace, "stalls::sort_slowly()"), no_frame) << asio_pulse::format(trace);
   stalls::released = true;
   ::munmap(below, page);

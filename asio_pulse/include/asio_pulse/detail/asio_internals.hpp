@@ -8,6 +8,12 @@
 #include <boost/asio/detail/reactor.hpp>
 #include <boost/asio/detail/scheduler_operation.hpp>
 #include <boost/asio/detail/strand_executor_service.hpp>
+#if defined(BOOST_ASIO_HAS_CO_AWAIT)
+#include <asio_pulse/detail/awaiting.hpp>
+#include <boost/asio/any_io_executor.hpp>
+#include <boost/asio/awaitable.hpp>
+#include <cstdint>
+#endif
 #include <type_traits>
 
 /// \file
@@ -63,6 +69,34 @@ using strand_impl = asio_detail::strand_executor_service::strand_impl;
 template struct expose<&strand_impl::mutex_, strand_mutex>;
 template struct expose<&strand_impl::waiting_queue_, strand_waiting>;
 template struct expose<&strand_impl::ready_queue_, strand_ready>;
+
+#if defined(BOOST_ASIO_HAS_CO_AWAIT)
+using awaitable_frame_type = asio_detail::awaitable_frame_base<boost::asio::any_io_executor>;
+struct awaitable_coroutine {
+  friend constexpr auto member(awaitable_coroutine) noexcept;
+};
+struct awaitable_thread {
+  friend constexpr auto member(awaitable_thread) noexcept;
+};
+struct awaitable_caller {
+  friend constexpr auto member(awaitable_caller) noexcept;
+};
+template struct expose<&awaitable_frame_type::coro_, awaitable_coroutine>;
+template struct expose<&awaitable_frame_type::attached_thread_, awaitable_thread>;
+template struct expose<&awaitable_frame_type::caller_, awaitable_caller>;
+
+/// Lets reports name the coroutines that await the one that is stuck.
+inline void tell_awaitable_layout() noexcept {
+  const awaitable_frame_type frame;
+  const auto offset = [&frame](const auto& part) {
+    return static_cast<std::uint16_t>(reinterpret_cast<const char*>(&part) -
+                                      reinterpret_cast<const char*>(&frame));
+  };
+  tell_awaitable_layout({.coroutine = offset(frame.*member(awaitable_coroutine{})),
+                         .thread = offset(frame.*member(awaitable_thread{})),
+                         .caller = offset(frame.*member(awaitable_caller{}))});
+}
+#endif
 
 // A pointer into a pool of mutexes, or from Boost 1.92 on the strand's own.
 template <class Mutex>

@@ -58,6 +58,9 @@ class context_service final : public boost::asio::execution_context::service, pu
     if (o.spare_workers != 0 && o.enabled && !o.shadow && !core_->one_thread()) {
       spares_ = std::make_unique<spare_workers>(*core_, scheduler_);
     }
+#if defined(BOOST_ASIO_HAS_CO_AWAIT)
+    if (o.watchdog) tell_awaitable_layout();
+#endif
     if (o.enabled) hooks::add_observer(&scheduler_, *core_);
   }
 
