@@ -30,17 +30,21 @@ namespace {
 namespace asio = boost::asio;
 using namespace std::chrono_literals;
 
-/// \p hint is the context's concurrency hint; ASIO_CONCURRENCY_HINT_DEFAULT is what io_context()
-/// itself uses.
-std::unique_ptr<bench::io_context> make_context(bool hint_one, [[maybe_unused]] bool on) {
+/// How asio-pulse is used: \c plain has no watchdog, whose thread ends the C library's shortcuts
+/// for single-threaded programs; \c watched has what is on by default; \c off is switched off.
+enum class use { plain, watched, off };
+
+std::unique_ptr<bench::io_context> make_context(bool hint_one, [[maybe_unused]] use how) {
 #if !defined(BENCH_STOCK) && !defined(ASIO_PULSE_DISABLE)
-  if (!on) {
-    asio_pulse::options off;
-    off.enabled = false;
-    return hint_one ? std::make_unique<bench::io_context>(off, 1)
-                    : std::make_unique<bench::io_context>(off);
+  if (how != use::watched) {
+    asio_pulse::options o;
+    o.watchdog = false;
+    o.enabled = how != use::off;
+    return hint_one ? std::make_unique<bench::io_context>(o, 1)
+                    : std::make_unique<bench::io_context>(o);
   }
 #endif
+  // What io_context() itself has for a hint, or the hint 1.
   return hint_one ? std::make_unique<bench::io_context>(1) : std::make_unique<bench::io_context>();
 }
 
@@ -89,8 +93,8 @@ outcome run_case(const std::string& name, bench::io_context& io, std::uint64_t c
   return {operations, task.polls()};
 }
 
-int measure(const std::string& name, std::uint64_t count, int rounds, bool on) {
-  auto io = make_context(name == "post_hint_1", on);
+int measure(const std::string& name, std::uint64_t count, int rounds, use how) {
+  auto io = make_context(name == "post_hint_1", how);
   outcome last{};
   const double ns = bench::ns_per_operation(count, rounds, [&](std::uint64_t operations) {
     io->restart();
@@ -148,11 +152,13 @@ int main(int argc, char** argv) try {
   if (argc == 2 && std::strcmp(argv[1], "sizes") == 0) return print_sizes();
   if (argc == 2 && std::strcmp(argv[1], "task_sizes") == 0) return print_task_sizes();
   if (argc < 4) {
-    std::fprintf(stderr, "usage: %s CASE OPERATIONS ROUNDS [off] | sizes | task_sizes\n", argv[0]);
+    std::fprintf(stderr, "usage: %s CASE OPERATIONS ROUNDS [watched | off] | sizes | task_sizes\n",
+                 argv[0]);
     return 2;
   }
-  const bool off = argc > 4 && std::strcmp(argv[4], "off") == 0;
-  return measure(argv[1], std::strtoull(argv[2], nullptr, 10), std::atoi(argv[3]), !off);
+  const std::string word = argc > 4 ? argv[4] : "";
+  const use how = word == "off" ? use::off : word == "watched" ? use::watched : use::plain;
+  return measure(argv[1], std::strtoull(argv[2], nullptr, 10), std::atoi(argv[3]), how);
 } catch (const std::exception& e) {
   std::fprintf(stderr, "%s: %s\n", argv[0], e.what());
   return 1;
