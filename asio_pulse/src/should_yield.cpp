@@ -79,20 +79,25 @@ bool detail::should_yield_slow() noexcept {
 bool detail::out_of_fuel() noexcept { return --hooks::this_thread().fuel <= 0; }
 #endif
 
+bool detail::refuse_yield() noexcept {
+  hooks::thread_state& ts = hooks::this_thread();
+  const hooks::poll_frame* const frame = poll_of(ts);
+  if (frame == nullptr || ts.observer == nullptr || ts.no_yield == 0) return false;
+  context_core& core = *core_of(ts);
+  ts.fuel = fuel_after_refusal;
+  core.tell(report_kind::yield_refused, task_of(*frame, core), frame, lasted(ts, *frame),
+            "a lock (asio_pulse::mutex) or a no_yield_scope was held at the checkpoint");
+  return true;
+}
+
 bool detail::yield_here() {
+  if (refuse_yield()) return true;
   fiber_block* const b = fiber_here();
   {
     hooks::thread_state& ts = hooks::this_thread();
     hooks::poll_frame* const frame = poll_of(ts);
-    if (frame == nullptr || ts.observer == nullptr) return false;
+    if (frame == nullptr || ts.observer == nullptr || b == nullptr) return false;
     context_core& core = *core_of(ts);
-    if (ts.no_yield != 0) {
-      ts.fuel = fuel_after_refusal;
-      core.tell(report_kind::yield_refused, task_of(*frame, core), frame, lasted(ts, *frame),
-                "a lock (asio_pulse::mutex) or a no_yield_scope was held at the checkpoint");
-      return true;
-    }
-    if (b == nullptr) return false;
     // A poll that began on this very stack, by a run function or an inline dispatch, would go with
     // the fiber, and its thread would go on believing in it.
     if (b->suspend == nullptr || b->unwinding || b->holds(frame) || core.closed() ||

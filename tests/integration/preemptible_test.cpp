@@ -7,7 +7,10 @@
 //
 #include <gmock/gmock.h>
 
+#include <boost/asio/awaitable.hpp>
 #include <boost/asio/bind_executor.hpp>
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/detached.hpp>
 #include <boost/asio/dispatch.hpp>
 #include <boost/asio/io_context_strand.hpp>
 #include <boost/asio/steady_timer.hpp>
@@ -54,6 +57,34 @@ TEST(preemptible, a_plain_statement_yields_where_checkpoint_is_no_coroutine) {
   io.run();
   EXPECT_EQ(others, 1);
 #endif
+}
+
+// A fiber that is destroyed is unwound by an exception, and a coroutine's frames would keep it.
+TEST(preemptible, a_coroutine_that_starts_inside_suspends_itself_and_not_the_fiber) {
+  asio_pulse::io_context io{eager()};
+  std::string order;
+  const auto coroutine = [&](bool by_macro) -> asio::awaitable<void> {
+    order += 'a';
+    const std::size_t before = order.size();
+    for (int tries = 0; tries < 1000 && order.size() == before; ++tries) {
+      burn(2us);
+      if (by_macro) {
+        ASIO_PULSE_CHECKPOINT();
+      } else {
+        co_await asio_pulse::checkpoint();
+      }
+    }
+    order += 'c';
+  };
+  for (const bool by_macro : {false, true}) {
+    asio::post(io, asio_pulse::preemptible([&] {
+                 asio::co_spawn(io, coroutine(by_macro), asio::detached);  // at once, in here
+                 order += 'b';
+               }));
+    io.run();
+    io.restart();
+  }
+  EXPECT_EQ(order, "abcabc");
 }
 
 TEST(preemptible, does_nothing_on_a_plain_stack) {

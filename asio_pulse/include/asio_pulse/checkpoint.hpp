@@ -50,9 +50,28 @@ inline yield_operation yield_now() noexcept { return {}; }
 
 }  // namespace detail
 
-/// What checkpoint() returns: await it in a boost::asio::awaitable<>, at once, or let it go.
-struct checkpoint_operation : detail::yield_operation {
-  bool wanted;
+/// What checkpoint() returns: await it in a boost::asio::awaitable<>, at once, or let it go, which
+/// suspends the fiber that this is, if it is one.
+class checkpoint_operation : public detail::yield_operation {
+ public:
+  explicit checkpoint_operation(bool wanted) noexcept : wanted_(wanted) {}
+  /// Not awaited: a statement. \par Errors  As this_fiber::checkpoint().
+  ~checkpoint_operation() noexcept(false) {
+    if (wanted_) [[unlikely]] {
+      (void)detail::yield_here();
+    }
+  }
+  checkpoint_operation(const checkpoint_operation&) = delete;
+  checkpoint_operation& operator=(const checkpoint_operation&) = delete;
+
+  /// Takes it over: whoever awaits it. Whether it is to suspend.
+  [[nodiscard]] bool take() noexcept {
+    const bool wanted = std::exchange(wanted_, false);
+    return wanted && !detail::refuse_yield();
+  }
+
+ private:
+  bool wanted_;
 };
 
 /// Lets others go first, if the handler has had its share.
@@ -70,11 +89,7 @@ struct checkpoint_operation : detail::yield_operation {
 /// \par Cost           As should_yield() when nothing is wanted: no suspension, no allocation.
 /// \par Thread safety  Speaks for the calling thread, and its handler may go on on another.
 /// \par Errors         In synchronous code as this_fiber::checkpoint().
-inline checkpoint_operation checkpoint() {
-  // The fiber is suspended here, and not by whoever destroys an operation that nobody awaited: that
-  // would be a byte and a branch more for each coroutine's, and exceptions out of a destructor.
-  return {{}, should_yield() && !detail::yield_here()};
-}
+inline checkpoint_operation checkpoint() { return checkpoint_operation(should_yield()); }
 
 #else
 
@@ -90,7 +105,7 @@ inline boost::asio::awaitable<void> yield_now() {
 
 /// For `co_await` only; in synchronous code this_fiber::checkpoint().
 [[nodiscard]] inline boost::asio::awaitable<void> checkpoint() {
-  if (should_yield() && !detail::yield_here()) co_await detail::yield_now();
+  if (should_yield() && !detail::refuse_yield()) co_await detail::yield_now();
 }
 
 #endif
@@ -112,7 +127,7 @@ class awaitable_async_op<void(), ::asio_pulse::checkpoint_operation, Executor>
   template <class Awaited, class... Frame>
   explicit awaitable_async_op(Awaited&& awaited, Frame... frame) noexcept
       : base(static_cast<::asio_pulse::detail::yield_operation&&>(awaited), frame...),
-        wanted_(awaited.wanted) {}
+        wanted_(awaited.take()) {}
 
   bool await_ready() const noexcept { return !wanted_; }
 
@@ -127,9 +142,9 @@ class awaitable_async_op<void(), ::asio_pulse::checkpoint_operation, Executor>
 /// In a coroutine: lets others go first, if it is time. An expression of type void.
 ///
 /// \par Cost  As should_yield(); Asio is not entered where nothing is wanted.
-#define ASIO_PULSE_CHECKPOINT()                                        \
-  (::asio_pulse::should_yield() && !::asio_pulse::detail::yield_here() \
-       ? static_cast<void>(co_await ::asio_pulse::detail::yield_now()) \
+#define ASIO_PULSE_CHECKPOINT()                                          \
+  (::asio_pulse::should_yield() && !::asio_pulse::detail::refuse_yield() \
+       ? static_cast<void>(co_await ::asio_pulse::detail::yield_now())   \
        : static_cast<void>(0))
 
 #endif

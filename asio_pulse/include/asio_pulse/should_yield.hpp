@@ -34,6 +34,11 @@ ASIO_PULSE_DETAIL_INLINE bool out_of_fuel() noexcept {
 /// that it runs on, or by a refusal. False: whoever can yield by other means may do so.
 [[nodiscard]] bool yield_here();
 
+/// The same for a coroutine, which suspends itself and nothing else, whatever stack it runs on: a
+/// fiber that is destroyed is unwound by an exception, and a coroutine's frames keep exceptions.
+/// True: it may not, under a lock, and that has been reported.
+[[nodiscard]] bool refuse_yield() noexcept;
+
 /// A poll, as far as one can be told from another after its end: by where its frame lay and when it
 /// started.
 struct poll_mark {
