@@ -68,15 +68,18 @@ void name_thread([[maybe_unused]] const char* name) noexcept {
 #endif
 }
 
-void signal_mask::remember() noexcept {
+void thread_settings::remember() noexcept {
 #if defined(__linux__)
-  if (!known_) known_ = pthread_sigmask(SIG_SETMASK, nullptr, &mask_) == 0;
+  if (known_) return;
+  known_ = pthread_sigmask(SIG_SETMASK, nullptr, &mask_) == 0;
+  cpus_known_ = sched_getaffinity(0, sizeof cpus_, &cpus_) == 0;
 #endif
 }
 
-void signal_mask::apply() const noexcept {
+void thread_settings::apply() const noexcept {
 #if defined(__linux__)
   if (known_) pthread_sigmask(SIG_SETMASK, &mask_, nullptr);
+  if (cpus_known_) (void)sched_setaffinity(0, sizeof cpus_, &cpus_);
 #endif
 }
 

@@ -225,6 +225,13 @@ bool stat(std::string_view text, thread_usage& to) noexcept {
   const char state = text[end + 2];
   if ((state < 'A' || state > 'Z') && (state < 'a' || state > 'z')) return false;
   to.state = state;
+  // The CPU is the 39th field; the state was the third. Old kernels end earlier.
+  text.remove_prefix(end + 3);
+  for (int field = 3; field != 38 && !text.empty(); ++field) {
+    text.remove_prefix(std::min(text.find(' ', 1), text.size()));
+  }
+  int cpu = 0;
+  if (take_number(text, cpu) && cpu >= 0) to.cpu = cpu;
   return true;
 }
 

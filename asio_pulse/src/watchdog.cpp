@@ -5,6 +5,7 @@
 
 #include <linux/futex.h>
 #include <pthread.h>
+#include <sched.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -33,6 +34,13 @@ constexpr std::chrono::milliseconds glance_with_spares{10};
 // receiver of reports that writes to a disk, make of it as a rule.
 constexpr std::chrono::milliseconds long_look{20};
 
+// From one CPU to another, at most so often: where all are busy it brings nothing.
+constexpr std::chrono::milliseconds between_moves{10};
+
+// Between two looks, at least. The watchdog may have taken the CPU of the very thread that it looks
+// at: that thread gets on only while nobody looks.
+constexpr std::chrono::microseconds breath{50};
+
 // Below this a stall is a slow poll, reported when it has ended: the watchdog would do nothing but
 // look.
 constexpr std::chrono::microseconds least_threshold{500};
@@ -56,6 +64,34 @@ std::chrono::nanoseconds own_cpu_time() noexcept {
   timespec t{};
   ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
   return std::chrono::seconds{t.tv_sec} + std::chrono::nanoseconds{t.tv_nsec};
+}
+
+// As in <linux/sched/types.h>, which does not go together with every C library's <sched.h>.
+struct scheduling_attributes {
+  std::uint32_t size = 48;  // the first version's
+  std::uint32_t policy = 0;
+  std::uint64_t flags = 0;
+  std::int32_t nice = 0;
+  std::uint32_t priority = 0;
+  std::uint64_t runtime = 0;
+  std::uint64_t deadline = 0;
+  std::uint64_t period = 0;
+};
+static_assert(sizeof(scheduling_attributes) == 48);
+
+// The watchdog's timer may fire on the CPU of the very thread that spins, which the kernel lets
+// finish its slice (EEVDF: some milliseconds) before somebody who asks for as much. Who asks for
+// less goes first, and gets no more of the CPU for it. From Linux 6.12 on; older ones ignore it.
+// Threads that are started here do without.
+void ask_for_short_slices() noexcept {
+  constexpr std::uint64_t shortest_slice_ns = 100'000;  // the kernel's own bound
+  constexpr std::uint64_t reset_on_fork = 1;
+  scheduling_attributes mine;
+  if (::syscall(SYS_sched_getattr, 0, &mine, mine.size, 0) != 0) return;
+  if (mine.policy != SCHED_OTHER && mine.policy != SCHED_BATCH) return;
+  mine.flags |= reset_on_fork;
+  mine.runtime = shortest_slice_ns;
+  ::syscall(SYS_sched_setattr, 0, &mine, 0);
 }
 
 // Blocks every signal of the calling thread while a thread is started, which inherits that.
@@ -265,9 +301,25 @@ bool watchdog::on_own_thread() const noexcept {
   return own_thread_.load(std::memory_order_relaxed) == std::this_thread::get_id();
 }
 
+// Off the CPU that a worker could run on now, if the process may use another. A sleeper's timer
+// wakes it where it slept, and the kernel does not always look for a CPU that is free.
+void watchdog::move_away(timing::ticks now) noexcept {
+  if (stall_watch::between(moved_, now) < timing::timebase::get().from_ns(between_moves)) return;
+  moved_ = now;
+  cpu_set_t allowed;
+  // Where the program may run, by its first thread: not by the one that started this, which may
+  // have been bound to its CPU.
+  if (::sched_getaffinity(::getpid(), sizeof allowed, &allowed) != 0) return;
+  const int here = ::sched_getcpu();
+  if (here < 0 || here >= CPU_SETSIZE) return;
+  CPU_CLR(static_cast<std::size_t>(here), &allowed);
+  if (CPU_COUNT(&allowed) != 0) (void)::sched_setaffinity(0, sizeof allowed, &allowed);
+}
+
 void watchdog::run() noexcept {
   ::pthread_setname_np(::pthread_self(), "pulse-watch");
   ::prctl(PR_SET_TIMERSLACK, 1000UL, 0UL, 0UL, 0UL);
+  ask_for_short_slices();
   own_thread_.store(std::this_thread::get_id(), std::memory_order_relaxed);
   const auto& base = timing::timebase::get();
   timing::ticks planned = 0;
@@ -281,20 +333,22 @@ void watchdog::run() noexcept {
     const timing::ticks overslept = planned != 0 ? stall_watch::between(planned, now) : 0;
     const verdict next = look(now, overslept, rung);
     section_.unlock();
+    if (std::exchange(in_the_way_, false)) move_away(now);
     const timing::ticks after = base.now();
     const std::chrono::nanoseconds used_before = std::exchange(used, own_cpu_time());
     if (next.for_good) {
       planned = 0;
       wait(seen, std::chrono::nanoseconds{-1});
-    } else if (const timing::ticks left = stall_watch::between(after, next.at); left != 0) {
-      planned = next.at;
-      wait(seen, base.to_ns(left));
     } else {
       // A look takes time, and what was done about it. Where it took long and was not this thread's
       // work, the process may have been stopped.
       const std::chrono::nanoseconds took = base.to_ns(stall_watch::between(now, after));
       const auto lost = took - (used - used_before);
-      planned = lost < long_look ? after : after - base.from_ns(lost);
+      const std::chrono::nanoseconds left = base.to_ns(stall_watch::between(after, next.at));
+      const std::chrono::nanoseconds pause = std::max<std::chrono::nanoseconds>(left, breath);
+      planned = after + base.from_ns(pause);
+      if (left.count() == 0 && lost >= long_look) planned -= base.from_ns(lost);
+      wait(seen, pause);
     }
     section_.lock();
   }

@@ -3,6 +3,8 @@
 // The watchdog's looks: what each worker is doing, and since when.
 #if defined(__linux__)
 
+#include <sched.h>
+
 #include <algorithm>
 #include <new>
 #include <utility>
@@ -25,6 +27,10 @@ constexpr std::chrono::microseconds punctual{300};
 constexpr std::chrono::microseconds soon{500};
 // A sample takes some microseconds, five times as many on a machine that does much else.
 constexpr std::chrono::microseconds prompt{200};
+// A look costs a wake-up, and most polls have ended by the next one: where none is old yet it comes
+// later by a quarter of the threshold, and by no more than this. So much later is a stall told of
+// at the worst.
+constexpr std::chrono::milliseconds longest_delay{1};
 // With no context left to look after.
 constexpr std::chrono::milliseconds tick_of_nobody{10};
 
@@ -125,7 +131,7 @@ ticks excused(const usage_sample& before, const usage_sample& now, ticks oversle
 }  // namespace
 
 // Returns when to look again. The mutex is held.
-ticks watchdog::look_at(watched_worker& w, ticks now, ticks overslept, bool& active) noexcept {
+ticks watchdog::look_at(watched_worker& w, ticks now, ticks overslept, impression& seen) noexcept {
   if (w.state == nullptr) {
     events_.push_back({.serial = w.serial, .outcome = {.ended = true}, .now = now});
     return now;
@@ -133,7 +139,7 @@ ticks watchdog::look_at(watched_worker& w, ticks now, ticks overslept, bool& act
   const reading r = read(*w.state);
   const watched_context* const c = find(r.observer);
   const bool polling = r.polling && c != nullptr;
-  if (polling || r.start != w.seen) active = true;
+  if (polling || r.start != w.seen) seen.active = true;
   w.seen = r.start;
   if (!std::exchange(w.probed, true)) w.probe = thread_probe(w.number);
 
@@ -143,6 +149,9 @@ ticks watchdog::look_at(watched_worker& w, ticks now, ticks overslept, bool& act
   const bool same = polling && w.watch.watches(r.start);
   bool due = w.watch.due(now, polling, r.start, limits);
   ticks age = polling ? stall_watch::between(r.start, now) : 0;
+  if (polling && (w.watch.stalled() || age >= limits.threshold / 2 || r.critical_since != 0)) {
+    seen.suspicious = true;
+  }
   stall_watch::sight s{
       .polling = polling, .start = r.start, .critical_since = polling ? r.critical_since : 0};
   stall_cause cause = stall_cause::unknown;
@@ -157,6 +166,7 @@ ticks watchdog::look_at(watched_worker& w, ticks now, ticks overslept, bool& act
     if (same) e.overslept = away;
     usage_sample sample;
     if (!take(w.probe, full, sample)) return now + timing::timebase::get().from_ns(soon);
+    if (sample.usage.state == 'R' && sample.usage.cpu == ::sched_getcpu()) in_the_way_ = true;
     // The figures are to be of the poll that was seen. Where it has ended meanwhile, the next is
     // looked at in its turn; the last sample is still the one from before it.
     if (full && polling && !still(*w.state, r.start))
@@ -242,16 +252,17 @@ watchdog::verdict watchdog::look(ticks now, ticks overslept, bool rung) noexcept
       arm_all(false);
       quiet_ = 0;
     }
-    bool active = false;
+    impression seen;
     bool settled = true;
     ticks soonest = base.from_ns(tick_of_nobody);
     for (const auto& w : workers_) {
-      const ticks at = look_at(*w, now, overslept, active);
+      const ticks at = look_at(*w, now, overslept, seen);
       soonest = std::min(soonest, stall_watch::between(now, at));
       settled = settled && w->settled;
     }
+    if (!seen.suspicious) soonest += std::min(soonest / 4, base.from_ns(longest_delay));
     next.at = now + soonest;
-    if (active || !events_.empty()) {
+    if (seen.active || !events_.empty()) {
       quiet_ = 0;
       arm_all(false);
     } else if (++quiet_ >= quiet_looks && settled) {

@@ -130,6 +130,7 @@ class watchdog {
   void run() noexcept;
   void ring() noexcept;
   void wait(std::uint32_t seen, std::chrono::nanoseconds timeout) noexcept;
+  void move_away(timing::ticks now) noexcept;
   void arm(context_core& core) noexcept;
   void arm_all(bool on) noexcept;
   void before_fork() noexcept;
@@ -141,8 +142,12 @@ class watchdog {
 
   // watchdog_look.cpp
   verdict look(timing::ticks now, timing::ticks overslept, bool rung) noexcept;
+  struct impression {
+    bool active = false;      ///< a worker is in a poll, or has been
+    bool suspicious = false;  ///< in one that may well be a stall soon, or is one
+  };
   [[nodiscard]] timing::ticks look_at(watched_worker& w, timing::ticks now, timing::ticks overslept,
-                                      bool& active) noexcept;
+                                      impression& seen) noexcept;
 
   // watchdog_act.cpp
   void act(const event& e) noexcept;
@@ -168,7 +173,9 @@ class watchdog {
   std::unique_ptr<stack_capture> capture_;
   std::unique_ptr<symbolizer> symbolizer_;
   std::uint32_t last_bell_ = 0;
-  int quiet_ = 0;  ///< looks in a row that found everybody idle
+  int quiet_ = 0;            ///< looks in a row that found everybody idle
+  bool in_the_way_ = false;  ///< a worker waits for the CPU that the watchdog is on
+  timing::ticks moved_ = 0;
 
   /// Rung by whoever has something to look at.
   std::atomic<std::uint32_t> bell_{0};

@@ -247,7 +247,7 @@ TEST(compensation_spare, accounts_for_tasks) {
 }
 
 #if defined(__linux__)
-TEST(compensation_spare, has_the_callers_signal_mask) {
+TEST(compensation_spare, has_the_callers_signal_mask_and_cpus) {
   compensated c;
   hog h;
   sigset_t wanted;
@@ -255,6 +255,10 @@ TEST(compensation_spare, has_the_callers_signal_mask) {
   sigaddset(&wanted, SIGUSR2);
   auto ran = std::async(std::launch::async, [&] {
     pthread_sigmask(SIG_SETMASK, &wanted, nullptr);
+    cpu_set_t one;
+    CPU_ZERO(&one);
+    CPU_SET(static_cast<std::size_t>(sched_getcpu()), &one);
+    sched_setaffinity(0, sizeof one, &one);
     return c.io.run();
   });
   c.post(h);
@@ -264,6 +268,9 @@ TEST(compensation_spare, has_the_callers_signal_mask) {
     pthread_sigmask(SIG_SETMASK, nullptr, &now);
     EXPECT_TRUE(sigismember(&now, SIGUSR2));
     EXPECT_FALSE(sigismember(&now, SIGTERM));
+    cpu_set_t cpus;
+    ASSERT_EQ(sched_getaffinity(0, sizeof cpus, &cpus), 0);
+    EXPECT_EQ(CPU_COUNT(&cpus), 1);
   }));
   h.release();
   c.work.reset();

@@ -142,6 +142,19 @@ TEST(proc_stat, state_follows_the_last_bracket) {
   EXPECT_EQ(state_in(""), '-');
 }
 
+TEST(proc_stat, the_cpu_is_the_39th_field) {
+  std::string text = "12 (a b) R";
+  for (int field = 4; field != 39; ++field) text += ' ' + std::to_string(100 + field);
+  thread_usage usage;
+  ASSERT_TRUE(parse::stat(text, usage));
+  EXPECT_EQ(usage.cpu, -1);
+  ASSERT_TRUE(parse::stat(text + " 7 0 0\n", usage));
+  EXPECT_EQ(usage.cpu, 7);
+  thread_usage untouched;
+  ASSERT_TRUE(parse::stat(text + " x 5", untouched));
+  EXPECT_EQ(untouched.cpu, -1);
+}
+
 TEST(proc_schedstat, of_a_kernel_that_keeps_none_is_refused) {
   thread_usage usage;
   EXPECT_TRUE(parse::schedstat("123456 789 42\n", usage));

@@ -4,6 +4,7 @@
 #include <asio_pulse/options.hpp>
 
 #if defined(__linux__)
+#include <sched.h>
 #include <signal.h>
 #include <sys/types.h>
 #endif
@@ -23,20 +24,22 @@ void lower_priority(isolation_priority how, int nice) noexcept;
 /// Names the calling thread, for a debugger and for top.
 void name_thread(const char* name) noexcept;
 
-/// A thread's signal mask, for another one to work in its place.
+/// A thread's signal mask and the CPUs that it may use, for another one to work in its place.
 ///
 /// \par Thread safety  Distinct objects: Safe. Shared objects: Unsafe.
-class signal_mask {
+class thread_settings {
  public:
   /// The calling thread's, the first time.
   void remember() noexcept;
-  /// Makes it the calling thread's, if one was remembered.
+  /// Makes them the calling thread's, if any were remembered.
   void apply() const noexcept;
 
  private:
 #if defined(__linux__)
   sigset_t mask_{};
+  cpu_set_t cpus_{};
   bool known_ = false;
+  bool cpus_known_ = false;
 #endif
 };
 

@@ -232,7 +232,7 @@ class spare_workers {
       if (std::find(callers_.begin(), callers_.end(), me) != callers_.end()) return false;
       if (thrown_.empty()) {
         callers_.push_back(me);
-        mask_.remember();
+        settings_.remember();
         return true;
       }
       thrown = take_thrown();
@@ -340,9 +340,9 @@ class spare_workers {
     name_thread("pulse-spare");
     serving = this;
     std::unique_lock lock(mutex_);
-    // The watchdog, which starts us, blocks all signals; handlers, and programs that they start,
-    // are used to the callers' mask.
-    mask_.apply();
+    // The watchdog, which starts us, blocks all signals and keeps off some CPUs; handlers, and
+    // programs that they start, are used to what the callers have.
+    settings_.apply();
     const auto idle = cooldown_ * idle_cooldowns;
     for (;;) {
       const bool in_time =
@@ -488,7 +488,7 @@ class spare_workers {
   bool kicked_off_ = false;
   bool closing_ = false;
   bool pausing_ = false;
-  signal_mask mask_;
+  thread_settings settings_;
 
   /// Whose spare the calling thread is, and that it must leave after this turn.
   inline static thread_local const spare_workers* serving = nullptr;

@@ -22,6 +22,7 @@ struct thread_usage {
   std::uint64_t voluntary = 0;  ///< switches
   std::uint64_t involuntary = 0;
   char state = 0;           ///< the kernel's letter (R, S, D, T, t, ...); 0: not read
+  int cpu = -1;             ///< where it ran last; -1: not read
   bool valid = false;       ///< cpu_ns was read
   bool have_delay = false;  ///< run_delay_ns was read
   bool have_switches = false;
