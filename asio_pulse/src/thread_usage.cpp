@@ -399,8 +399,9 @@ thread_usage thread_probe::full() noexcept {
   thread_usage usage;
   parse::stat(read_from(stat_, text), usage);
   parse::status(read_from(status_, text), usage);
-  parse::schedstat(read_from(schedstat_, text), usage);
   usage.valid = read_cpu(tid_, usage.cpu_ns) && timed;
+  // Last: of a thread that got its CPU before the clock was read again, this has the wait.
+  parse::schedstat(read_from(schedstat_, text), usage);
   usage.waiting = usage.valid && usage.state == 'R' && usage.cpu_ns == earlier;
   return usage;
 }

@@ -122,8 +122,12 @@ ticks excused(const usage_sample& before, const usage_sample& now, ticks oversle
   if (e.before.valid && e.now.valid) {
     const std::int64_t off =
         std::max<std::int64_t>(e.wall_ns - (e.now.cpu_ns - e.before.cpu_ns), 0);
-    const bool unknown = one_poll && e.now.state == 'R' && !e.before.have_switches;
-    ns = std::max(ns, unknown ? off : std::min(base.to_ns(overslept).count(), off));
+    const std::int64_t away = base.to_ns(overslept).count();
+    // Where the watchdog was away for most of the time, so was everybody, and from before it should
+    // have looked again.
+    const bool unknown =
+        e.now.state == 'R' && ((one_poll && !e.before.have_switches) || away > e.wall_ns / 2);
+    ns = std::max(ns, unknown ? off : std::min(away, off));
   }
   return base.from_ns(std::chrono::nanoseconds{ns});
 }
@@ -162,11 +166,16 @@ ticks watchdog::look_at(watched_worker& w, ticks now, ticks overslept, impressio
     // first, too, because a wait for the CPU that goes on shows nowhere else.
     const bool full =
         due || (polling && age >= limits.threshold / 8) || (!polling && quiet_ + 1 >= quiet_looks);
-    const ticks away = same ? e.overslept + overslept : overslept;
+    ticks away = same ? e.overslept + overslept : overslept;
     if (same) e.overslept = away;
     usage_sample sample;
     if (!take(w.probe, full, sample)) return now + timing::timebase::get().from_ns(soon);
     if (sample.usage.state == 'R' && sample.usage.cpu == ::sched_getcpu()) in_the_way_ = true;
+    // Stopped, or without a CPU, in the middle of this look.
+    if (const ticks late = stall_watch::between(now, sample.at);
+        late > timing::timebase::get().from_ns(prompt)) {
+      away += late;
+    }
     // The figures are to be of the poll that was seen. Where it has ended meanwhile, the next is
     // looked at in its turn; the last sample is still the one from before it.
     if (full && polling && !still(*w.state, r.start))
@@ -186,7 +195,8 @@ ticks watchdog::look_at(watched_worker& w, ticks now, ticks overslept, impressio
       e.before = e.latest;
       e.first = e.since = sample;
       e.overslept = 0;
-      e.head = std::min(age, excused(e.before, sample, away, false));
+      // Of what came before the very first sample nothing is known.
+      e.head = e.before.at == 0 ? age : std::min(age, excused(e.before, sample, away, false));
       s.excused = e.head;
       s.evidence = true;
     } else {
