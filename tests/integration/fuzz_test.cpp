@@ -104,7 +104,10 @@ class program {
       run_out();
       EXPECT_EQ(io_->stats().parked, 0U);
     }
+    // Isolated handlers go on after run() has returned: whoever has seen that there is something
+    // left to spawn may be at it.
     left_ = 0;
+    while (acting_ != 0) std::this_thread::yield();
     hooks_ = {};
     strands_.clear();
     tasks_.clear();
@@ -215,6 +218,11 @@ class program {
 
   /// What a handler does.
   void act(bool in_lane) {
+    ++acting_;
+    struct acted {
+      std::atomic<int>& acting;
+      ~acted() { --acting; }
+    } const on_exit{acting_};
     if (left_ > 0) {
       for (std::uint32_t n = pick(4); n > 0; --n) spawn();
     }
@@ -373,6 +381,7 @@ class program {
   lane strand_lanes_[4];
   lane task_lanes_[4];
   std::atomic<int> left_{0};
+  std::atomic<int> acting_{0};
   bool destroy_full_ = false;
   bool base_ = false;
   std::optional<asio_pulse::io_context> io_;

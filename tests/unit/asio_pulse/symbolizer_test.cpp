@@ -182,11 +182,16 @@ TEST_F(symbolizer_test, blames_a_lambda_of_nobody_elses_name) {
     while (stalls::let_signals_in(), !stalls::released.load(std::memory_order_relaxed))
       asm volatile("");
   });
-  const stack_trace trace = trace_of(poll);
+  // Not where it is on its way there yet.
+  constexpr std::string_view name = "blames_a_lambda_of_nobody_elses_name";
+  const auto is_there = [&](const stack_frame& f) {
+    return f.function.find(name) != std::string::npos;
+  };
+  stack_trace trace = trace_of(poll);
+  while (std::none_of(trace.begin(), trace.end(), is_there)) trace = trace_of(poll);
   const std::size_t at = blamed_frame(trace);
   ASSERT_LT(at, trace.size());
-  EXPECT_THAT(trace[at].function, testing::HasSubstr("blames_a_lambda_of_nobody_elses_name"))
-      << asio_pulse::format(trace);
+  EXPECT_TRUE(is_there(trace[at])) << asio_pulse::format(trace);
   EXPECT_THAT(trace[at].file, EndsWith("symbolizer_test.cpp"));
   stalls::released = true;
   poll.let_go();
