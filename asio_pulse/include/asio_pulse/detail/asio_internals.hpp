@@ -9,6 +9,9 @@
 #include <boost/asio/detail/scheduler_operation.hpp>
 #include <boost/asio/detail/strand_executor_service.hpp>
 #if defined(BOOST_ASIO_HAS_CO_AWAIT)
+// Boost 1.74's awaitable.hpp uses std::exchange without it.
+#include <utility>
+//
 #include <asio_pulse/detail/awaiting.hpp>
 #include <boost/asio/any_io_executor.hpp>
 #include <boost/asio/awaitable.hpp>
