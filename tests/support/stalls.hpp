@@ -5,6 +5,7 @@
 #include <netdb.h>
 #include <netinet/in.h>
 #include <nss.h>
+#include <poll.h>
 #include <resolv.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -93,8 +94,11 @@ class slow_name_server {
     _res.retrans = 10;
     _res.retry = 1;
   }
-  /// Waits for the question and answers that there is no such name.
-  void answer() const {
+  /// Waits for the question, for so long at most (negative: for good), and answers that there is no
+  /// such name.
+  void answer(std::chrono::milliseconds patience = std::chrono::milliseconds{-1}) const {
+    pollfd question{.fd = socket_, .events = POLLIN, .revents = 0};
+    if (::poll(&question, 1, static_cast<int>(patience.count())) <= 0) return;
     std::array<unsigned char, 512> message{};
     sockaddr_in from{};
     socklen_t length = sizeof from;
