@@ -427,9 +427,32 @@ stack_capture::result stack_capture::take(pid_t tid, int signal,
   return taken;
 }
 
+bool stack_capture::read_blocked(std::uintptr_t stack_pointer, std::uintptr_t program_counter,
+                                 std::size_t bytes) noexcept {
+  stack_ = {};
+  try {
+    read_.resize(std::clamp<std::size_t>(bytes, 4096, max_bytes));
+  } catch (const std::bad_alloc&) {
+    return false;
+  }
+  const std::size_t copied = copy_mapped(stack_pointer, read_, best_memory_reader());
+  if (copied == 0) return false;
+  stack_.registers[captured_stack::stack_register] = stack_pointer;
+  stack_.registers[captured_stack::program_counter] = program_counter;
+  stack_.address = stack_pointer;
+  stack_.bytes = {read_.data(), copied};
+  stack_.truncated = copied == read_.size();
+  stack_.only_position = true;
+  return true;
+}
+
 #else
 
 bool stack_capture::install(int) noexcept { return false; }
+
+bool stack_capture::read_blocked(std::uintptr_t, std::uintptr_t, std::size_t) noexcept {
+  return false;
+}
 
 stack_capture::result stack_capture::take(pid_t, int, const hooks::thread_state&, timing::ticks,
                                           std::chrono::nanoseconds, std::size_t) noexcept {

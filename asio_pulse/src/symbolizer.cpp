@@ -123,6 +123,20 @@ bool read_memory(Dwfl*, Dwarf_Addr address, Dwarf_Word* result, void* of) {
 
 bool set_registers(Dwfl_Thread* thread, void* of) {
   const captured_stack& stack = *static_cast<const unwinding*>(of)->stack;
+  if (stack.only_position) {
+    // What a frame needs of the others its callees may have saved; else the trace ends there.
+    const Dwarf_Word pointer = stack.stack_pointer();
+    if (!dwfl_thread_state_registers(thread, captured_stack::stack_register, 1, &pointer)) {
+      return false;
+    }
+#if defined(__x86_64__)
+    const Dwarf_Word counter = stack.pc();
+    return dwfl_thread_state_registers(thread, captured_stack::program_counter, 1, &counter);
+#else
+    dwfl_thread_state_register_pc(thread, stack.pc());
+    return true;
+#endif
+  }
 #if defined(__x86_64__)
   constexpr unsigned count = captured_stack::register_count;  // the program counter is one of them
 #else

@@ -273,6 +273,23 @@ std::string_view system_call(std::string_view text, std::span<char> buffer) noex
   return out.text();
 }
 
+thread_probe::position position(std::string_view text) noexcept {
+  if (text.starts_with("running")) return {.known = true};
+  // "NUMBER ARGUMENTS... STACK COUNTER", or "-1 STACK COUNTER" outside a system call.
+  thread_probe::position p;
+  const auto take_last = [&text](std::uintptr_t& value) {
+    const std::size_t at = text.rfind(" 0x");
+    if (at == text.npos) return false;
+    std::string_view digits = text.substr(at + 3);
+    text = text.substr(0, at);
+    return take_number(digits, value, 16);
+  };
+  if (!take_last(p.program_counter) || !take_last(p.stack_pointer) || p.stack_pointer == 0)
+    return {};
+  p.known = p.blocked = true;
+  return p;
+}
+
 }  // namespace parse
 
 // ---- decisions
@@ -418,7 +435,13 @@ std::string_view thread_probe::system_call(std::span<char> buffer) noexcept {
   std::copy_n(where.data(), n, buffer.data());
   return {buffer.data(), n};
 }
+
+thread_probe::position thread_probe::where() noexcept {
+  char text[256];
+  return parse::position(read_from(syscall_, text));
+}
 #else
+thread_probe::position thread_probe::where() noexcept { return {}; }
 thread_probe::thread_probe(pid_t tid) noexcept : tid_(tid) {}
 void thread_probe::close_all() noexcept {}
 thread_usage thread_probe::quick() noexcept { return {}; }

@@ -99,10 +99,17 @@ void watchdog::begin_or_repeat(const event& e) noexcept {
   std::string_view call;
   if (e.cause == stall_cause::blocked) call = w->probe.system_call(call_text);
   stack_capture::result shot;
+  bool read = false;
   if (signal > 0 && (first || e.outcome.repeat)) {
     if (capture_ == nullptr) capture_.reset(new (std::nothrow) stack_capture);
-    if (capture_ != nullptr)
+    const thread_probe::position place = w->probe.where();
+    if (capture_ != nullptr && place.blocked) {
+      // Of this poll only if it is still there afterwards.
+      read = capture_->read_blocked(place.stack_pointer, place.program_counter, opts.stack_bytes) &&
+             ts.clock.last() == e.start && w->probe.where() == place;
+    } else if (capture_ != nullptr && (place.known || e.cause == stall_cause::spinning)) {
       shot = capture_->take(w->number, signal, ts, e.start, patience, opts.stack_bytes);
+    }
   }
   const bool taken = shot.how == stack_capture::result::status::taken;
   bool over = shot.how == stack_capture::result::status::ended;
@@ -179,7 +186,7 @@ void watchdog::begin_or_repeat(const event& e) noexcept {
   const report_limiter::verdict admitted = core.admit_stall(what, shown);
   if (!admitted.send) return;
   stack_trace trace;
-  if (taken) {
+  if (taken || read) {
     if (symbolizer_ == nullptr) symbolizer_.reset(new (std::nothrow) symbolizer);
     if (symbolizer_ != nullptr) trace = symbolizer_->trace(capture_->stack());
   }

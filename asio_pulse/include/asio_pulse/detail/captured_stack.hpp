@@ -33,6 +33,8 @@ struct captured_stack {
   std::uintptr_t address = 0;          ///< of the first byte: below stack_pointer() by the red zone
   std::span<const std::byte> bytes{};  ///< from there on
   bool truncated = false;              ///< the stack goes on beyond the copy
+  /// Of the registers only these two are known: the stack pointer and the program counter.
+  bool only_position = false;
 
   [[nodiscard]] std::uintptr_t pc() const noexcept {
     return static_cast<std::uintptr_t>(registers[program_counter]);

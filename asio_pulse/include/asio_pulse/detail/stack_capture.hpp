@@ -8,6 +8,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 /// \file
 /// Takes the stack of a thread that is stuck in a poll: a signal to the thread, whose handler
@@ -16,7 +17,9 @@
 
 namespace asio_pulse::detail {
 
-/// Asks threads for their stacks, one at a time.
+/// Asks threads for their stacks, one at a time. Those that run, that is: the signal would end many
+/// system calls early (select, poll, nanosleep: signal(7)), and the program may not expect it.
+/// Threads that are blocked have their stacks read.
 ///
 /// The handler runs on the stuck thread, wherever that was: inside malloc, with a lock held, in the
 /// middle of a throw, in another handler. So it takes no lock, allocates nothing, calls only what
@@ -72,11 +75,20 @@ class stack_capture {
   result take(pid_t tid, int signal, const hooks::thread_state& expected, timing::ticks start,
               std::chrono::nanoseconds timeout, std::size_t bytes = default_bytes) noexcept;
 
-  /// What the last take() took; valid until the next one.
+  /// Reads the stack of a thread that is blocked at `stack_pointer`, without its help: it is not
+  /// disturbed, and no system call of its comes back early. The caller makes sure, before and
+  /// after, that it is blocked there. False: nothing could be read.
+  ///
+  /// \par Cost  Here: a system call. The thread: nothing.
+  bool read_blocked(std::uintptr_t stack_pointer, std::uintptr_t program_counter,
+                    std::size_t bytes = default_bytes) noexcept;
+
+  /// What the last take() or read_blocked() took; valid until the next one.
   [[nodiscard]] const captured_stack& stack() const noexcept { return stack_; }
 
  private:
   captured_stack stack_;
+  std::vector<std::byte> read_;
 };
 
 }  // namespace asio_pulse::detail

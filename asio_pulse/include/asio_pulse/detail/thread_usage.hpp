@@ -56,6 +56,18 @@ class thread_probe {
   /// it is not blocked, or where this kernel does not tell. Lies in `buffer`.
   [[nodiscard]] std::string_view system_call(std::span<char> buffer) noexcept;
 
+  /// Where it is blocked, if it is: in a system call or in the kernel otherwise.
+  ///
+  /// \par Errors  Not known where this kernel does not tell.
+  struct position {
+    bool known = false;
+    bool blocked = false;
+    std::uintptr_t stack_pointer = 0;
+    std::uintptr_t program_counter = 0;
+    friend bool operator==(const position&, const position&) = default;
+  };
+  [[nodiscard]] position where() noexcept;
+
  private:
   void close_all() noexcept;
 
@@ -89,6 +101,7 @@ bool stat(std::string_view text, thread_usage& to) noexcept;
 bool status(std::string_view text, thread_usage& to) noexcept;
 /// /proc/.../syscall. Empty where the thread runs, or is blocked outside a system call.
 std::string_view system_call(std::string_view text, std::span<char> buffer) noexcept;
+thread_probe::position position(std::string_view text) noexcept;
 
 }  // namespace parse
 }  // namespace asio_pulse::detail
