@@ -156,6 +156,7 @@ class slow_name_server {
 [[gnu::noinline]] inline int recurse(int depth) noexcept {
   volatile char frame[128];
   frame[0] = static_cast<char>(depth);
+  asm volatile("" ::"r"(frame) : "memory");  // all of it is there
   if (depth == 0) {
     while (let_signals_in(), !released.load(std::memory_order_relaxed)) asm volatile("");
   } else {

@@ -391,8 +391,11 @@ TEST_F(symbolizer_test, gives_no_more_frames_than_asked_for) {
   cut.bytes = cut.bytes.first(4096);
   cut.truncated = true;
   trace = symbolizer_.trace(cut, 200);
-  EXPECT_GT(trace.size(), 5U);
-  EXPECT_LT(trace.size(), 60U);
+  // Compilers inline some of it into itself; what is not inlined has a stack frame.
+  const auto frames =
+      std::count_if(trace.begin(), trace.end(), [](const stack_frame& f) { return !f.inlined; });
+  EXPECT_GT(frames, 5);
+  EXPECT_LT(frames, 60);
   stalls::released = true;
   poll.let_go();
 }
