@@ -22,6 +22,7 @@
 #include <sys/auxv.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstdint>
@@ -121,6 +122,23 @@ bool read_memory(Dwfl*, Dwarf_Addr address, Dwarf_Word* result, void* of) {
   return true;
 }
 
+/// The frame pointer, where it was not captured and some function on the stack keeps one: it points
+/// at the nearest pair of the next one's, higher up, and a return address. 0: there is none near.
+Dwarf_Word nearest_frame(const captured_stack& stack, Dwfl* session) noexcept {
+  constexpr std::size_t near = 32768;
+  constexpr std::size_t word = sizeof(std::uint64_t);
+  const std::size_t bytes = std::min(stack.bytes.size(), near);
+  for (std::size_t at = 0; at + 2 * word <= bytes; at += word) {
+    std::uint64_t pair[2];
+    std::memcpy(pair, stack.bytes.data() + at, sizeof pair);
+    const std::uintptr_t here = stack.address + at;
+    const bool next_is_above =
+        pair[0] > here && pair[0] - here < rest_of_stack && pair[0] % word == 0;
+    if (next_is_above && dwfl_addrmodule(session, pair[1]) != nullptr) return here;
+  }
+  return 0;
+}
+
 bool set_registers(Dwfl_Thread* thread, void* of) {
   const captured_stack& stack = *static_cast<const unwinding*>(of)->stack;
   if (stack.only_position) {
@@ -130,6 +148,9 @@ bool set_registers(Dwfl_Thread* thread, void* of) {
       return false;
     }
 #if defined(__x86_64__)
+    const Dwarf_Word frame = nearest_frame(stack, dwfl_thread_dwfl(thread));
+    constexpr int frame_register = 6;  // rbp
+    if (frame != 0 && !dwfl_thread_state_registers(thread, frame_register, 1, &frame)) return false;
     const Dwarf_Word counter = stack.pc();
     return dwfl_thread_state_registers(thread, captured_stack::program_counter, 1, &counter);
 #else

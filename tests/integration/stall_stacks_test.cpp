@@ -214,6 +214,9 @@ TEST_F(stall_stacks, mutex) {
 }
 
 TEST_F(stall_stacks, read_of_a_pipe) {
+#if defined(__SANITIZE_ADDRESS__)
+  GTEST_SKIP() << "its read() keeps a frame pointer, which nobody knows of a blocked thread";
+#endif
   int ends[2];
   ASSERT_EQ(::pipe(ends), 0);
   blames_handler(
