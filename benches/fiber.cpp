@@ -38,7 +38,7 @@ using clock_type = std::chrono::steady_clock;
 constexpr std::uint64_t loops = 1'000'000;
 constexpr int rounds = 9;
 
-using figures = std::map<std::string, double>;
+using bench::figures;
 
 void measure_switch(figures& out) {
   std::uint64_t bare = 0;
@@ -228,13 +228,7 @@ int main() try {
   measure_yield(out);
   measure_memory(out);
   measure_probe(out);
-  std::printf("{");
-  const char* comma = "";
-  for (const auto& [name, value] : out) {
-    std::printf("%s\"%s\":%.4f", comma, name.c_str(), value);
-    comma = ",";
-  }
-  std::printf("}\n");
+  bench::print_json(out);
 } catch (const std::exception& e) {
   std::fprintf(stderr, "%s\n", e.what());
   return 1;

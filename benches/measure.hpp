@@ -9,6 +9,9 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
+#include <cstdio>
+#include <map>
+#include <string>
 #include <type_traits>
 #include <vector>
 
@@ -56,6 +59,20 @@ inline void keep(const T& value) {
   } else {
     asm volatile("" : : "g"(&value) : "memory");
   }
+}
+
+/// Measured values by name.
+using figures = std::map<std::string, double>;
+
+/// One line of JSON, as the runners read it.
+inline void print_json(const figures& out) {
+  std::printf("{");
+  const char* comma = "";
+  for (const auto& [name, value] : out) {
+    std::printf("%s\"%s\":%.4f", comma, name.c_str(), value);
+    comma = ",";
+  }
+  std::printf("}\n");
 }
 
 }  // namespace bench

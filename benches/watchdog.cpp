@@ -41,7 +41,7 @@ namespace detail = asio_pulse::detail;
 namespace hooks = asio_pulse::hooks;
 using namespace std::chrono_literals;
 using clock_type = std::chrono::steady_clock;
-using figures = std::map<std::string, double>;
+using bench::figures;
 
 double at(std::vector<double>& values, double share) {
   std::sort(values.begin(), values.end());
@@ -247,13 +247,7 @@ int main(int argc, char** argv) try {
   measure_capture(out, 500 * seconds);
   measure_share(out, std::chrono::seconds{seconds});
   measure_idle(out, std::chrono::seconds{seconds});
-  std::printf("{");
-  const char* comma = "";
-  for (const auto& [name, value] : out) {
-    std::printf("%s\"%s\":%.4f", comma, name.c_str(), value);
-    comma = ",";
-  }
-  std::printf("}\n");
+  bench::print_json(out);
 } catch (const std::exception& e) {
   std::fprintf(stderr, "%s\n", e.what());
   return 1;

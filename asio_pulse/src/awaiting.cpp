@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: BSL-1.0
 #include <algorithm>
-#include <array>
 #include <asio_pulse/detail/awaiting.hpp>
 #include <asio_pulse/detail/stack_copy.hpp>
 #include <atomic>
 #include <cstring>
 #include <optional>
-#include <type_traits>
+#include <utility>
 
 namespace asio_pulse::detail {
 namespace {
@@ -24,14 +23,11 @@ constexpr std::size_t most_candidates = 4096;
 constexpr std::uintptr_t promise_at = 2 * sizeof(void*);
 constexpr std::uintptr_t furthest_promise = 256;
 
-template <class T>
-std::optional<T> read(std::uintptr_t address) noexcept {
-  static_assert(std::is_trivially_copyable_v<T>);
-  std::array<std::byte, sizeof(T)> bytes;
+std::optional<std::uintptr_t> read(std::uintptr_t address) noexcept {
+  std::uintptr_t word = 0;
+  const auto bytes = std::as_writable_bytes(std::span{&word, 1});
   if (copy_mapped(address, bytes, best_memory_reader()) != bytes.size()) return std::nullopt;
-  T value;
-  std::memcpy(&value, bytes.data(), sizeof value);
-  return value;
+  return word;
 }
 
 struct promise {
@@ -41,9 +37,9 @@ struct promise {
 };
 
 std::optional<promise> read_promise(std::uintptr_t at, const awaitable_layout& layout) noexcept {
-  const auto frame = read<std::uintptr_t>(at + layout.coroutine);
-  const auto thread = read<std::uintptr_t>(at + layout.thread);
-  const auto caller = read<std::uintptr_t>(at + layout.caller);
+  const auto frame = read(at + layout.coroutine);
+  const auto thread = read(at + layout.thread);
+  const auto caller = read(at + layout.caller);
   if (!frame || !thread || !caller) return std::nullopt;
   return promise{.frame = *frame, .thread = *thread, .caller = *caller};
 }
@@ -60,7 +56,7 @@ std::vector<std::uintptr_t> follow(const promise& running, const awaitable_layou
   for (std::uintptr_t at = running.caller; at != 0 && bodies.size() != deepest;) {
     const auto p = read_promise(at, layout);
     if (!p || p->thread != 0 || p->frame >= at || at - p->frame > furthest_promise) break;
-    const auto body = read<std::uintptr_t>(p->frame);
+    const auto body = read(p->frame);
     if (!body || *body == 0) break;
     bodies.push_back(*body);
     at = p->caller;
@@ -82,7 +78,7 @@ class search {
     const auto place = std::lower_bound(tried_.begin(), tried_.end(), word);
     if (place != tried_.end() && *place == word) return false;
     tried_.insert(place, word);
-    const auto body = read<std::uintptr_t>(word);
+    const auto body = read(word);
     const auto known_body = body ? std::find(bodies_.begin(), bodies_.end(), *body) : bodies_.end();
     if (known_body == bodies_.end()) return false;
     const auto p = read_promise(word + promise_at, layout_);

@@ -122,6 +122,7 @@ bool read_memory(Dwfl*, Dwarf_Addr address, Dwarf_Word* result, void* of) {
   return true;
 }
 
+#if defined(__x86_64__)
 /// The frame pointer, where it was not captured and some function on the stack keeps one: it points
 /// at the nearest pair of the next one's, higher up, and a return address. 0: there is none near.
 Dwarf_Word nearest_frame(const captured_stack& stack, Dwfl* session) noexcept {
@@ -138,6 +139,7 @@ Dwarf_Word nearest_frame(const captured_stack& stack, Dwfl* session) noexcept {
   }
   return 0;
 }
+#endif
 
 bool set_registers(Dwfl_Thread* thread, void* of) {
   const captured_stack& stack = *static_cast<const unwinding*>(of)->stack;

@@ -2,6 +2,7 @@
 """What the runners share: running a program, medians with their spread, tables, and RESULTS.md."""
 
 import argparse
+import collections
 import json
 import os
 import pathlib
@@ -61,6 +62,29 @@ def progress(text=""):
 
 def judge(value, limit, at_least=False):
     return "yes" if (value >= limit if at_least else value <= limit) else "NO"
+
+
+def collect(args, program, *arguments):
+    """What args.runs runs of a program print: the figures of each name, run by run."""
+    results = collections.defaultdict(list)
+    for number in range(args.runs):
+        progress(f"round {number + 1} of {args.runs}")
+        for name, value in run(args.programs / program, *arguments).items():
+            results[name].append(value)
+    progress()
+    return results
+
+
+def judged(results, targets):
+    """Each name's spread, and its median against its target, where it has one."""
+    rows = []
+    for name, values in results.items():
+        limit = targets.get(name)
+        verdict = ["", ""]
+        if limit is not None:
+            verdict = [f"<= {limit}", judge(statistics.median(values), limit)]
+        rows.append([name, spread(values), *verdict])
+    return table(["", "median [least .. most]", "target", "met"], rows)
 
 
 def capture(*command):

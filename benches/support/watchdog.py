@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: BSL-1.0
 """How soon a stall is reported, and what the watchdog takes."""
 
-import collections
-
 import common
 
 TARGETS = {
@@ -16,21 +14,7 @@ TARGETS = {
 
 def main():
     args = common.arguments(__doc__, runs=5, seconds=3)
-    results = collections.defaultdict(list)
-    for number in range(args.runs):
-        common.progress(f"round {number + 1} of {args.runs}")
-        for name, value in common.run(args.programs / "watchdog_pulse", args.seconds).items():
-            results[name].append(value)
-    common.progress()
-
-    rows = []
-    for name, values in results.items():
-        limit = TARGETS.get(name)
-        verdict = ["", ""]
-        if limit is not None:
-            middle = sorted(values)[len(values) // 2]
-            verdict = [f"<= {limit}", common.judge(middle, limit)]
-        rows.append([name, common.spread(values), *verdict])
+    results = common.collect(args, "watchdog_pulse", args.seconds)
     text = (
         f"Each figure is the median of {args.runs} runs, with the least and the most. Detection: "
         "from the instant at which a handler has run for\nthe threshold, 1 ms, to the call of "
@@ -38,7 +22,7 @@ def main():
         "from the watchdog's last\nlook. Stack: how long the stuck thread is held up by the signal."
         " CPU: of one, with the default threshold of 5 ms, beside handlers of\n1 to 400 us back to "
         "back, or with pauses of up to 4 ms between them.\n\n"
-        + common.table(["", "median [least .. most]", "target", "met"], rows))
+        + common.judged(results, TARGETS))
     common.publish(args, "watchdog", text)
 
 
