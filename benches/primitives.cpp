@@ -5,6 +5,7 @@
 
 #include "measure.hpp"
 
+#include <asio_pulse/bpf/control_block.h>
 #include <asio_pulse/asio_pulse.hpp>
 
 #include <boost/asio/awaitable.hpp>
@@ -15,6 +16,7 @@
 
 #include <pthread.h>
 #include <sched.h>
+#include <sys/mman.h>
 
 #include <algorithm>
 #include <atomic>
@@ -212,6 +214,27 @@ double ns_in_coroutine(asio_pulse::io_context& io, const asio_pulse::task& task)
   return bench::median(results);
 }
 
+/// Attaches the calling thread to a control block, as far as its checkpoints go.
+class shared_block {
+ public:
+  shared_block() {
+    memory_ = ::mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (memory_ == MAP_FAILED) throw std::runtime_error("no memory to share");
+    auto& block = static_cast<asio_pulse_scb*>(memory_)[1];
+    asio_pulse::hooks::this_thread().hint =
+        reinterpret_cast<const std::atomic<std::uint64_t>*>(&block.preempt_seq);
+  }
+  ~shared_block() {
+    asio_pulse::hooks::this_thread().hint = &asio_pulse::hooks::thread_state::no_hint;
+    ::munmap(memory_, 4096);
+  }
+  shared_block(const shared_block&) = delete;
+  shared_block& operator=(const shared_block&) = delete;
+
+ private:
+  void* memory_;
+};
+
 void measure_checkpoints(figures& out) {
   asio_pulse::io_context io{1};
   const asio_pulse::task task{
@@ -227,6 +250,17 @@ void measure_checkpoints(figures& out) {
                     return static_cast<int>(asio_pulse::should_yield());
                   }) -
       loop;
+  {
+    // The word that a scheduler moves, in memory that it shares, instead of one of the program's.
+    const shared_block block;
+    out["should_yield(), not wanted, with a control block"] =
+        ns_in_polls(io, task,
+                    [](int i) {
+                      bench::keep(i);
+                      return static_cast<int>(asio_pulse::should_yield());
+                    }) -
+        loop;
+  }
   const double empty = ns_in_coroutine<loop_kind::empty>(io, task);
   out["co_await checkpoint(), not wanted"] = ns_in_coroutine<loop_kind::function>(io, task) - empty;
   out["ASIO_PULSE_CHECKPOINT(), not wanted"] = ns_in_coroutine<loop_kind::macro>(io, task) - empty;

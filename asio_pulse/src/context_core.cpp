@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <asio_pulse/detail/context_core.hpp>
 #include <asio_pulse/detail/decision_lock.hpp>
+#include <asio_pulse/detail/hint_hub.hpp>
 #include <asio_pulse/detail/serial_queue.hpp>
 #include <asio_pulse/detail/watchdog.hpp>
 #include <cstring>
@@ -81,6 +82,7 @@ context_core::context_core(options opts, bool one_thread)
       one_thread_(one_thread),
       watched_(options_.enabled && options_.watchdog && options_.stall_threshold.count() != 0),
       clock_(options_.clock.value_or(timing::default_clock().kind)),
+      hints_from_(options_.enabled ? wanted_hints(options_) : hint_source::off),
       limits_(make_tier_limits(options_)),
       unnamed_limits_(without_enforcement(limits_)),
       quantum_(to_ticks(options_.quantum)),
@@ -193,6 +195,7 @@ void context_core::destroy(hooks::task_record& record) noexcept {
 void context_core::attached(hooks::thread_state& ts) noexcept {
   acquire();
   if (watched_ && !ts.registered) watch_this_thread(ts);
+  if (hints_from_ != hint_source::off) join_hints(ts, *this);
   clock_in_use_.store(ts.clock.kind(), std::memory_order_relaxed);
   // A thread that came through a base-class reference does not say when it leaves: from now on any
   // number may be here.
@@ -204,7 +207,8 @@ void context_core::attached(hooks::thread_state& ts) noexcept {
   state.fetch_add(hooks::path_state::generation, std::memory_order_relaxed);
 }
 
-void context_core::detached(hooks::thread_state&) noexcept {
+void context_core::detached(hooks::thread_state& ts) noexcept {
+  if (hints_from_ != hint_source::off) leave_hints(ts, *this);
   const std::uint32_t workers = workers_.fetch_sub(1, std::memory_order_relaxed) - 1;
   if (workers == 0 && !strangers_.load(std::memory_order_relaxed)) {
     // Only here, with nobody inside, can "several" be taken back without racing with one who comes
@@ -224,6 +228,49 @@ void context_core::forked() noexcept {
   workers_.store(here ? 1 : 0, std::memory_order_relaxed);
   state.fetch_and(~hooks::path_state::several_workers, std::memory_order_relaxed);
   state.fetch_add(hooks::path_state::generation, std::memory_order_relaxed);
+  if (hints_from_ != hint_source::off) resume_hints();
+}
+
+// ---- hints
+
+void context_core::defer(task_state& t) noexcept {
+  if (&t == unnamed_ || options_.shadow || closed()) return;
+  const std::lock_guard lock(mutex_);
+  t.deferred.store(true, std::memory_order_relaxed);
+  set_gate(t);
+}
+
+void context_core::hinted(hooks::thread_state& ts, hooks::task_record& record,
+                          timing::ticks now) noexcept {
+  ts.hint_seen = ts.hint->load(std::memory_order_relaxed);
+  hint_link* const link = ts.link;
+  if (link == nullptr) {
+    ts.pressured = false;
+    ts.pressure = 0;
+    return;
+  }
+  asio_pulse_scb& block = *link->block;
+  const hint_watch::outcome o = link->watch.look({.now = now,
+                                                  .sequence = ts.hint_seen,
+                                                  .lost = read_word(block.lost_hints),
+                                                  .pressure = read_word(block.pressure)});
+  ts.pressured = o.mode != determinism::deterministic;
+  ts.pressure = options_.shadow ? 0 : o.pressure;
+  write_word(block.determinism, static_cast<std::uint8_t>(o.mode));
+  if (o.lost != 0) hints_lost_.fetch_add(o.lost, std::memory_order_relaxed);
+  if (!o.hint) return;
+  hints_.fetch_add(1, std::memory_order_relaxed);
+  const std::uint8_t reason = std::exchange(link->reason, ASIO_PULSE_YIELD_NONE);
+  if (options_.shadow) return;  // nothing gives way, so nothing is acknowledged
+  task_state& t = state_of(record);
+  t.core().defer(t);
+  acknowledge(block, ts.hint_seen,
+              reason != ASIO_PULSE_YIELD_NONE ? reason : std::uint8_t{ASIO_PULSE_YIELD_POLL_END});
+}
+
+void context_core::renew_hints(hooks::thread_state& ts) noexcept {
+  ts.hint_epoch = hooks::hint_epoch.load(std::memory_order_relaxed);
+  if (hints_from_ != hint_source::off) take_hints(ts);
 }
 
 // ---- polls
@@ -316,7 +363,8 @@ void context_core::apply(task_state& t, const tier_decision& decision) noexcept 
 void context_core::set_gate(task_state& t) noexcept {
   const bool waiting = t.parked != nullptr && t.parked->front != nullptr;
   const bool measures = !options_.shadow && t.level.load(std::memory_order_relaxed) >= tier::yield;
-  t.gated.store(waiting || measures ? 1 : 0, std::memory_order_relaxed);
+  const bool deferred = t.deferred.load(std::memory_order_relaxed);
+  t.gated.store(waiting || measures || deferred ? 1 : 0, std::memory_order_relaxed);
 }
 
 void context_core::settle(task_state& t, timing::ticks now) noexcept {
@@ -354,7 +402,10 @@ bool context_core::wants_yield(hooks::thread_state& ts) noexcept {
 
   const hooks::poll_frame& frame = *ts.top.load(std::memory_order_relaxed);
   const timing::ticks elapsed = frame.accrued() + segment;
-  bool wanted = always_preempt || elapsed >= quantum_;
+  const timing::ticks quantum =
+      ts.pressure == 0 ? quantum_ : hint_watch::tightened(quantum_, min_slice_, ts.pressure);
+  const bool hinted = ts.hint->load(std::memory_order_relaxed) != ts.hint_seen;
+  bool wanted = always_preempt || hinted || elapsed >= quantum;
   if (!wanted && elapsed >= min_slice_ && frame.task() != nullptr) {
     // What ran since the last stamp has not been charged yet.
     wanted = frame.task()->budget.remaining(now) < segment;
@@ -362,6 +413,10 @@ bool context_core::wants_yield(hooks::thread_state& ts) noexcept {
   if (options_.shadow) wanted = false;
   if (wanted) {
     ts.fuel = 0;  // asked again at once, should the caller not listen
+    if (hinted) {
+      ts.flush_at = 0;  // the end of the poll is to look
+      if (ts.link != nullptr) ts.link->reason = ASIO_PULSE_YIELD_CHECKPOINT;
+    }
     checkpoint_yields_.fetch_add(1, std::memory_order_relaxed);
   }
   return wanted;
@@ -417,7 +472,8 @@ bool context_core::hold_back(hooks::thread_state& ts, hooks::tracked_operation& 
 }
 
 bool context_core::park(task_state& t, hooks::tracked_operation& op, void* operation) noexcept {
-  const bool wanted = always_preempt || overspent(t, timing::timebase::get().now());
+  const bool hinted = t.deferred.exchange(false, std::memory_order_relaxed);
+  const bool wanted = always_preempt || hinted || overspent(t, timing::timebase::get().now());
   bool drive = false;
   std::size_t swept = 0;
   asio_port* port = nullptr;
@@ -425,6 +481,7 @@ bool context_core::park(task_state& t, hooks::tracked_operation& op, void* opera
     const std::lock_guard lock(mutex_);
     const bool waiting = t.parked != nullptr && t.parked->front != nullptr;
     if (!waiting && !wanted) return false;
+    if (hinted) deferrals_.fetch_add(1, std::memory_order_relaxed);
     if (t.parked == nullptr) {
       t.parked.reset(new (std::nothrow) parked_work);
       if (t.parked == nullptr) return false;  // no memory to hold it back with: it runs
@@ -537,6 +594,9 @@ statistics context_core::stats() const noexcept {
   s.stall_reports = stall_reports_.load(std::memory_order_relaxed);
   s.spares_started = spares_started_.load(std::memory_order_relaxed);
   s.spares = spares_.load(std::memory_order_relaxed);
+  s.hints = hints_.load(std::memory_order_relaxed);
+  s.hints_lost = hints_lost_.load(std::memory_order_relaxed);
+  s.deferrals = deferrals_.load(std::memory_order_relaxed);
   s.shadow_saved = to_ns(counts.saved);
   const timing::clock_kind used = clock_in_use_.load(std::memory_order_relaxed);
   s.clock = used != timing::clock_kind::none ? used : clock_;

@@ -29,6 +29,7 @@ constexpr int nicest = 19;
 constexpr std::size_t least_copy = 4096;
 constexpr std::size_t most_copy = std::size_t{1} << 20;
 constexpr std::size_t most_spares = 64;
+constexpr std::size_t longest_socket_path = 107;  // sockaddr_un, and a zero
 constexpr std::size_t least_fiber = std::size_t{16} << 10;
 constexpr std::size_t most_fiber = std::size_t{8} << 20;
 
@@ -116,6 +117,29 @@ bool known(isolation_priority p) {
     case isolation_priority::batch:
     case isolation_priority::idle:
     case isolation_priority::nice:
+      return true;
+  }
+  return false;
+}
+
+bool known(hint_source s) {
+  switch (s) {
+    case hint_source::environment:
+    case hint_source::off:
+    case hint_source::automatic:
+    case hint_source::kernel:
+    case hint_source::local:
+      return true;
+  }
+  return false;
+}
+
+bool known(escalation_policy p) {
+  switch (p) {
+    case escalation_policy::none:
+    case escalation_policy::thread_kick:
+    case escalation_policy::cgroup_throttle:
+    case escalation_policy::hybrid:
       return true;
   }
   return false;
@@ -257,6 +281,16 @@ std::string invalid_reason(const options& o) {
   c.zero_or_positive("spare_cooldown", o.spare_cooldown);
   c.require(o.fiber_stack >= least_fiber && o.fiber_stack <= most_fiber, "fiber_stack",
             "be between 16384 and 8388608", o.fiber_stack);
+  c.require(known(o.hints), "hints", "be an enumerator of hint_source",
+            static_cast<unsigned>(o.hints));
+  c.require(o.hint_socket.size() <= longest_socket_path, "hint_socket", "be at most 107 bytes",
+            o.hint_socket);
+  c.require(o.hint_socket.find('\0') == std::string::npos, "hint_socket", "have no zero byte",
+            o.hint_socket.size());
+  c.require(known(o.escalation), "escalation", "be an enumerator of escalation_policy",
+            static_cast<unsigned>(o.escalation));
+  c.require(o.hint_priority >= 0 && o.hint_priority <= 1000, "hint_priority",
+            "be between 0 and 1000", o.hint_priority);
   return c.take();
 }
 

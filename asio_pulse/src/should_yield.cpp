@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <asio_pulse/detail/context_core.hpp>
 #include <asio_pulse/detail/fiber_stack.hpp>
+#include <asio_pulse/detail/hint_link.hpp>
 #include <asio_pulse/detail/task_ref.hpp>
 #include <asio_pulse/should_yield.hpp>
 #include <exception>
@@ -76,7 +77,11 @@ bool detail::should_yield_slow() noexcept {
 
 #if !defined(__x86_64__) || !defined(__linux__) || defined(__SANITIZE_ADDRESS__) || \
     defined(__SANITIZE_THREAD__)
-bool detail::out_of_fuel() noexcept { return --hooks::this_thread().fuel <= 0; }
+bool detail::may_be_wanted() noexcept {
+  hooks::thread_state& ts = hooks::this_thread();
+  const bool hinted = ts.hint->load(std::memory_order_relaxed) != ts.hint_seen;
+  return (--ts.fuel <= 0) | hinted;
+}
 #endif
 
 bool detail::refuse_yield() noexcept {
@@ -164,7 +169,11 @@ critical_section::critical_section() noexcept {
   entered_ = mark_of(ts);
   if (entered_.frame == nullptr) return;  // nothing yields here
   const std::uint32_t inside = entered(ts.critical);
-  if (inside == 0) since_ = timing::timebase::get().now();
+  if (inside == 0) {
+    since_ = timing::timebase::get().now();
+    if (ts.block != nullptr) detail::write_word(ts.block->critical, 1);
+    if (ts.slice != nullptr) ts.slice->enter();
+  }
   poll_of(ts)->critical_entered(since_);
   set_entered(ts.critical, inside + 1);
 }
@@ -178,7 +187,11 @@ critical_section::~critical_section() {
     return;
   }
   set_entered(ts.critical, inside - 1);
-  if (inside == 1) ts.fuel = 0;
+  if (inside == 1) {
+    ts.fuel = 0;
+    if (ts.block != nullptr) detail::write_word(ts.block->critical, 0);
+    if (ts.slice != nullptr && ts.slice->leave()) timing::yield_slice();
+  }
   if (since_ == 0 || ts.observer == nullptr) return;
   detail::context_core& core = *core_of(ts);
   const timing::timebase& base = timing::timebase::get();

@@ -17,6 +17,8 @@
 #include <new>
 #include <utility>
 
+#include "background_thread.hpp"
+#include "thread_slices.hpp"
 #include "watchdog_thread.hpp"
 
 namespace asio_pulse::detail {
@@ -66,49 +68,19 @@ std::chrono::nanoseconds own_cpu_time() noexcept {
   return std::chrono::seconds{t.tv_sec} + std::chrono::nanoseconds{t.tv_nsec};
 }
 
-// As in <linux/sched/types.h>, which does not go together with every C library's <sched.h>.
-struct scheduling_attributes {
-  std::uint32_t size = 48;  // the first version's
-  std::uint32_t policy = 0;
-  std::uint64_t flags = 0;
-  std::int32_t nice = 0;
-  std::uint32_t priority = 0;
-  std::uint64_t runtime = 0;
-  std::uint64_t deadline = 0;
-  std::uint64_t period = 0;
-};
-static_assert(sizeof(scheduling_attributes) == 48);
-
 // The watchdog's timer may fire on the CPU of the very thread that spins, which the kernel lets
 // finish its slice (EEVDF: some milliseconds) before somebody who asks for as much. Who asks for
 // less goes first, and gets no more of the CPU for it. From Linux 6.12 on; older ones ignore it.
 // Threads that are started here do without.
 void ask_for_short_slices() noexcept {
-  constexpr std::uint64_t shortest_slice_ns = 100'000;  // the kernel's own bound
-  constexpr std::uint64_t reset_on_fork = 1;
+  constexpr std::chrono::microseconds shortest{100};  // the kernel's own bound
+  scheduling_attributes before;
+  if (!request_slice(shortest, before)) return;
   scheduling_attributes mine;
-  if (::syscall(SYS_sched_getattr, 0, &mine, mine.size, 0) != 0) return;
-  if (mine.policy != SCHED_OTHER && mine.policy != SCHED_BATCH) return;
-  mine.flags |= reset_on_fork;
-  mine.runtime = shortest_slice_ns;
-  ::syscall(SYS_sched_setattr, 0, &mine, 0);
+  if (!read_scheduling(mine)) return;
+  mine.flags |= attribute_reset_on_fork;
+  (void)write_scheduling(mine);
 }
-
-// Blocks every signal of the calling thread while a thread is started, which inherits that.
-class signals_blocked {
- public:
-  signals_blocked() noexcept {
-    sigset_t all;
-    ::sigfillset(&all);
-    ::pthread_sigmask(SIG_SETMASK, &all, &before_);
-  }
-  ~signals_blocked() { ::pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
-  signals_blocked(const signals_blocked&) = delete;
-  signals_blocked& operator=(const signals_blocked&) = delete;
-
- private:
-  sigset_t before_;
-};
 
 // Takes the thread out of the registry when it ends, while its thread_state is still there.
 struct exit_guard {
@@ -286,15 +258,7 @@ void watchdog::wait(std::uint32_t seen, std::chrono::nanoseconds timeout) noexce
 // The mutex is held.
 void watchdog::start() noexcept {
   if (running_.load(std::memory_order_relaxed)) return;
-  const signals_blocked blocked;
-  pthread_t thread{};
-  const auto entry = [](void* self) -> void* {
-    static_cast<watchdog*>(self)->run();
-    return nullptr;
-  };
-  if (::pthread_create(&thread, nullptr, entry, this) != 0) return;
-  ::pthread_detach(thread);
-  running_.store(true, std::memory_order_relaxed);
+  if (start_background_thread(this)) running_.store(true, std::memory_order_relaxed);
 }
 
 bool watchdog::on_own_thread() const noexcept {

@@ -101,6 +101,8 @@ class watchdog {
   void add(context_core& core);
   void remove(context_core& core) noexcept;
   void wake() noexcept;
+  /// The thread's function.
+  void run() noexcept;
   void leave_section() noexcept { section_.unlock(); }
   void enter_section() noexcept { section_.lock(); }
 
@@ -127,7 +129,6 @@ class watchdog {
 
   // watchdog.cpp
   void start() noexcept;
-  void run() noexcept;
   void ring() noexcept;
   void wait(std::uint32_t seen, std::chrono::nanoseconds timeout) noexcept;
   void move_away(timing::ticks now) noexcept;

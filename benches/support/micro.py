@@ -29,7 +29,8 @@ TITLES = {
 POLLS = {"ping_pong": 4, "strand_post": 2, "any_strand_post": 2}
 OFF_LIMIT_NS = 2
 PART_LIMITS = {"budget charge": 3, "poll clock, start+stop (chained)": 10,
-               "should_yield(), not wanted": 1, "co_await checkpoint(), not wanted": 1,
+               "should_yield(), not wanted": 1,
+               "should_yield(), not wanted, with a control block": 1, "co_await checkpoint(), not wanted": 1,
                "ASIO_PULSE_CHECKPOINT(), not wanted": 1,
                "accuracy: worst error beyond 1 %, ns": 1000}
 

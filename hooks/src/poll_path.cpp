@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
+#include <asio_pulse/bpf/control_block.h>
+
 #include <algorithm>
 #include <asio_pulse/hooks/poll_path.hpp>
 #include <chrono>
@@ -9,6 +11,7 @@
 namespace asio_pulse::hooks {
 
 constinit const std::atomic<std::uint32_t> thread_state::no_state{~std::uint32_t{0}};
+constinit const std::atomic<std::uint64_t> thread_state::no_hint{0};
 constinit thread_local thread_state this_thread_state ASIO_PULSE_DETAIL_TLS_MODEL;
 
 namespace {
@@ -38,20 +41,28 @@ bool settle(thread_state& ts, timing::ticks now) noexcept {
   task_record& t = account_of(ts);
   const timing::ticks cost = std::exchange(ts.pending, 0);
   const std::uint64_t polls = std::exchange(ts.pending_polls, 0);
+  // Under pressure a budget buys less: half as much at the most.
+  const timing::ticks charged = cost + cost * ts.pressure / 100;
   if (ts.shared) {
     t.polls.fetch_add(polls, std::memory_order_relaxed);
     t.cost.fetch_add(cost, std::memory_order_relaxed);
-    return t.budget.charge_shared(now, cost);
+    return t.budget.charge_shared(now, charged);
   }
   t.polls.store(t.polls.load(std::memory_order_relaxed) + polls, std::memory_order_relaxed);
   t.cost.store(t.cost.load(std::memory_order_relaxed) + cost, std::memory_order_relaxed);
-  return t.budget.charge(now, cost);
+  return t.budget.charge(now, charged);
 }
 
 void watch_account(thread_state& ts) noexcept {
   const task_record& t = account_of(ts);
   ts.flush_at = std::min(ts.longest_pending, t.attention.load(std::memory_order_relaxed));
   ts.watched_account.store(ts.account, std::memory_order_relaxed);
+}
+
+/// What a scheduler may see of critical sections.
+void show_critical(thread_state& ts, bool inside) noexcept {
+  if (ts.block == nullptr) return;
+  std::atomic_ref(ts.block->critical).store(inside ? 1 : 0, std::memory_order_relaxed);
 }
 
 /// The observer that the watchdog is to see.
@@ -143,7 +154,7 @@ void attach(thread_state& ts, void* scheduler, path_observer& observer) noexcept
   ts.shared = false;
   ts.pending = 0;
   ts.pending_polls = 0;
-  ts.clock.attach(observer.clock());
+  attach_clock(ts);
   show_observer(ts);
   ts.longest_pending = timing::timebase::get().from_ns(longest_pending);
   watch_account(ts);
@@ -324,6 +335,9 @@ void poll_frame::enter(thread_state& ts, const site& what) noexcept {
       outer_->split();  // it has run user code by now, which is its own
     }
   } else {
+    if (ts.hint_epoch != hint_epoch.load(std::memory_order_relaxed)) [[unlikely]] {
+      ts.observer->renew_hints(ts);
+    }
     const bool chains = ts.clock.chains();
     if (state != ts.token || !chains || !ts.clock.undisturbed()) ts.clock.waited();
     // With a clock that shows every loss of the CPU, stamps chain whoever else polls: who waited
@@ -466,6 +480,10 @@ void poll_frame::end_poll(thread_state& ts, const timing::lap& last, bool look,
         *this, t, last,
         {.total = total, .started = start, .over_budget = over, .part = part, .stalled = stalled});
   }
+  if (!part && (ts.pressured || ts.hint->load(std::memory_order_relaxed) != ts.hint_seen))
+      [[unlikely]] {
+    ts.observer->hinted(ts, t, last.now);
+  }
   watch_account(ts);
 }
 
@@ -509,6 +527,7 @@ void poll_frame::end_slow() noexcept {
     // A critical section, or a lock, that outlives its poll says nothing about the next.
     if (outer_ == nullptr) {
       ts.critical.store(0, std::memory_order_relaxed);
+      show_critical(ts, false);
       ts.no_yield = 0;
     }
     if (!ts.poll_site.load(std::memory_order_relaxed)->drains) {
@@ -527,6 +546,14 @@ void poll_frame::end_slow() noexcept {
 }
 
 // ---- workers
+
+void attach_clock(thread_state& ts) noexcept {
+  if (ts.published != nullptr) {
+    ts.clock.attach(*ts.published);
+  } else {
+    ts.clock.attach(ts.observer->clock());
+  }
+}
 
 worker_scope::worker_scope(void* scheduler, path_observer& observer, bool enabled,
                            bool compensable) noexcept
@@ -562,6 +589,7 @@ worker_scope::worker_scope(void* scheduler, path_observer& observer, bool enable
   ts_.top.store(nullptr, std::memory_order_relaxed);
   ts_.phantom_turns = ts_.extra_turns = 0;
   ts_.critical.store(0, std::memory_order_relaxed);
+  show_critical(ts_, false);
   ts_.no_yield = 0;
   ts_.compensable.store(compensable, std::memory_order_relaxed);
   ts_.wrapped = true;
@@ -600,13 +628,14 @@ worker_scope::~worker_scope() {
   ts_.plain_epoch = saved_.plain_epoch;
   ts_.critical_since.store(saved_.critical_since, std::memory_order_relaxed);
   ts_.critical.store(saved_.critical, std::memory_order_relaxed);
+  show_critical(ts_, saved_.critical != 0);
   ts_.no_yield = saved_.no_yield;
   ts_.compensable.store(saved_.compensable, std::memory_order_relaxed);
   ts_.wrapped = saved_.wrapped;
   ts_.shared = saved_.shared;
   ts_.token = never(ts_.state->load(std::memory_order_relaxed));
   if (ts_.observer != nullptr) {
-    ts_.clock.attach(ts_.observer->clock());
+    attach_clock(ts_);
     ts_.clock.stamp();  // what ran inside has been charged to its own tasks
     watch_account(ts_);
   }

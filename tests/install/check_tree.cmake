@@ -1,10 +1,11 @@
 # The installed tree has every public header and no path of the machine that built it.
 set(count 0)
-foreach(module IN ITEMS timing hooks asio_pulse)
+foreach(module IN ITEMS timing hooks asio_pulse bpf)
   file(
     GLOB_RECURSE headers
     RELATIVE "${SOURCE_DIR}/${module}"
-    "${SOURCE_DIR}/${module}/include/*.hpp")
+    "${SOURCE_DIR}/${module}/include/*.hpp"
+    "${SOURCE_DIR}/${module}/include/*.h")
   if(NOT headers)
     message(SEND_ERROR "no header found in ${module}")
   endif()
@@ -16,7 +17,7 @@ foreach(module IN ITEMS timing hooks asio_pulse)
   endforeach()
 endforeach()
 
-file(GLOB_RECURSE texts "${PREFIX}/*.cmake" "${PREFIX}/*.pc" "${PREFIX}/*.hpp")
+file(GLOB_RECURSE texts "${PREFIX}/*.cmake" "${PREFIX}/*.pc" "${PREFIX}/*.hpp" "${PREFIX}/*.h")
 foreach(text IN LISTS texts)
   file(READ "${text}" content)
   foreach(path IN ITEMS "${SOURCE_DIR}" "${BUILD_DIR}" "${STAGED}")

@@ -3,7 +3,7 @@
 #
 # Sourced by tests/run, benches/run and .ci/run:
 #     . tests/support/provision.sh
-#     provision test            # and/or: bench, compat, ci
+#     provision test            # and/or: bench, compat, kernel, ci
 # Asks dpkg first and calls apt only when something is missing. Never removes a package (--no-remove),
 # and keeps whatever Boost from 1.74 on the machine has: Debian's 1.74 and 1.81 exclude each other.
 
@@ -16,6 +16,14 @@ provision_packages() {
       bench) echo g++ cmake ninja-build ccache git libfmt-dev libdw-dev libssl-dev python3 wrk valgrind ;;
       # The other Boosts come as .deb archives that are unpacked, never installed.
       compat) echo zstd xz-utils ca-certificates libssl-dev ;;
+      # To build the sched_ext program, with two clangs, and to boot kernels with it: x86-64 only.
+      kernel)
+        echo clang clang-16 llvm bpftool libbpf-dev libelf-dev zlib1g-dev libcli11-dev
+        if [ "$(uname -m)" = x86_64 ]; then
+          echo qemu-system-x86 cpio binutils xz-utils zstd stress-ng
+          command -v busybox >/dev/null || echo busybox-static  # Debian has it in two packages that exclude each other
+        fi
+        ;;
       ci) echo git clang-16 clang-tidy-16 clang-format-14 ;;
       *) echo "provision: no group '$group'" >&2; return 1 ;;
     esac

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <asio_pulse/error.hpp>
+#include <asio_pulse/hints.hpp>
 #include <asio_pulse/task_budget.hpp>
 #include <asio_pulse/tier.hpp>
 #include <asio_pulse/tier_manager.hpp>
@@ -161,6 +162,23 @@ struct options {
   /// The stack of a fiber (preemptible(), spawn()), in bytes, rounded up to pages. From 16 KiB to
   /// 8 MiB.
   std::size_t fiber_stack = 65536;
+
+  /// Where threads inside run(), run_for() and run_until() get hints from that others wait for
+  /// their CPU. Not poll() and run_one(), nor a run through boost::asio::io_context&.
+  hint_source hints = hint_source::environment;
+
+  /// The socket of scx_pulse. Empty: as the variable ASIO_PULSE_SOCKET says, else
+  /// "/run/scx_pulse.sock". At most 107 bytes.
+  std::string hint_socket = {};
+
+  /// What the workers agree to, should they ignore a hint. None: nothing is ever forced.
+  escalation_policy escalation = escalation_policy::none;
+
+  /// Whether the workers may be escalated against at all; see escapable_scope.
+  bool escapable = true;
+
+  /// Advice for a scheduler that goes by priority: 0 to 1000, higher is more urgent.
+  int hint_priority = 500;
 };
 
 /// Says what is wrong, as "asio_pulse::options.quantum must be ... (got ...)"; empty when nothing.

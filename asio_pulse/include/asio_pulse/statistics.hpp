@@ -28,6 +28,9 @@ struct statistics {
   std::uint64_t stall_reports = 0;       ///< sent: the first, repeated ones and those of their end
   std::uint64_t spares_started = 0;      ///< threads that were started to stand in for stuck ones
   std::uint64_t spares = 0;              ///< of these: there are now
+  std::uint64_t hints = 0;               ///< of a scheduler, that others wait (hints.hpp)
+  std::uint64_t hints_lost = 0;          ///< that the scheduler could not deliver
+  std::uint64_t deferrals = 0;           ///< tasks put behind everybody else for a hint
   std::uint64_t parked = 0;              ///< operations put back and not yet released, now
   std::uint64_t tasks = 0;               ///< alive now, without the unnamed one
   /// Shadow mode: CPU time of polls that enforcement would have put behind everybody else's.

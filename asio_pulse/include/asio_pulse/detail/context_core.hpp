@@ -143,6 +143,10 @@ class context_core final : public hooks::path_observer {
   /// A report about something other than a poll.
   void tell(report_kind kind, task_state& t, const hooks::poll_frame* frame,
             std::chrono::nanoseconds duration, std::string_view detail) noexcept;
+  /// The task's next operation goes behind everybody else's, once, if the gate can put it there.
+  void defer(task_state& t) noexcept;
+  /// Where hints are to come from: never environment.
+  [[nodiscard]] hint_source hints_from() const noexcept { return hints_from_; }
   /// The process was forked and this is the child: its other workers are gone.
   void forked() noexcept;
   /// A spare worker was started (1) or has ended (-1).
@@ -198,6 +202,9 @@ class context_core final : public hooks::path_observer {
   void attached(hooks::thread_state& ts) noexcept override;
   void detached(hooks::thread_state& ts) noexcept override;
   void woken() noexcept override;
+  void hinted(hooks::thread_state& ts, hooks::task_record& record,
+              timing::ticks now) noexcept override;
+  void renew_hints(hooks::thread_state& ts) noexcept override;
   timing::clock_kind clock() const noexcept override { return clock_; }
 
  private:
@@ -219,6 +226,7 @@ class context_core final : public hooks::path_observer {
   const bool one_thread_;
   const bool watched_;
   const timing::clock_kind clock_;
+  const hint_source hints_from_;
   const tier_limits limits_;
   const tier_limits unnamed_limits_;
   const timing::ticks quantum_;
@@ -242,6 +250,9 @@ class context_core final : public hooks::path_observer {
   std::atomic<std::uint64_t> stall_reports_{0};
   std::atomic<std::uint64_t> spares_started_{0};
   std::atomic<std::uint64_t> spares_{0};
+  std::atomic<std::uint64_t> hints_{0};
+  std::atomic<std::uint64_t> hints_lost_{0};
+  std::atomic<std::uint64_t> deferrals_{0};
   std::atomic<timing::clock_kind> clock_in_use_{timing::clock_kind::none};
   /// Set while a thread that gives no notice of leaving may be polling.
   std::atomic<bool> strangers_{false};

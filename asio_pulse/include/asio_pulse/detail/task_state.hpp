@@ -47,6 +47,9 @@ struct task_state final : hooks::task_record {
   std::atomic<serial_queue*> serial{nullptr};
   /// A copy of tiers.level for readers on any thread; relaxed, it publishes nothing else.
   std::atomic<tier> level{tier::monitor};
+  /// A hint came while it ran: its next operation goes behind everybody else's, once. Relaxed: it
+  /// publishes nothing; set under the core's mutex, with the gate.
+  std::atomic<bool> deferred{false};
   bool isolatable = false;  ///< constant
   bool accepted = false;    ///< constant: born of an accept
 };

@@ -5,6 +5,7 @@
 #include <asio_pulse/hooks/site.hpp>
 #include <asio_pulse/hooks/task_record.hpp>
 #include <asio_pulse/timing/poll_clock.hpp>
+#include <asio_pulse/timing/slice_extension.hpp>
 #include <atomic>
 #include <cstdint>
 
@@ -21,6 +22,11 @@
 #define ASIO_PULSE_DETAIL_NOINLINE
 #define ASIO_PULSE_DETAIL_INLINE inline
 #endif
+
+struct asio_pulse_scb;
+namespace asio_pulse::detail {
+struct hint_link;
+}  // namespace asio_pulse::detail
 
 /// \file
 /// What each thread carries along the poll path, and the interface that a context plugs into it.
@@ -83,6 +89,11 @@ struct thread_state {
   /// Checkpoints left before the next one reads the clock (see should_yield.hpp).
   std::int32_t fuel = 0;
   timing::poll_clock clock;
+  /// The word that moves when somebody wants this thread to let others go first, and what it was
+  /// when that was last acted upon. Without a source of hints a word that never moves, so that
+  /// asking costs the same. Relaxed: it publishes nothing. Its own thread sets both.
+  const std::atomic<std::uint64_t>* hint = &no_hint;
+  std::uint64_t hint_seen = 0;
   /// The operation that was started last, for an observer on another thread (relaxed: pairs with
   /// nothing, a hint).
   std::atomic<const site*> poll_site{nullptr};
@@ -115,6 +126,22 @@ struct thread_state {
 
   /// No token equals it: the fast path is closed to a thread with no observer.
   static constinit const std::atomic<std::uint32_t> no_state;
+  static constinit const std::atomic<std::uint64_t> no_hint;
+
+  /// Pressure that acts upon budgets and checkpoints, 0 to 100; 0 unless hints come.
+  std::uint32_t pressure = 0;
+  /// Hints have come, and what they led to is to be looked at again.
+  bool pressured = false;
+  /// hint_epoch when this thread last looked for a source of hints.
+  std::uint32_t hint_epoch = 0;
+  /// Its control block, null without one; what else belongs to it; and its CPU time as a scheduler
+  /// publishes it, null where none does. Its own thread's.
+  ::asio_pulse_scb* block = nullptr;
+  ::asio_pulse::detail::hint_link* link = nullptr;
+  const timing::published_cpu_time* published = nullptr;
+  /// By which it asks the kernel not to be interrupted in a critical section; null where that is
+  /// not to be had, or nobody wants hints.
+  timing::slice_control* slice = nullptr;
 
   /// A fiber switch is under way: this thread's stack is nobody's. Read by a signal handler on this
   /// thread.
@@ -149,6 +176,10 @@ inline thread_state& this_thread() noexcept { return this_thread_state; }
 /// Grows whenever an observer comes or goes. Relaxed: a thread that polls a scheduler has
 /// synchronised with whoever created it, and so sees its epoch.
 inline constinit std::atomic<std::uint32_t> observer_epoch{1};
+
+/// Grows whenever a source of hints comes or goes; each worker then looks at its next poll.
+/// Relaxed: what there is to find is guarded by a mutex.
+inline constinit std::atomic<std::uint32_t> hint_epoch{0};
 
 /// A whole poll, of which the last lap may be a part.
 struct poll_sum {
@@ -196,9 +227,16 @@ class path_observer {
   /// A poll began and the flag path_state::wake_watchdog was set (it has been cleared), or one
   /// ended that the watchdog had found stalled.
   virtual void woken() noexcept {}
+  /// A poll of `t` has ended on this thread at `now`, and a hint has come, or did lately.
+  virtual void hinted(thread_state& /*ts*/, task_record& /*t*/, timing::ticks /*now*/) noexcept {}
+  /// hint_epoch has changed: this thread's source of hints may have.
+  virtual void renew_hints(thread_state& /*ts*/) noexcept {}
   /// The clock that workers of this observer measure with.
   virtual timing::clock_kind clock() const noexcept = 0;
 };
+
+/// Starts the thread's clock: what a scheduler publishes where it does, else its observer's.
+void attach_clock(thread_state& ts) noexcept;
 
 /// Makes the poll path of `scheduler` known to its observer, for threads that run it through a
 /// base-class reference.

@@ -1,0 +1,213 @@
+/* SPDX-License-Identifier: BSL-1.0 OR GPL-2.0-only
+ *
+ * The queues of scx_pulse.bpf.c: which CPU takes which thread next, and from where. Included there,
+ * once, after worker.bpf.h.
+ */
+#ifndef ASIO_PULSE_QUEUES_BPF_H
+#define ASIO_PULSE_QUEUES_BPF_H
+
+#define CPU_MASK (SCX_PULSE_MOST_CPUS - 1)
+_Static_assert((SCX_PULSE_MOST_CPUS & CPU_MASK) == 0, "a mask keeps indices in their arrays");
+
+/* Set by the loader before the program is loaded. (What it sees has types of <stdint.h>.) */
+const volatile uint32_t local_policy = SCX_PULSE_ROUND_ROBIN;
+const volatile uint32_t nr_cpus = 1;   /* one more than the largest number */
+const volatile uint32_t nr_online = 1; /* of domain_cpus */
+const volatile uint32_t nr_domains = 1;
+const volatile uint16_t cpu_domain[SCX_PULSE_MOST_CPUS];
+const volatile uint16_t domain_first[SCX_PULSE_MOST_CPUS]; /* in domain_cpus */
+const volatile uint16_t domain_size[SCX_PULSE_MOST_CPUS];
+const volatile uint16_t domain_cpus[SCX_PULSE_MOST_CPUS]; /* those of a domain side by side */
+
+/* Queue of a CPU: its number, and which of its queues. */
+#define QUEUES_SHIFT 3
+#define QUEUE_HELD SCX_PULSE_LEVELS
+#define QUEUE_OF(cpu, which) (((u64)(cpu) << QUEUES_SHIFT) | (which))
+
+/* A level of priority that has waited this many slices has its turn. Between the costs of an urgent
+ * thread that waits for one slice of a less urgent one, and of starvation. A guess. */
+#define AGING_SLICES 20
+
+/* Even an imbalance that is allowed is not for ever the same threads' loss: so often a CPU takes a
+ * thread over from a longer queue, be it longer by one. Between migrations, and unfairness when
+ * threads do not divide by CPUs. A guess. */
+#define ROTATION_SLICES 6
+
+/* Fair: a thread is at most this many slices ahead of its queue, or behind. It bounds how long who
+ * has had much (alone on another CPU) waits for the others, and how long they wait for who had
+ * little: as many slices for each thread of the queue. Above what two rotations bring. A guess. */
+#define LAG_SLICES 16
+
+/* A CPU spends at most one part in so many on taking threads over, and pauses for no longer than
+ * this (it may have been the machine that took its time). Guesses. */
+#define PULL_PAUSE 32
+#define LONGEST_PULL_PAUSE_NS 200000000ULL
+
+/* How often held threads are looked at, while there are some. */
+#define HOLD_CHECK_NS 1000000ULL
+
+struct cpu_state {
+  struct bpf_timer timer;          /* releases held threads */
+  u64 vtime;                       /* fair: of the last thread from its own queue, at its start */
+  u64 no_pull_ns;                  /* nothing is taken over before */
+  u64 rotate_ns;                   /* nothing from a queue that is hardly longer before */
+  u64 served_ns[SCX_PULSE_LEVELS]; /* when the level was last served, or empty */
+  u32 balance;                     /* not 0: a tick has passed since the last comparison */
+  u32 pulled;                      /* not 0: who runs next is from another CPU's queue */
+};
+
+struct {
+  __uint(type, BPF_MAP_TYPE_ARRAY);
+  __uint(max_entries, SCX_PULSE_MOST_CPUS);
+  __type(key, u32);
+  __type(value, struct cpu_state);
+} cpus SEC(".maps");
+
+/* Threads that wait for each CPU, as it last saw it: at a tick, or when it found none. For the
+ * loader. */
+uint32_t queue_lengths[SCX_PULSE_MOST_CPUS];
+
+static __always_inline u32 queue_length(u32 cpu) {
+  u32 length = scx_bpf_dsq_nr_queued(QUEUE_OF(cpu, 0));
+
+  if (local_policy == SCX_PULSE_PRIORITY)
+    for (u32 level = 1; level < SCX_PULSE_LEVELS; level++)
+      length += scx_bpf_dsq_nr_queued(QUEUE_OF(cpu, level));
+  return length;
+}
+
+struct search {
+  u32 self;
+  u32 first;
+  u32 busiest;
+  u32 length;
+};
+
+static long look_at_queue(u32 i, struct search *search) {
+  u32 cpu = domain_cpus[(search->first + i) & CPU_MASK];
+  u32 length;
+
+  if (cpu == search->self) return 0;
+  length = queue_length(cpu);
+  if (length > search->length) {
+    search->length = length;
+    search->busiest = cpu;
+  }
+  return 0;
+}
+
+/* Takes a thread over from the longest of the nearest queues that are longer than `more`. The kernel
+ * passes over those that may not run here one by one, with that queue locked: where that takes long,
+ * the next look comes so much later that it stays a small part of the time. */
+static __noinline int pull(u32 cpu, u32 more) {
+  struct cpu_state *c = bpf_map_lookup_elem(&cpus, &cpu);
+  u64 begun, ended, pause;
+  int moved = 0;
+  u32 domain = cpu_domain[cpu & CPU_MASK] & CPU_MASK;
+  struct search search = {.self = cpu, .first = domain_first[domain], .length = more};
+
+  bpf_loop(domain_size[domain], look_at_queue, &search, 0);
+  if (search.length <= more && nr_domains > 1) {
+    search.first = 0;
+    bpf_loop(nr_online, look_at_queue, &search, 0);
+  }
+  if (search.length <= more || !c) return 0;
+  begun = bpf_ktime_get_ns();
+  if (begun < c->no_pull_ns) return 0;
+  for (u32 level = 0; level < SCX_PULSE_LEVELS; level++) {
+    moved = dsq_move_to_local(QUEUE_OF(search.busiest, level));
+    if (moved || local_policy != SCX_PULSE_PRIORITY) break;
+  }
+  ended = bpf_ktime_get_ns();
+  pause = PULL_PAUSE * (ended - begun);
+  c->no_pull_ns = ended + (pause < LONGEST_PULL_PAUSE_NS ? pause : LONGEST_PULL_PAUSE_NS);
+  if (moved) COUNT(pulled);
+  return moved;
+}
+
+static __always_inline bool serve(u32 cpu, struct cpu_state *c, u32 level, u64 now) {
+  c->served_ns[level] = now;
+  return dsq_move_to_local(QUEUE_OF(cpu, level));
+}
+
+/* Not from levels beyond `last`, but for those that have waited for too long. */
+static __always_inline bool take_own(u32 cpu, struct cpu_state *c, struct scx_pulse_settings *s,
+                                     u32 last) {
+  u64 now;
+
+  if (local_policy != SCX_PULSE_PRIORITY) return dsq_move_to_local(QUEUE_OF(cpu, 0));
+  now = bpf_ktime_get_ns();
+  for (u32 level = SCX_PULSE_LEVELS - 1; level >= 1; level--)
+    if (now - c->served_ns[level] > AGING_SLICES * s->slice_ns && serve(cpu, c, level, now))
+      return true;
+  for (u32 level = 0; level < SCX_PULSE_LEVELS && level <= last; level++)
+    if (serve(cpu, c, level, now)) return true;
+  return false;
+}
+
+/* A CPU that has work of its own compares at most once a tick. */
+static __always_inline bool balance(u32 cpu, struct cpu_state *c, struct scx_pulse_settings *s) {
+  u32 here = queue_length(cpu);
+  u64 now = bpf_ktime_get_ns();
+  bool rotate = now >= c->rotate_ns;
+
+  queue_lengths[cpu & CPU_MASK] = here;
+  if (!pull(cpu, rotate ? here : here + s->imbalance)) return false;
+  c->pulled = 1;
+  /* Not all CPUs in step: else the same threads would always be the ones that are moved. */
+  c->rotate_ns =
+      now + ROTATION_SLICES * s->slice_ns + bpf_get_prandom_u32() % (2 * s->slice_ns + 1);
+  return true;
+}
+
+static __always_inline u32 level_of(struct thread_state *t) {
+  u32 priority = t ? t->priority : ASIO_PULSE_PRIORITY_DEFAULT;
+
+  if (local_policy != SCX_PULSE_PRIORITY) return 0;
+  if (t && t->kicked_until) return SCX_PULSE_LEVELS - 1;
+  return priority >= 750 ? 0 : priority >= 500 ? 1 : priority >= 250 ? 2 : 3;
+}
+
+static __always_inline void charge(struct task_struct *p, struct thread_state *t) {
+  u64 exec = p->se.sum_exec_runtime;
+  u32 weight = p->scx.weight;
+
+  t->vtime += (exec - t->charged_ns) * 100 / (weight ? weight : 100);
+  t->charged_ns = exec;
+}
+
+/* Keeps a thread's virtual time near that of the queue. */
+static __always_inline void keep_near(struct thread_state *t, struct cpu_state *c, u64 slice_ns,
+                                      bool slept) {
+  u64 low = c->vtime - slice_ns * (slept ? 1 : LAG_SLICES);
+  u64 high = c->vtime + slice_ns * LAG_SLICES;
+
+  if ((s64)(t->vtime - low) < 0) t->vtime = low;
+  if ((s64)(t->vtime - high) > 0) t->vtime = high;
+}
+
+/* Fair: whether who is to be replaced has had less than who waits first. Without this look two
+ * threads would take turns, whatever their weights. */
+static __always_inline bool had_less(struct task_struct *prev, struct thread_state *t, u32 cpu,
+                                     u64 slice_ns) {
+  struct bpf_iter_scx_dsq it;
+  struct task_struct *first;
+  bool less = true;
+
+  charge(prev, t);
+  if (bpf_iter_scx_dsq_new(&it, QUEUE_OF(cpu, 0), 0) == 0) {
+    first = bpf_iter_scx_dsq_next(&it);
+    if (first) {
+      u64 vtime = first->scx.dsq_vtime;
+
+      /* It may have been held for long: that is no claim. */
+      if ((s64)(t->vtime - (vtime - LAG_SLICES * slice_ns)) < 0)
+        t->vtime = vtime - LAG_SLICES * slice_ns;
+      less = (s64)(t->vtime - vtime) < 0;
+    }
+  }
+  bpf_iter_scx_dsq_destroy(&it);
+  return less;
+}
+
+#endif

@@ -1,0 +1,378 @@
+/* SPDX-License-Identifier: BSL-1.0 OR GPL-2.0-only
+ *
+ * The sched_ext program: hints first, and steps in only for workers that agreed and did not listen.
+ *
+ * It schedules threads with policy SCHED_EXT, and no others. One that is not registered as a
+ * worker is scheduled plainly: no hint, no escalation, nothing published.
+ *
+ * Queues. Each CPU has its own: one, or one for each level of priority, and one for threads that
+ * are held back to their share. A thread waits where it ran last. There is no global queue: what an
+ * operation costs depends on the number of CPUs (when a CPU looks for work elsewhere), never on
+ * that of threads. The exception is the kernel's: taking a thread from another CPU's queue passes
+ * over those that may not run here.
+ *
+ * What it does not do:
+ * - Preempt on wakeup. A woken thread waits for an idle CPU or for its turn.
+ * - Keep threads of the fair class off: those come first, as with every sched_ext scheduler. A
+ *   thread of ours that they preempt stays on its CPU until they are done.
+ * - Schedule groups, cores' siblings, or NUMA nodes. Nearness is the shared cache, which the loader
+ *   tells.
+ * - Protect a critical section from the fair class, from interrupts, or from its own blocking.
+ *
+ * Races that it accepts: a thread that is queued just while a CPU goes idle is taken over at the
+ * next tick of its own CPU, not at once; lengths of queues are those of a moment ago; an escalation
+ * may meet a worker that acknowledges in that same moment, and is then undone at the next tick; a
+ * worker that is removed just while it is given a CPU may publish that once, after the loader has
+ * retired its block.
+ */
+/* clang-format off: the types come first */
+#include "kernel.bpf.h"
+#include "scx_pulse.h"
+/* clang-format on */
+
+#pragma clang diagnostic ignored "-Wunused-parameter" /* BPF_PROG's context */
+
+char _license[] SEC("license") = "Dual BSD/GPL";
+
+/* How it ended, for the loader. */
+struct scx_pulse_exit exit_info;
+
+#include "worker.bpf.h"
+/* after it */
+#include "queues.bpf.h"
+
+/* Near CPUs that a waking thread looks at one by one. */
+#define NEAR_CPUS 32
+
+SEC("struct_ops/scx_pulse_select_cpu")
+s32 BPF_PROG(scx_pulse_select_cpu, struct task_struct *p, s32 prev_cpu, u64 wake_flags) {
+  struct scx_pulse_settings *s = the_settings();
+  const struct cpumask *allowed = p->cpus_ptr;
+  u32 domain = cpu_domain[prev_cpu & CPU_MASK] & CPU_MASK;
+  u32 size = domain_size[domain];
+  s32 cpu = prev_cpu;
+
+  if (!s) return prev_cpu;
+  if (bpf_cpumask_test_cpu(prev_cpu, allowed) && scx_bpf_test_and_clear_cpu_idle(prev_cpu))
+    goto idle;
+  if (nr_domains > 1) {
+    for (u32 i = 0; i < NEAR_CPUS && i < size; i++) {
+      cpu = domain_cpus[(domain_first[domain] + i) & CPU_MASK];
+      if (bpf_cpumask_test_cpu(cpu, allowed) && scx_bpf_test_and_clear_cpu_idle(cpu)) goto idle;
+    }
+  }
+  cpu = scx_bpf_pick_idle_cpu(allowed, 0);
+  if (cpu < 0) return prev_cpu;
+idle:
+  if (local_policy == SCX_PULSE_FAIR) {
+    struct thread_state *t = state_of(p);
+    u32 key = cpu;
+    struct cpu_state *c = bpf_map_lookup_elem(&cpus, &key);
+
+    if (t && c) keep_near(t, c, s->slice_ns, true);
+  }
+  dsq_insert(p, SCX_DSQ_LOCAL, s->slice_ns, 0);
+  COUNT(direct);
+  return cpu;
+}
+
+SEC("struct_ops/scx_pulse_enqueue")
+void BPF_PROG(scx_pulse_enqueue, struct task_struct *p, u64 enq_flags) {
+  struct scx_pulse_settings *s = the_settings();
+  struct thread_state *t = state_of(p);
+  u32 cpu = scx_bpf_task_cpu(p), level;
+  struct cpu_state *c;
+  u64 slice, now;
+
+  c = bpf_map_lookup_elem(&cpus, &cpu);
+  if (!s || !c) return;
+  slice = slice_of(t, s);
+  if (t && t->throttled_until) {
+    now = bpf_ktime_get_ns();
+    /* Only where it is sure to be released again. */
+    if (over_its_share(p, t, s, now) && !bpf_timer_start(&c->timer, HOLD_CHECK_NS, 0)) {
+      dsq_insert(p, QUEUE_OF(cpu, QUEUE_HELD), slice, enq_flags);
+      return;
+    }
+  }
+  if (enq_flags & SCX_ENQ_LAST) {
+    dsq_insert(p, SCX_DSQ_LOCAL, slice, enq_flags);
+    return;
+  }
+  if (t && t->critical_ns && !t->revoked && !t->gives_way && !(enq_flags & SCX_ENQ_WAKEUP)) {
+    /* Its slice has run out before a tick could refill it, and a thread of the fair class came in
+     * between: it goes on after that one. The next tick looks at its bound again. */
+    dsq_insert(p, SCX_DSQ_LOCAL, slice, enq_flags);
+    return;
+  }
+  COUNT(enqueued);
+  if (local_policy == SCX_PULSE_FAIR) {
+    u64 vtime = c->vtime;
+
+    if (t) {
+      charge(p, t);
+      keep_near(t, c, s->slice_ns, enq_flags & SCX_ENQ_WAKEUP);
+      vtime = t->vtime + (t->kicked_until ? s->slice_ns : 0);
+    }
+    dsq_insert_vtime(p, QUEUE_OF(cpu, 0), slice, vtime, enq_flags);
+    return;
+  }
+  level = level_of(t);
+  if (local_policy == SCX_PULSE_PRIORITY && level && !scx_bpf_dsq_nr_queued(QUEUE_OF(cpu, level)))
+    c->served_ns[level & (SCX_PULSE_LEVELS - 1)] = bpf_ktime_get_ns();
+  dsq_insert(p, QUEUE_OF(cpu, level), slice, enq_flags);
+}
+
+SEC("struct_ops/scx_pulse_dispatch")
+void BPF_PROG(scx_pulse_dispatch, s32 cpu_signed, struct task_struct *prev) {
+  struct scx_pulse_settings *s = the_settings();
+  u32 cpu = cpu_signed;
+  struct cpu_state *c = bpf_map_lookup_elem(&cpus, &cpu);
+  bool stays = prev && (prev->scx.flags & SCX_TASK_QUEUED); /* it wants to go on */
+  struct thread_state *t = NULL;
+  u32 last = SCX_PULSE_LEVELS - 1;
+
+  if (!s || !c) return;
+  if (c->balance) {
+    c->balance = 0;
+    if (balance(cpu, c, s)) return;
+  }
+  if (local_policy != SCX_PULSE_ROUND_ROBIN && stays) {
+    /* It is in no queue now: so it is compared with those that are. */
+    t = state_of(prev);
+    if (t && t->gives_way) {
+      t->gives_way = 0;
+    } else if (t && !t->throttled_until) {
+      if (local_policy == SCX_PULSE_PRIORITY) {
+        last = level_of(t);
+      } else if (had_less(prev, t, cpu, s->slice_ns)) {
+        c->vtime = t->vtime; /* as if it had been taken from the queue */
+        set_slice(prev, slice_of(t, s));
+        return;
+      }
+    }
+  }
+  if (take_own(cpu, c, s, last)) return;
+  queue_lengths[cpu & CPU_MASK] = 0;
+  if (stays) {
+    /* Nobody waits here: it goes on, with a new slice. Not so who is over its share: the kernel
+     * has it enqueued then, with SCX_ENQ_LAST, and this CPU goes idle. */
+    if (!t) t = state_of(prev);
+    if (!t || !t->throttled_until || !over_its_share(prev, t, s, bpf_ktime_get_ns())) {
+      set_slice(prev, slice_of(t, s));
+      return;
+    }
+  }
+  if (pull(cpu, 0)) c->pulled = 1;
+}
+
+SEC("struct_ops/scx_pulse_running")
+void BPF_PROG(scx_pulse_running, struct task_struct *p) {
+  struct thread_state *t = state_of(p);
+  struct asio_pulse_scb *b;
+
+  COUNT(dispatched);
+  if (!t) t = begin_state(p);
+  if (!t) return;
+  if (t->generation != generation) look_for(p, t);
+  if (local_policy == SCX_PULSE_FAIR) {
+    u32 cpu = bpf_get_smp_processor_id();
+    struct cpu_state *c = bpf_map_lookup_elem(&cpus, &cpu);
+
+    if (c && !c->pulled) c->vtime = t->vtime;
+    if (c) c->pulled = 0;
+  }
+  if (!t->serial) return;
+  b = block_of(p, t);
+  if (b) publish(p, t, b);
+}
+
+SEC("struct_ops/scx_pulse_tick")
+void BPF_PROG(scx_pulse_tick, struct task_struct *p) {
+  struct scx_pulse_settings *s = the_settings();
+  u32 cpu = bpf_get_smp_processor_id();
+  struct cpu_state *c = bpf_map_lookup_elem(&cpus, &cpu);
+  struct thread_state *t = state_of(p);
+  u32 queued;
+  s32 idle;
+
+  if (!s || !c) return;
+  c->balance = 1;
+  queued = queue_length(cpu);
+  queue_lengths[cpu & CPU_MASK] = queued;
+  if (queued) {
+    idle = scx_bpf_pick_idle_cpu(p->cpus_ptr, 0);
+    if (idle >= 0) scx_bpf_kick_cpu(idle, SCX_KICK_IDLE);
+  }
+  if (!t) return;
+  if (t->generation != generation) {
+    look_for(p, t);
+    if (t->serial) {
+      /* It became a worker while it runs: from here on it is published. */
+      struct asio_pulse_scb *b = block_of(p, t);
+
+      if (b) publish(p, t, b);
+    }
+  }
+  if (t->serial) worker_tick(p, t, s);
+}
+
+/* It is no longer runnable. Only a sleep makes it begin anew, not a change of affinity. */
+SEC("struct_ops/scx_pulse_quiescent")
+void BPF_PROG(scx_pulse_quiescent, struct task_struct *p, u64 deq_flags) {
+  struct thread_state *t;
+  struct asio_pulse_scb *b;
+
+  if (!(deq_flags & SCX_DEQ_SLEEP)) return;
+  t = state_of(p);
+  if (!t || !t->serial) return;
+  if (t->hint_ns) {
+    b = block_of(p, t);
+    if (b) read_ack(p, t, b);
+  }
+  begin_anew(p, t);
+  t->critical_ns = 0;
+}
+
+/* sched_yield(): others have their turn, and the slice begins anew. A hint stays outstanding, or a
+ * loop around sched_yield() would never have to answer one. */
+SEC("struct_ops/scx_pulse_yield")
+bool BPF_PROG(scx_pulse_yield, struct task_struct *from, struct task_struct *to) {
+  struct thread_state *t = state_of(from);
+
+  set_slice(from, 0);
+  if (t) {
+    t->base_ns = from->se.sum_exec_runtime;
+    t->gives_way = 1;
+  }
+  return false;
+}
+
+/* It became SCHED_EXT. Where there is no memory for its state, running() tries again: until then it
+ * is scheduled plainly. */
+SEC("struct_ops/scx_pulse_enable")
+void BPF_PROG(scx_pulse_enable, struct task_struct *p) { begin_state(p); }
+
+/* It is SCHED_EXT no more, or this scheduler ends. It is still the worker that it was. */
+SEC("struct_ops/scx_pulse_disable")
+void BPF_PROG(scx_pulse_disable, struct task_struct *p) {
+  struct thread_state *t = state_of(p);
+  struct asio_pulse_scb *b;
+
+  if (!t) return;
+  if (t->generation != generation) look_for(p, t); /* its slot may be another's by now */
+  if (!t->serial) return;
+  begin_anew(p, t);
+  t->critical_ns = 0;
+  b = block_of(p, t);
+  if (b) publish_end(t, b, ASIO_PULSE_WORKER_REGISTERED);
+}
+
+/* The thread has ended, or this scheduler ends: its registration goes with it. The kernel calls
+ * this for every thread there is, and late: its number may be another thread's by now. */
+SEC("struct_ops/scx_pulse_exit_task")
+void BPF_PROG(scx_pulse_exit_task, struct task_struct *p, struct scx_exit_task_args *args) {
+  struct thread_state *t = state_of(p);
+  u32 tid = p->pid, tgid = p->tgid;
+  struct scx_pulse_worker *w;
+  struct asio_pulse_scb *b;
+
+  w = bpf_map_lookup_elem(&workers, &tid);
+  if (!w || w->registration.tgid != tgid ||
+      w->registration.start_ticks != p->start_boottime / (1000000000ULL / SCX_PULSE_USER_HZ))
+    return;
+  b = block_at(tgid, w->registration.slot);
+  if (b) {
+    if (t && t->serial == w->serial)
+      publish_end(t, b, ASIO_PULSE_WORKER_DEAD);
+    else
+      ONCE(b->worker_state) = ASIO_PULSE_WORKER_DEAD;
+  }
+  if (t) t->serial = 0;
+  bpf_map_delete_elem(&workers, &tid);
+  COUNT(ended);
+}
+
+/* Puts threads that have waited for long enough back into their CPU's queue. They cannot be many:
+ * each had to run for a tick to come here, and stays for LONGEST_HOLD_NS at most. (No counters: the
+ * verifier would follow each of their values.) */
+static int release_held(void *map, u32 *key, struct cpu_state *c) {
+  u32 cpu = *key & CPU_MASK, queue = 0;
+  u64 now = bpf_ktime_get_ns();
+  struct bpf_iter_scx_dsq it;
+  struct task_struct *p;
+
+  if (local_policy == SCX_PULSE_PRIORITY) queue = SCX_PULSE_LEVELS - 1;
+  bpf_rcu_read_lock(); /* this is init()'s callback, and that is sleepable */
+  if (bpf_iter_scx_dsq_new(&it, QUEUE_OF(cpu, QUEUE_HELD), 0) == 0) {
+    while ((p = bpf_iter_scx_dsq_next(&it))) {
+      struct thread_state *t = state_of(p);
+
+      if (t && t->release_ns > now) continue;
+      if (local_policy == SCX_PULSE_FAIR)
+        dsq_move_vtime(&it, p, QUEUE_OF(cpu, 0));
+      else
+        dsq_move(&it, p, QUEUE_OF(cpu, queue));
+    }
+  }
+  bpf_iter_scx_dsq_destroy(&it);
+  bpf_rcu_read_unlock();
+  if (scx_bpf_dsq_nr_queued(QUEUE_OF(cpu, queue)) > 0) scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
+  if (scx_bpf_dsq_nr_queued(QUEUE_OF(cpu, QUEUE_HELD)) > 0)
+    bpf_timer_start(&c->timer, HOLD_CHECK_NS, 0);
+  return 0;
+}
+
+/* A function of its own: the loop's counter stays in a register then, where the verifier can follow
+ * it. With the counter on the stack it would follow millions of ways. */
+static __noinline int init_cpu(u32 cpu) {
+  struct cpu_state *c = bpf_map_lookup_elem(&cpus, &cpu);
+  int error;
+
+  if (!c) return -1;
+  for (u32 which = 0; which <= QUEUE_HELD; which++) {
+    if (which && which != QUEUE_HELD && local_policy != SCX_PULSE_PRIORITY) continue;
+    error = scx_bpf_create_dsq(QUEUE_OF(cpu, which), -1);
+    if (error) return error;
+  }
+  if (bpf_timer_init(&c->timer, &cpus, 1 /* CLOCK_MONOTONIC */)) return -1;
+  return bpf_timer_set_callback(&c->timer, release_held) ? -1 : 0;
+}
+
+/* The loader makes it sleepable: queues are made in there. */
+SEC("struct_ops/scx_pulse_init")
+s32 BPF_PROG(scx_pulse_init) {
+  for (u32 cpu = 0; cpu < SCX_PULSE_MOST_CPUS && cpu < nr_cpus; cpu++) {
+    int error = init_cpu(cpu);
+
+    if (error) return error;
+  }
+  return 0;
+}
+
+SEC("struct_ops/scx_pulse_exit")
+void BPF_PROG(scx_pulse_exit, struct scx_exit_info *info) {
+  bpf_probe_read_kernel_str(exit_info.reason, sizeof(exit_info.reason), info->reason);
+  bpf_probe_read_kernel_str(exit_info.message, sizeof(exit_info.message), info->msg);
+  exit_info.code = info->exit_code;
+  barrier();
+  ONCE(exit_info.kind) = info->kind; /* last: the loader takes it for the sign that it is over */
+}
+
+SEC(".struct_ops")
+struct sched_ext_ops scx_pulse = {
+    .select_cpu = (void *)scx_pulse_select_cpu,
+    .enqueue = (void *)scx_pulse_enqueue,
+    .dispatch = (void *)scx_pulse_dispatch,
+    .tick = (void *)scx_pulse_tick,
+    .running = (void *)scx_pulse_running,
+    .quiescent = (void *)scx_pulse_quiescent,
+    .yield = (void *)scx_pulse_yield,
+    .enable = (void *)scx_pulse_enable,
+    .disable = (void *)scx_pulse_disable,
+    .exit_task = (void *)scx_pulse_exit_task,
+    .init = (void *)scx_pulse_init,
+    .exit = (void *)scx_pulse_exit,
+    .flags = SCX_OPS_SWITCH_PARTIAL | SCX_OPS_ENQ_LAST,
+    .name = "scx_pulse",
+};

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: BSL-1.0
+#pragma once
+
+#include <asio_pulse/bpf/protocol.h>
+
+#include <chrono>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "scx_pulse.h"
+
+/// \file
+/// What the settings may be: one place for the command line and for requests to change them.
+
+namespace asio_pulse::scx {
+
+/// A duration that can be set, with its bounds (both allowed).
+struct duration_rule {
+  std::string_view option;
+  std::chrono::nanoseconds least;
+  std::chrono::nanoseconds most;
+};
+
+/// Below 0.1 ms the switches cost more than they bring (a guess); above a second a queue that waits
+/// comes too close to the kernel's watchdog, which throws a scheduler out after 30 s at most.
+inline constexpr duration_rule slice_rule{"--slice-ms", std::chrono::microseconds{100},
+                                          std::chrono::seconds{1}};
+/// Zero: escalation as soon as the next look finds the hint ignored.
+inline constexpr duration_rule grace_rule{"--grace-ms", std::chrono::nanoseconds{0},
+                                          std::chrono::minutes{1}};
+/// Zero: a critical section protects nothing.
+inline constexpr duration_rule max_critical_rule{"--max-critical-ms", std::chrono::nanoseconds{0},
+                                                 std::chrono::seconds{1}};
+inline constexpr duration_rule throttle_rule{"--throttle-ms", std::chrono::milliseconds{1},
+                                             std::chrono::minutes{1}};
+inline constexpr std::uint32_t least_throttle_percent = 1;
+inline constexpr std::uint32_t most_throttle_percent = 100;
+
+/// A sentence that names the option and the rule; nothing where the value is within it.
+std::optional<std::string> broken(const duration_rule& rule, std::chrono::nanoseconds value);
+
+/// \p settings, changed as \p change says. Returns a sentence, and changes nothing, where something
+/// is out of range.
+std::optional<std::string> apply(const asio_pulse_set_request& change,
+                                 scx_pulse_settings& settings);
+
+std::string_view mode_name(std::uint32_t mode) noexcept;
+std::string_view local_policy_name(scx_pulse_local_policy policy) noexcept;
+
+/// "5ms", "0.1ms": without trailing zeros.
+std::string in_ms(std::chrono::nanoseconds value);
+
+}  // namespace asio_pulse::scx

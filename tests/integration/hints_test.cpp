@@ -1,0 +1,699 @@
+// SPDX-License-Identifier: BSL-1.0
+
+// Hints that others wait for a worker's CPU: what it does about them, and what becomes of it when
+// whoever gives them dies, lies or comes back. The kernel's side: tests/kernel.
+
+#include <support/fake_loader.hpp>
+#include <support/scenario.hpp>
+//
+#include <gmock/gmock.h>
+#include <sys/wait.h>
+#include <asio_pulse/hints.hpp>
+
+#include <algorithm>
+#include <asio_pulse/detail/hint_link.hpp>
+#include <boost/asio/executor_work_guard.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <boost/asio/strand.hpp>
+#include <cstdlib>
+#include <stdexcept>
+
+namespace {
+
+namespace asio = boost::asio;
+using namespace pulse_test;
+using asio_pulse::determinism;
+using asio_pulse::hint_source;
+
+#if defined(__SANITIZE_THREAD__)
+constexpr bool thread_sanitizer = true;
+#else
+constexpr bool thread_sanitizer = false;
+#endif
+
+/// Waits for what another thread does.
+template <class Condition>
+bool eventually(Condition condition) {
+  const auto end = std::chrono::steady_clock::now() + 20s;
+  while (!condition()) {
+    if (std::chrono::steady_clock::now() > end) return false;
+    std::this_thread::sleep_for(1ms);
+  }
+  return true;
+}
+
+class hints : public testing::Test {
+ protected:
+  asio_pulse::options opts(hint_source from = hint_source::kernel) {
+    asio_pulse::options o = steady();
+    o.watchdog = false;
+    o.hints = from;
+    o.hint_socket = loader.path();
+    return o;
+  }
+
+  /// Runs handlers one after another until `done`, and none longer than a moment. False: it never
+  /// was.
+  template <class Done>
+  static bool run_until(asio_pulse::io_context& io, Done done,
+                        std::chrono::seconds limit = std::chrono::seconds{20}) {
+    bool was = false;
+    const auto end = std::chrono::steady_clock::now() + limit;
+    std::function<void()> look = [&] {
+      was = done();
+      if (was || std::chrono::steady_clock::now() > end) return;
+      burn(30us);
+      asio::post(io, look);
+    };
+    asio::post(io, look);
+    io.restart();
+    io.run();
+    return was;
+  }
+  static bool attached(asio_pulse::io_context& io) {
+    return run_until(io, [] { return asio_pulse::hooks::this_thread().block != nullptr; });
+  }
+
+  fake_loader loader;
+};
+
+TEST_F(hints, are_off_unless_asked_for) {
+  loader.start();
+  asio_pulse::io_context io{opts(hint_source::off)};
+  EXPECT_TRUE(run_until(io, [n = 0]() mutable { return ++n == 1000; }));
+  EXPECT_EQ(loader.attachments(), 0);
+  EXPECT_EQ(asio_pulse::current_hints().source, hint_source::off);
+}
+
+TEST_F(hints, of_the_environment_are_off_by_default_and_nonsense_is_refused) {
+  loader.start();
+  ::unsetenv("ASIO_PULSE_HINTS");
+  {
+    asio_pulse::io_context io{opts(hint_source::environment)};
+    EXPECT_TRUE(run_until(io, [n = 0]() mutable { return ++n == 1000; }));
+    EXPECT_EQ(loader.attachments(), 0);
+  }
+  ::setenv("ASIO_PULSE_HINTS", "kernel", 1);
+  {
+    asio_pulse::io_context io{opts(hint_source::environment)};
+    EXPECT_TRUE(attached(io));
+  }
+  ::setenv("ASIO_PULSE_HINTS", "sometimes", 1);
+  try {
+    asio_pulse::io_context io{opts(hint_source::environment)};
+    FAIL() << "no exception";
+  } catch (const std::invalid_argument& e) {
+    EXPECT_THAT(e.what(), testing::HasSubstr("ASIO_PULSE_HINTS must be"));
+    EXPECT_THAT(e.what(), testing::HasSubstr("sometimes"));
+  }
+  ::unsetenv("ASIO_PULSE_HINTS");
+}
+
+TEST_F(hints, a_worker_attaches_in_run_and_detaches_on_leaving) {
+  loader.start();
+  auto o = opts();
+  o.escalation = asio_pulse::escalation_policy::hybrid;
+  o.hint_priority = 777;
+  asio_pulse::io_context io{o};
+  EXPECT_TRUE(run_until(io, [&] {
+    const asio_pulse_scb* const block = asio_pulse::hooks::this_thread().block;
+    if (block == nullptr) return false;
+    EXPECT_EQ(block->policy, ASIO_PULSE_POLICY_HYBRID);
+    EXPECT_EQ(block->priority, 777);
+    EXPECT_EQ(block->escapable, 1);
+    EXPECT_EQ(block->critical, 0);
+    EXPECT_EQ(loader.attached(), 1);
+    EXPECT_EQ(asio_pulse::current_hints().source, hint_source::kernel);
+    EXPECT_EQ(asio_pulse::current_hints().workers, 1U);
+    return true;
+  }));
+  EXPECT_EQ(asio_pulse::hooks::this_thread().block, nullptr);
+  EXPECT_TRUE(eventually([&] { return loader.attached() == 0; }));
+  EXPECT_EQ(asio_pulse::current_hints().workers, 0U);
+}
+
+TEST_F(hints, poll_and_run_one_do_not_attach) {
+  loader.start();
+  asio_pulse::io_context io{opts()};
+  for (int n = 0; n < 1000; ++n) {
+    asio::post(io, [] { EXPECT_EQ(asio_pulse::hooks::this_thread().block, nullptr); });
+    asio::post(io, [] {});
+    io.restart();
+    io.poll_one();
+    io.run_one();
+    io.poll();
+  }
+  EXPECT_EQ(loader.attachments(), 0);
+}
+
+TEST_F(hints, make_a_checkpoint_yield_and_are_acknowledged_with_the_reason) {
+  loader.start();
+  auto o = opts();
+  o.quantum = 1h;
+  asio_pulse::io_context io{o};
+  ASSERT_TRUE(attached(io));
+  bool wanted = false;
+  bool before = true;
+  std::uint8_t reason = ASIO_PULSE_YIELD_NONE;
+  int step = 0;
+  EXPECT_TRUE(run_until(io, [&] {
+    asio_pulse_scb* const block = asio_pulse::hooks::this_thread().block;
+    if (block == nullptr) return false;
+    if (step == 0) {
+      before = always_preempt ? false : asio_pulse::should_yield();
+      std::atomic_ref(block->preempt_seq).fetch_add(1);
+      wanted = asio_pulse::should_yield();
+      step = 1;
+      return false;
+    }
+    // The poll after: it is acknowledged.
+    reason = block->yield_reason;
+    EXPECT_EQ(block->last_ack_seq, block->preempt_seq);
+    return true;
+  }));
+  EXPECT_FALSE(before);
+  EXPECT_TRUE(wanted);
+  EXPECT_EQ(reason, ASIO_PULSE_YIELD_CHECKPOINT);
+  EXPECT_EQ(io.stats().hints, 1U);
+}
+
+TEST_F(hints, that_nobody_asks_for_are_acknowledged_at_the_end_of_the_poll) {
+  loader.start();
+  asio_pulse::io_context io{opts()};
+  ASSERT_TRUE(attached(io));
+  bool hinted = false;
+  EXPECT_TRUE(run_until(io, [&] {
+    asio_pulse_scb* const block = asio_pulse::hooks::this_thread().block;
+    if (block == nullptr) return false;
+    if (!hinted) {
+      std::atomic_ref(block->preempt_seq).fetch_add(1);
+      burn(50us);
+      hinted = true;
+      return false;
+    }
+    EXPECT_EQ(block->last_ack_seq, block->preempt_seq);
+    EXPECT_EQ(block->yield_reason, ASIO_PULSE_YIELD_POLL_END);
+    return true;
+  }));
+}
+
+TEST_F(hints, put_the_task_that_was_running_behind_everybody_else_once) {
+  if (always_preempt) GTEST_SKIP() << "every operation is put back once in this build";
+  loader.start();
+  asio_pulse::io_context io{opts()};
+  const asio_pulse::task hog{io, unlimited("hog")};
+  const asio_pulse::task other{io, unlimited("other")};
+  ASSERT_TRUE(attached(io));
+  std::vector<int> order;
+  EXPECT_TRUE(run_until(io, [&, begun = false]() mutable {
+    asio_pulse_scb* const block = asio_pulse::hooks::this_thread().block;
+    if (block == nullptr) return false;
+    if (!begun) {
+      begun = true;
+      asio_pulse::post(hog, [&, block] {
+        std::atomic_ref(block->preempt_seq).fetch_add(1);
+        burn(100us);
+        order.push_back(0);
+      });
+      for (int n = 1; n <= 3; ++n) asio_pulse::post(hog, [&order, n] { order.push_back(n); });
+      for (int n = 11; n <= 13; ++n) asio_pulse::post(other, [&order, n] { order.push_back(n); });
+    }
+    return order.size() == 7;
+  }));
+  // In order each; the hog's rest after the others.
+  EXPECT_THAT(order, testing::ElementsAre(0, 11, 12, 13, 1, 2, 3));
+  EXPECT_EQ(io.stats().deferrals, 1U);
+  EXPECT_EQ(hog.current_tier(), asio_pulse::tier::monitor);
+}
+
+TEST_F(hints, pressure_shortens_the_quantum_and_loss_makes_defensive) {
+  if (always_preempt) GTEST_SKIP() << "every checkpoint yields in this build";
+  loader.start();
+  auto o = opts();
+  o.quantum = 20ms;
+  o.min_slice = 100us;
+  asio_pulse::io_context io{o};
+  ASSERT_TRUE(attached(io));
+  // How long a poll may run until its checkpoints say so.
+  const auto allowed = [] {
+    const auto begun = std::chrono::steady_clock::now();
+    while (!asio_pulse::should_yield()) burn(20us);
+    return std::chrono::steady_clock::now() - begun;
+  };
+  std::chrono::nanoseconds calm{};
+  std::chrono::nanoseconds lost{};
+  std::uint8_t mode = 99;
+  int step = 0;
+  EXPECT_TRUE(run_until(io, [&] {
+    asio_pulse_scb* const block = asio_pulse::hooks::this_thread().block;
+    if (block == nullptr) return false;
+    switch (step++) {
+      case 0:
+        calm = allowed();
+        return false;
+      case 1:
+        std::atomic_ref(block->preempt_seq).fetch_add(1);
+        std::atomic_ref(block->lost_hints).fetch_add(1);
+        burn(50us);
+        return false;
+      case 2:
+        lost = allowed();
+        mode = block->determinism;
+        return true;
+      default:
+        return true;
+    }
+  }));
+  EXPECT_GE(calm, 19ms);
+  EXPECT_LT(lost, calm * 3 / 4);
+  EXPECT_EQ(mode, ASIO_PULSE_DEFENSIVE);
+  EXPECT_EQ(io.stats().hints_lost, 1U);
+}
+
+TEST_F(hints, in_a_critical_section_wait_and_the_flag_is_shown) {
+  loader.start();
+  auto o = opts();
+  o.quantum = 1h;
+  asio_pulse::io_context io{o};
+  ASSERT_TRUE(attached(io));
+  EXPECT_TRUE(run_until(io, [&] {
+    asio_pulse_scb* const block = asio_pulse::hooks::this_thread().block;
+    if (block == nullptr) return false;
+    EXPECT_EQ(block->critical, 0);
+    {
+      const asio_pulse::critical_section outer;
+      EXPECT_EQ(block->critical, 1);
+      std::atomic_ref(block->preempt_seq).fetch_add(1);
+      EXPECT_FALSE(asio_pulse::should_yield());
+      {
+        const asio_pulse::critical_section inner;
+        EXPECT_EQ(block->critical, 1);
+        // Another context's handlers are in no section of ours.
+        asio_pulse::io_context nested{steady()};
+        asio::post(nested, [&] { EXPECT_EQ(block->critical, 0); });
+        nested.run();
+        EXPECT_EQ(block->critical, 1);
+      }
+      EXPECT_EQ(block->critical, 1);
+    }
+    EXPECT_EQ(block->critical, 0);
+    EXPECT_TRUE(asio_pulse::should_yield());
+    return true;
+  }));
+}
+
+TEST_F(hints, a_section_that_outlives_its_poll_is_shown_no_more) {
+  loader.start();
+  asio_pulse::io_context io{opts()};
+  ASSERT_TRUE(attached(io));
+  std::unique_ptr<asio_pulse::critical_section> forgotten;
+  EXPECT_TRUE(run_until(io, [&] {
+    asio_pulse_scb* const block = asio_pulse::hooks::this_thread().block;
+    if (block == nullptr) return false;
+    if (forgotten == nullptr) {
+      forgotten = std::make_unique<asio_pulse::critical_section>();
+      return false;
+    }
+    EXPECT_EQ(block->critical, 0);
+    return true;
+  }));
+}
+
+TEST_F(hints, escapable_per_context_and_per_scope) {
+  loader.start();
+  auto o = opts();
+  o.escapable = false;
+  asio_pulse::io_context io{o};
+  ASSERT_TRUE(attached(io));
+  EXPECT_TRUE(run_until(io, [&] {
+    const asio_pulse_scb* const block = asio_pulse::hooks::this_thread().block;
+    if (block == nullptr) return false;
+    EXPECT_EQ(block->escapable, 0);
+    {
+      const asio_pulse::escapable_scope yes(true);
+      EXPECT_EQ(block->escapable, 1);
+      {
+        const asio_pulse::escapable_scope no(false);
+        EXPECT_EQ(block->escapable, 0);
+      }
+      EXPECT_EQ(block->escapable, 1);
+    }
+    EXPECT_EQ(block->escapable, 0);
+    return true;
+  }));
+}
+
+TEST_F(hints, shadow_mode_agrees_to_nothing_and_acknowledges_nothing) {
+  loader.start();
+  auto o = opts();
+  o.shadow = true;
+  o.escalation = asio_pulse::escalation_policy::thread_kick;
+  asio_pulse::io_context io{o};
+  ASSERT_TRUE(attached(io));
+  int step = 0;
+  EXPECT_TRUE(run_until(io, [&] {
+    asio_pulse_scb* const block = asio_pulse::hooks::this_thread().block;
+    if (block == nullptr) return false;
+    EXPECT_EQ(block->escapable, 0);
+    if (step++ == 0) {
+      std::atomic_ref(block->preempt_seq).fetch_add(1);
+      EXPECT_FALSE(asio_pulse::should_yield());
+      burn(50us);
+      return false;
+    }
+    EXPECT_NE(block->last_ack_seq, block->preempt_seq);
+    return io.stats().hints == 1;
+  }));
+}
+
+// ---- the loader's fate
+
+TEST_F(hints, the_loader_dies_and_returns) {
+  loader.start();
+  asio_pulse::io_context io{opts()};
+  ASSERT_TRUE(attached(io));
+  int deaths = 0;
+  EXPECT_TRUE(run_until(
+      io,
+      [&, alive = true]() mutable {
+        const bool has = asio_pulse::hooks::this_thread().block != nullptr;
+        if (alive && has) {
+          loader.stop();
+          alive = false;
+          ++deaths;
+        } else if (!alive && !has) {
+          EXPECT_THAT(asio_pulse::current_hints().why,
+                      testing::AnyOf(testing::HasSubstr("ended"), testing::HasSubstr("serves")));
+          if (deaths == 3) return true;
+          loader.start();
+          alive = true;
+        }
+        return false;
+      },
+      60s));
+  EXPECT_EQ(deaths, 3);
+}
+
+TEST_F(hints, a_loader_that_comes_later_is_found) {
+  asio_pulse::io_context io{opts()};
+  bool started = false;
+  EXPECT_TRUE(run_until(io, [&, n = 0]() mutable {
+    if (++n == 2000) {
+      EXPECT_EQ(asio_pulse::hooks::this_thread().block, nullptr);
+      loader.start();
+      started = true;
+    }
+    return started && asio_pulse::hooks::this_thread().block != nullptr;
+  }));
+}
+
+TEST_F(hints, a_loader_without_manners_costs_the_hints_and_nothing_else) {
+  struct bad {
+    const char* what;
+    std::function<void(fake_loader::manners&)> make;
+    const char* why;
+  };
+  const bad cases[] = {
+      {"another version", [](auto& m) { m.refuse_hello = ASIO_PULSE_REFUSED_VERSION; }, "refuses"},
+      {"no memory", [](auto& m) { m.send_memory = false; }, "no control blocks"},
+      {"more blocks than there is memory", [](auto& m) { m.slots = 4000; }, "fewer"},
+      {"absurdly many", [](auto& m) { m.slots = ~0U; }, "cannot be"},
+      {"none", [](auto& m) { m.slots = 0; }, "cannot be"},
+      {"no thread is welcome", [](auto& m) { m.refuse_attach = ASIO_PULSE_REFUSED_THREAD; },
+       "the test wants it so"},
+      {"the system's own slot", [](auto& m) { m.first_slot = 0; }, "assigns"},
+      {"a slot that is none", [](auto& m) { m.first_slot = ASIO_PULSE_SLOT_COUNT; }, "assigns"},
+      {"other messages", [](auto& m) { m.garbage = true; }, "no scx_pulse"},
+      {"silence", [](auto& m) { m.silent = true; }, "does not answer"},
+  };
+  for (const bad& c : cases) {
+    SCOPED_TRACE(c.what);
+    fake_loader rude;
+    c.make(rude.how);
+    rude.start();
+    asio_pulse::io_context io{opts()};
+    const auto begun = std::chrono::steady_clock::now();
+    EXPECT_TRUE(run_until(io, [&] {
+      EXPECT_EQ(asio_pulse::hooks::this_thread().block, nullptr);
+      return asio_pulse::current_hints().why.find(c.why) != std::string::npos;
+    })) << asio_pulse::current_hints().why;
+    EXPECT_LT(std::chrono::steady_clock::now() - begun, 15s);
+    rude.stop();
+  }
+}
+
+TEST_F(hints, no_worker_ever_waits_for_a_silent_loader) {
+  loader.how.silent = true;
+  loader.start();
+  asio_pulse::io_context io{opts()};
+  std::chrono::nanoseconds longest{};
+  auto last = std::chrono::steady_clock::now();
+  int slow = 0;
+  EXPECT_TRUE(run_until(io, [&, end = last + 1500ms]() mutable {
+    const auto now = std::chrono::steady_clock::now();
+    if (now - last > 300ms) ++slow;
+    longest = std::max<std::chrono::nanoseconds>(longest, now - last);
+    last = now;
+    return now > end;
+  }));
+  EXPECT_EQ(slow, 0) << longest.count() << " ns";
+}
+
+// ---- the program's life
+
+TEST_F(hints, an_exception_through_run_gives_everything_back) {
+  loader.start();
+  asio_pulse::io_context io{opts()};
+  ASSERT_TRUE(attached(io));
+  std::function<void()> throws_when_attached = [&] {
+    if (asio_pulse::hooks::this_thread().block != nullptr) throw std::runtime_error("thrown");
+    asio::post(io, throws_when_attached);
+  };
+  asio::post(io, throws_when_attached);
+  io.restart();
+  EXPECT_THROW(io.run(), std::runtime_error);
+  EXPECT_EQ(asio_pulse::hooks::this_thread().block, nullptr);
+  EXPECT_TRUE(eventually([&] { return loader.attached() == 0; }));
+}
+
+TEST_F(hints, several_workers_each_have_their_own_block) {
+  loader.start();
+  asio_pulse::io_context io{opts()};
+  std::mutex mutex;
+  std::vector<const asio_pulse_scb*> blocks;
+  auto guard = asio::make_work_guard(io);
+  std::vector<std::thread> threads;
+  std::function<void()> look = [&] {
+    {
+      const std::lock_guard lock(mutex);
+      const asio_pulse_scb* const block = asio_pulse::hooks::this_thread().block;
+      if (block != nullptr && std::find(blocks.begin(), blocks.end(), block) == blocks.end()) {
+        blocks.push_back(block);
+      }
+      if (blocks.size() == 3) {
+        guard.reset();
+        return;
+      }
+    }
+    asio::post(io, look);
+  };
+  for (int n = 0; n < 4; ++n) asio::post(io, look);
+  run_on(io, 3);
+  EXPECT_EQ(blocks.size(), 3U);
+  EXPECT_TRUE(eventually([&] { return loader.attached() == 0; }));
+}
+
+TEST_F(hints, a_nested_run_keeps_the_outer_ones_block) {
+  loader.start();
+  asio_pulse::io_context io{opts()};
+  ASSERT_TRUE(attached(io));
+  EXPECT_TRUE(run_until(io, [&] {
+    const asio_pulse_scb* const block = asio_pulse::hooks::this_thread().block;
+    if (block == nullptr) return false;
+    asio_pulse::io_context inner{opts()};
+    asio::post(inner, [&] { EXPECT_EQ(asio_pulse::hooks::this_thread().block, block); });
+    inner.run();
+    EXPECT_EQ(asio_pulse::hooks::this_thread().block, block);
+    io.poll();
+    EXPECT_EQ(asio_pulse::hooks::this_thread().block, block);
+    return true;
+  }));
+}
+
+#if !defined(__SANITIZE_THREAD__)  // it does not follow forks
+TEST_F(hints, a_forked_child_has_nothing_of_its_parents) {
+  loader.start();
+  asio_pulse::io_context io{opts()};
+  ASSERT_TRUE(attached(io));
+  EXPECT_TRUE(run_until(io, [&] {
+    const asio_pulse_scb* const block = asio_pulse::hooks::this_thread().block;
+    if (block == nullptr) return false;
+    const std::uint64_t acks = block->acks;
+    io.notify_fork(asio::execution_context::fork_prepare);
+    const pid_t child = ::fork();
+    if (child == 0) {
+      io.notify_fork(asio::execution_context::fork_child);
+      int fault = asio_pulse::hooks::this_thread().block != nullptr ? 1 : 0;
+      std::atomic_ref(const_cast<asio_pulse_scb*>(block)->preempt_seq).fetch_add(1);
+      burn(100us);
+      if (asio_pulse::hooks::this_thread().block != nullptr) fault |= 2;
+      if (block->acks != acks) fault |= 4;
+      ::_exit(fault);
+    }
+    io.notify_fork(asio::execution_context::fork_parent);
+    int status = -1;
+    ::waitpid(child, &status, 0);
+    EXPECT_EQ(status, 0);
+    EXPECT_EQ(asio_pulse::hooks::this_thread().block, block);
+    return true;
+  }));
+}
+#endif
+
+TEST_F(hints, workers_come_and_go_while_the_loader_does) {
+  asio_pulse::io_context io{opts()};
+  std::atomic<bool> done{false};
+  std::atomic<std::uint64_t> ran{0};
+  std::uint64_t posted = 0;
+  const auto guard = asio::make_work_guard(io);
+  std::vector<std::thread> threads;
+  for (int n = 0; n < 3; ++n) {
+    threads.emplace_back([&] {
+      while (!done) {
+        io.run_for(3ms);
+      }
+    });
+  }
+  const auto end = std::chrono::steady_clock::now() + (thread_sanitizer ? 4s : 2s);
+  while (std::chrono::steady_clock::now() < end) {
+    loader.start();
+    for (int n = 0; n < 200; ++n, ++posted) {
+      asio::post(io, [&] {
+        burn(20us);
+        ++ran;
+      });
+      if (n % 50 == 0) loader.hint(1 + static_cast<std::uint32_t>(n) % 100);
+    }
+    std::this_thread::sleep_for(10ms);
+    loader.stop();
+  }
+  EXPECT_TRUE(eventually([&] { return ran.load() == posted; }));
+  done = true;
+  for (std::thread& t : threads) t.join();
+  EXPECT_EQ(ran.load(), posted);
+}
+
+// ---- no hint, no difference
+
+/// What a fixed program of tasks, strands and checkpoints does, in order.
+std::vector<int> trace(asio_pulse::options o) {
+  const bool with_hints = o.hints != hint_source::off;
+  asio_pulse::io_context io{std::move(o)};
+  std::vector<int> order;
+  const asio_pulse::task a{io, unlimited("a")};
+  const asio_pulse::task b{io, unlimited("b")};
+  const auto strand = asio::make_strand(io);
+  int left = 3000;
+  std::function<void(int)> next = [&](int id) {
+    order.push_back(id);
+    order.push_back(asio_pulse::should_yield() ? -1 : -2);
+    if (--left <= 0) return;
+    const int then = (id * 7 + left) % 5;
+    if (then < 2) {
+      asio_pulse::post(then == 0 ? a : b, [&next, then] { next(then); });
+    } else if (then == 2) {
+      asio::post(strand, [&next, then] { next(then); });
+    } else {
+      asio::post(io, [&next, then] { next(then); });
+    }
+  };
+  std::function<void()> begin = [&] {
+    if (with_hints && asio_pulse::hooks::this_thread().block == nullptr) {
+      burn(20us);
+      asio::post(io, begin);
+      return;
+    }
+    for (int id = 0; id < 5; ++id) asio::post(io, [&next, id] { next(id); });
+  };
+  asio::post(io, begin);
+  io.run();
+  return order;
+}
+
+TEST_F(hints, an_idle_source_changes_nothing) {
+  auto o = opts(hint_source::off);
+  o.quantum = 1h;  // nothing by the clock
+  const std::vector<int> without = trace(o);
+  loader.start();
+  loader.press(100);
+  o.hints = hint_source::kernel;
+  EXPECT_EQ(without, trace(o));
+  EXPECT_GT(without.size(), 5000U);
+}
+
+// ---- without a scheduler
+
+TEST_F(hints, automatic_falls_back_to_what_the_kernel_tells_everybody) {
+  asio_pulse::io_context io{opts(hint_source::automatic)};
+  asio_pulse::hint_status status;
+  ASSERT_TRUE(run_until(io, [&] {
+    status = asio_pulse::current_hints();
+    return status.source != hint_source::off || status.why.find("/proc") != std::string::npos;
+  })) << status.why;
+  EXPECT_THAT(status.why, testing::HasSubstr("no scx_pulse serves"));
+  if (status.source == hint_source::off) GTEST_SKIP() << status.why;
+  EXPECT_EQ(status.source, hint_source::local);
+  EXPECT_EQ(status.workers, 1U);
+}
+
+TEST_F(hints, automatic_prefers_a_loader_that_comes_later) {
+  asio_pulse::io_context io{opts(hint_source::automatic)};
+  bool started = false;
+  EXPECT_TRUE(run_until(io, [&, n = 0]() mutable {
+    if (++n == 1000) {
+      loader.start();
+      started = true;
+    }
+    return started && asio_pulse::current_hints().source == hint_source::kernel;
+  }));
+}
+
+/// Processes that want every CPU.
+class rivals {
+ public:
+  rivals() {
+    const auto number = 2 * std::max(1U, std::thread::hardware_concurrency());
+    for (unsigned n = 0; n < number; ++n) {
+      const pid_t child = ::fork();
+      if (child == 0) {
+        for (;;) asm volatile("");
+      }
+      if (child > 0) children_.push_back(child);
+    }
+  }
+  ~rivals() {
+    for (const pid_t child : children_) ::kill(child, SIGKILL);
+    for (const pid_t child : children_) ::waitpid(child, nullptr, 0);
+  }
+  rivals(const rivals&) = delete;
+  rivals& operator=(const rivals&) = delete;
+
+ private:
+  std::vector<pid_t> children_;
+};
+
+TEST_F(hints, others_who_want_the_cpu_are_noticed_without_a_scheduler) {
+  const rivals load;
+  asio_pulse::io_context io{opts(hint_source::local)};
+  const bool hinted = run_until(io, [&] {
+    burn(200us);
+    return io.stats().hints >= 3 ||
+           (asio_pulse::current_hints().source == hint_source::off &&
+            asio_pulse::current_hints().why.find("/proc") != std::string::npos);
+  });
+  const auto status = asio_pulse::current_hints();
+  if (status.why.find("/proc/pressure/cpu:") != std::string::npos) GTEST_SKIP() << status.why;
+  EXPECT_TRUE(hinted) << status.why;
+}
+
+}  // namespace

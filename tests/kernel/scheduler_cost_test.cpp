@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: BSL-1.0
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+#include <gtest/gtest.h>
+#include <linux/bpf.h>
+#include <sys/syscall.h>
+
+#include <cstdio>
+#include <latch>
+
+#include "minimal_bpf.skel.h"
+#include "scheduler_support.hpp"
+
+// What scheduling costs, by the kernel's own statistics of BPF programs: beside a minimal scheduler
+// in the same machine, and with few threads and many.
+
+namespace {
+
+using namespace sched_test;
+
+struct program_time {
+  std::uint64_t run_ns = 0;
+  std::uint64_t runs = 0;
+  std::uint64_t switches = 0;  // runs of `running`
+};
+
+/// Of the programs whose names begin so. Ticks are left out: they come with time, not with
+/// switches.
+program_time time_of(const std::string& prefix) {
+  program_time sum;
+  for (std::uint32_t id = 0; bpf_prog_get_next_id(id, &id) == 0;) {
+    const scx::unique_fd fd(bpf_prog_get_fd_by_id(id));
+    bpf_prog_info info{};
+    std::uint32_t size = sizeof(info);
+    if (!fd || bpf_obj_get_info_by_fd(fd.get(), &info, &size) != 0) continue;
+    const std::string name = info.name;
+    if (name.rfind(prefix, 0) != 0 || name.find("_tick") != std::string::npos) continue;
+    sum.run_ns += info.run_time_ns;
+    sum.runs += info.run_cnt;
+    if (name.find("_runn") != std::string::npos) sum.switches += info.run_cnt;
+  }
+  return sum;
+}
+
+/// Threads with small stacks, on one CPU, that only yield or only sleep. On two, how long one
+/// virtual CPU waits for the other's lock would be all that is measured.
+class crowd {
+ public:
+  enum class work { yield, sleep };
+  crowd(unsigned count, work what) : count_(count), what_(what), there_(count) {
+    pin_to(1);  // its threads inherit this, and the policy
+    vm::enter_sched_ext();
+    ::pthread_attr_t attributes;
+    ::pthread_attr_init(&attributes);
+    ::pthread_attr_setstacksize(&attributes, 64 * 1024);
+    ::pthread_attr_setguardsize(&attributes, 0);
+    for (unsigned i = 0; i < count; ++i) {
+      ::pthread_t thread{};
+      if (::pthread_create(&thread, &attributes, &crowd::run, this) != 0) {
+        there_.count_down();
+        ++failed_;
+        continue;
+      }
+      threads_.push_back(thread);
+    }
+    ::pthread_attr_destroy(&attributes);
+    vm::leave_sched_ext();
+    pin_to(0);
+    there_.wait();
+  }
+  ~crowd() {
+    stop_ = true;
+    go();
+    for (const ::pthread_t thread : threads_) ::pthread_join(thread, nullptr);
+  }
+  void go() {
+    started_ = true;
+    started_.notify_all();
+  }
+  [[nodiscard]] unsigned failed() const { return failed_; }
+
+ private:
+  static void* run(void* self) {
+    auto& me = *static_cast<crowd*>(self);
+    me.there_.count_down();
+    me.started_.wait(false);
+    timespec nap{0, 200'000};
+    while (!me.stop_.load(std::memory_order_relaxed)) {
+      if (me.what_ == work::yield)
+        ::sched_yield();
+      else
+        ::clock_nanosleep(CLOCK_MONOTONIC, 0, &nap, nullptr);
+    }
+    return nullptr;
+  }
+
+  const unsigned count_;
+  const work what_;
+  std::latch there_;
+  std::atomic<bool> started_{false};
+  std::atomic<bool> stop_{false};
+  unsigned failed_ = 0;
+  std::vector<::pthread_t> threads_;
+};
+
+/// The smallest of several short measurements: what the host takes away, and what it makes
+/// others wait for, only adds.
+double ns_per_switch(const std::string& prefix, unsigned threads, crowd::work what) {
+  const scx::unique_fd statistics(bpf_enable_stats(BPF_STATS_RUN_TIME));
+  EXPECT_TRUE(statistics);
+  crowd c(threads, what);
+  EXPECT_EQ(c.failed(), 0U);
+  c.go();
+  std::this_thread::sleep_for(300ms);
+  std::vector<double> each;
+  double programs = 0;
+  program_time before = time_of(prefix);
+  for (int i = 0; i < 12; ++i) {
+    std::this_thread::sleep_for(125ms);
+    const program_time after = time_of(prefix);
+    const auto switches = static_cast<double>(after.switches - before.switches);
+    if (switches > 100) {
+      each.push_back(static_cast<double>(after.run_ns - before.run_ns) / switches);
+      programs = static_cast<double>(after.runs - before.runs) / switches;
+    }
+    before = after;
+  }
+  EXPECT_GE(each.size(), 3U);
+  std::printf("%-10s %5u threads that %s: %6.0f ns (median %6.0f), %.1f programs a switch\n",
+              prefix.c_str(), threads, what == crowd::work::yield ? "yield" : "sleep",
+              quantile(each, 0), quantile(each, 0.5), programs);
+  return quantile(each, 0);
+}
+
+class minimal_scheduler {
+ public:
+  minimal_scheduler() : skeleton_(minimal_bpf__open()) {
+    bpf_program__set_flags(skeleton_->progs.minimal_init, BPF_F_SLEEPABLE);
+    bpf_map__set_map_flags(skeleton_->maps.minimal, 1U << 13);  // BPF_F_LINK: it goes with us
+    EXPECT_EQ(minimal_bpf__load(skeleton_), 0);
+    bpf_link* const filled = bpf_map__attach_struct_ops(skeleton_->maps.minimal);
+    EXPECT_NE(filled, nullptr);
+    bpf_link__disconnect(filled);
+    bpf_link__destroy(filled);
+    bpf_attr attr{};
+    attr.link_create.prog_fd = static_cast<std::uint32_t>(bpf_map__fd(skeleton_->maps.minimal));
+    attr.link_create.attach_type = 44;  // BPF_STRUCT_OPS
+    link_ =
+        scx::unique_fd(static_cast<int>(::syscall(__NR_bpf, BPF_LINK_CREATE, &attr, sizeof(attr))));
+    EXPECT_TRUE(link_);
+  }
+  ~minimal_scheduler() {
+    link_.reset();
+    minimal_bpf__destroy(skeleton_);
+    EXPECT_TRUE(vm::eventually([] { return vm::sched_ext_state() == "disabled"; }));
+  }
+
+ private:
+  minimal_bpf* skeleton_;
+  scx::unique_fd link_;
+};
+
+double of_minimal(unsigned threads, crowd::work what) {
+  const minimal_scheduler s;
+  return ns_per_switch("minimal", threads, what);
+}
+
+double of_ours(unsigned threads, crowd::work what, scx_pulse_local_policy policy,
+               bool with_worker = false) {
+  scx::scheduler_options options;
+  options.policy = policy;
+  bench b(options);
+  std::unique_ptr<ext_thread> worker;  // a registration makes look-ups, also for the others
+  if (with_worker)
+    worker = std::make_unique<ext_thread>(
+        b, 1,
+        [](const std::atomic<bool>& stop) {
+          while (!stop) ::sched_yield();
+        },
+        1);
+  const double each = ns_per_switch("scx_pulse", threads, what);
+  EXPECT_EQ(b.trouble(), "");
+  return each;
+}
+
+TEST(scheduler_cost, at_most_twice_a_minimal_scheduler) {
+  for (const crowd::work what : {crowd::work::yield, crowd::work::sleep}) {
+    const double minimal = of_minimal(10, what);
+    const double ours = of_ours(10, what, SCX_PULSE_ROUND_ROBIN);
+    const double priority = of_ours(10, what, SCX_PULSE_PRIORITY);
+    const double fair = of_ours(10, what, SCX_PULSE_FAIR);
+    std::printf("of the minimal one's: round-robin %.2f, priority %.2f, fair %.2f\n",
+                ours / minimal, priority / minimal, fair / minimal);
+    RecordProperty(what == crowd::work::yield ? "ratio_yield" : "ratio_sleep",
+                   std::to_string(ours / minimal));
+    EXPECT_LE(ours / minimal, 2.0);
+  }
+}
+
+// The more threads there are, the colder is the memory of the next one, whoever schedules: the
+// minimal scheduler shows how much that is. Beyond it the cost must not grow by more than a fifth.
+TEST(scheduler_cost, does_not_grow_with_the_number_of_threads) {
+  const double minimal_few = of_minimal(10, crowd::work::yield);
+  const double minimal_many = of_minimal(10000, crowd::work::yield);
+  // A worker is registered: so all threads are looked for, and its own turns are published.
+  const double few = of_ours(10, crowd::work::yield, SCX_PULSE_ROUND_ROBIN, true);
+  const double many = of_ours(10000, crowd::work::yield, SCX_PULSE_ROUND_ROBIN, true);
+  const double any = std::max(1.0, minimal_many / minimal_few);
+  std::printf("10 000 threads to 10: %.2f; the minimal scheduler: %.2f\n", many / few,
+              minimal_many / minimal_few);
+  RecordProperty("ratio_10000_to_10", std::to_string(many / few));
+  RecordProperty("minimal_ratio_10000_to_10", std::to_string(minimal_many / minimal_few));
+  EXPECT_LE(many / few, 1.2 * any);
+}
+
+// Threads that may not move, and a busy CPU that would take them over: it must not keep looking.
+TEST(scheduler_cost, threads_that_may_not_move_stall_nobody) {
+  bench b;
+  ext_thread hungry(hog(), 0);
+  const double each = ns_per_switch("scx_pulse", 2000, crowd::work::yield);
+  EXPECT_EQ(b.trouble(), "");
+  EXPECT_LT(each, 100e3);
+}
+
+}  // namespace

@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: BSL-1.0
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstdio>
+
+#include "scheduler_support.hpp"
+
+// Equal threads get equal shares of two CPUs, and nobody waits for ever.
+
+namespace {
+
+using namespace sched_test;
+
+struct fairness {
+  double worst = 0;           // the largest deviation from the equal share, of that share
+  std::uint64_t longest = 0;  // wait of any thread, in ticks of all CPUs together
+  double longest_ms = 0;      // the same in time, in which the host's pauses are too
+};
+
+// When the host takes the CPU away from a virtual one, the time goes to whichever thread ran there.
+// So a share is counted twice: in CPU time, which a fair scheduler evens out in the end, and in
+// ticks that the thread has seen, where such a pause is one tick. The better one is meant.
+fairness measure(bench& b, unsigned count, std::chrono::nanoseconds time) {
+  std::vector<std::unique_ptr<ext_thread>> threads;
+  std::vector<std::atomic<std::uint64_t>> ticks(count);
+  std::vector<std::atomic<std::uint64_t>> waits(count);
+  std::vector<std::atomic<std::uint64_t>> waits_ns(count);
+  std::atomic<std::uint64_t> all_ticks{0};
+  std::atomic<bool> measuring{false};
+  for (unsigned i = 0; i < count; ++i)
+    threads.push_back(std::make_unique<ext_thread>(b, i + 1, [&, i](const std::atomic<bool>& stop) {
+      std::uint64_t last_tick = tick_clock_ns();
+      std::uint64_t last = all_ticks;
+      std::uint64_t last_ns = now_ns();
+      bool before = false;
+      while (!stop) {
+        acknowledge(b.block(i + 1));
+        const std::uint64_t now = tick_clock_ns();
+        if (now == last_tick) {
+          last_ns = now_ns();
+          continue;
+        }
+        last_tick = now;
+        const std::uint64_t all = all_ticks.fetch_add(1) + 1;
+        const bool on = measuring;
+        if (on && before) {
+          ++ticks[i];
+          waits[i] = std::max(waits[i].load(), all - last);
+          waits_ns[i] = std::max(waits_ns[i].load(), now_ns() - last_ns);
+        }
+        before = on;
+        last = all;
+      }
+    }));
+  std::this_thread::sleep_for(300ms);
+  std::vector<double> used(count);
+  measuring = true;
+  for (unsigned i = 0; i < count; ++i) used[i] = -static_cast<double>(threads[i]->cpu_ns());
+  std::this_thread::sleep_for(time);
+  measuring = false;
+  for (unsigned i = 0; i < count; ++i) used[i] += static_cast<double>(threads[i]->cpu_ns());
+  for (auto& thread : threads) thread->stop();
+
+  const auto deviation = [count](const auto& values) {
+    double sum = 0;
+    double worst = 0;
+    for (const auto& v : values) sum += static_cast<double>(v);
+    for (const auto& v : values)
+      worst = std::max(worst, std::abs(static_cast<double>(v) / (sum / count) - 1));
+    return worst;
+  };
+  fairness result;
+  const double by_time = deviation(used);
+  const double by_ticks = deviation(ticks);
+  result.worst = std::min(by_time, by_ticks);
+  for (unsigned i = 0; i < count; ++i) {
+    result.longest = std::max(result.longest, waits[i].load());
+    result.longest_ms = std::max(result.longest_ms, static_cast<double>(waits_ns[i].load()) / 1e6);
+  }
+  std::printf(
+      "%u threads: from the equal share at most %.1f %% by CPU time, %.1f %% by ticks; longest "
+      "wait "
+      "%.1f ms, %llu ticks of both CPUs\n",
+      count, by_time * 100, by_ticks * 100, result.longest_ms,
+      static_cast<unsigned long long>(result.longest));
+  EXPECT_EQ(b.trouble(), "");
+  return result;
+}
+
+// A turn of everybody else, each a slice of 5 ms in ticks of 4; and one more of everybody, for a
+// thread may be moved to the end of another queue meanwhile.
+constexpr std::uint64_t most_wait_ticks(unsigned count) { return 2 * count * 3 + 4; }
+
+void fair_shares(scx_pulse_local_policy policy, unsigned imbalance, unsigned count) {
+  scx::scheduler_options options;
+  options.policy = policy;
+  options.imbalance = imbalance;
+  bench b(options);
+  // What the host takes away only makes it worse: the best of some tries is the scheduler's own.
+  fairness f = measure(b, count, 2500ms);
+  for (int again = 0; again < 3 && (f.worst > 0.05 || f.longest > most_wait_ticks(count));
+       ++again) {
+    const fairness next = measure(b, count, 2500ms);
+    f.worst = std::min(f.worst, next.worst);
+    f.longest = std::min(f.longest, next.longest);
+    f.longest_ms = std::min(f.longest_ms, next.longest_ms);
+  }
+  ::testing::Test::RecordProperty("worst_percent", std::to_string(f.worst * 100));
+  ::testing::Test::RecordProperty("longest_wait_ms", std::to_string(f.longest_ms));
+  EXPECT_LE(f.worst, 0.05);
+  EXPECT_LE(f.longest, most_wait_ticks(count));
+}
+
+TEST(scheduler_fairness, round_robin_of_4) { fair_shares(SCX_PULSE_ROUND_ROBIN, 2, 4); }
+TEST(scheduler_fairness, round_robin_of_8) { fair_shares(SCX_PULSE_ROUND_ROBIN, 2, 8); }
+// Where threads do not divide by CPUs they must move: without an allowance for imbalance.
+TEST(scheduler_fairness, round_robin_of_3_without_allowance) {
+  fair_shares(SCX_PULSE_ROUND_ROBIN, 0, 3);
+}
+TEST(scheduler_fairness, priority_of_4_equal) { fair_shares(SCX_PULSE_PRIORITY, 2, 4); }
+TEST(scheduler_fairness, fair_of_2) { fair_shares(SCX_PULSE_FAIR, 2, 2); }
+TEST(scheduler_fairness, fair_of_3) { fair_shares(SCX_PULSE_FAIR, 2, 3); }
+TEST(scheduler_fairness, fair_of_5) { fair_shares(SCX_PULSE_FAIR, 2, 5); }
+TEST(scheduler_fairness, fair_of_8) { fair_shares(SCX_PULSE_FAIR, 2, 8); }
+
+TEST(scheduler_fairness, fair_follows_the_weight) {
+  scx::scheduler_options options;
+  options.policy = SCX_PULSE_FAIR;
+  bench b(options);
+  ext_thread plain(hog(), 1);
+  ext_thread nicer(
+      [](const std::atomic<bool>& stop) {
+        // The lowest weight is 1 % of a plain thread's, next ones in steps of a quarter: nice 5 is
+        // a third.
+        EXPECT_EQ(::nice(5), 5);
+        while (!stop) {
+        }
+      },
+      1);
+  std::this_thread::sleep_for(300ms);
+  const auto a = static_cast<double>(plain.cpu_ns());
+  const auto c = static_cast<double>(nicer.cpu_ns());
+  std::this_thread::sleep_for(3s);
+  const double ratio =
+      (static_cast<double>(nicer.cpu_ns()) - c) / (static_cast<double>(plain.cpu_ns()) - a);
+  std::printf("nice 5 gets %.2f of what nice 0 gets\n", ratio);
+  EXPECT_GT(ratio, 0.2);
+  EXPECT_LT(ratio, 0.5);
+}
+
+TEST(scheduler_fairness, priority_is_followed_and_the_last_is_not_starved) {
+  scx::scheduler_options options;
+  options.policy = SCX_PULSE_PRIORITY;
+  bench b(options);
+  const auto worker = [&](unsigned slot, std::uint16_t priority) {
+    return std::make_unique<ext_thread>(
+        b, slot,
+        [&b, slot, priority](const std::atomic<bool>& stop) {
+          poke(b.block(slot).priority, priority);
+          while (!stop) {
+          }
+        },
+        1);
+  };
+  const auto urgent = worker(1, 1000);
+  const auto medium = worker(2, 500);
+  const auto last = worker(3, 0);
+  std::this_thread::sleep_for(500ms);
+  const std::uint64_t at[] = {urgent->cpu_ns(), medium->cpu_ns(), last->cpu_ns()};
+  std::this_thread::sleep_for(3s);
+  const double u = static_cast<double>(urgent->cpu_ns() - at[0]);
+  const double m = static_cast<double>(medium->cpu_ns() - at[1]);
+  const double l = static_cast<double>(last->cpu_ns() - at[2]);
+  const double all = u + m + l;
+  std::printf("shares by priority: %.2f %.2f %.2f\n", u / all, m / all, l / all);
+  EXPECT_GT(u / all, 0.7);
+  EXPECT_GT(m / all, 0.02);
+  EXPECT_GT(l / all, 0.02);
+}
+
+// A thread that is queued behind another on a busy CPU is taken over by one that has gone idle.
+TEST(scheduler_fairness, an_idle_cpu_takes_work_over) {
+  bench b;
+  std::vector<std::unique_ptr<ext_thread>> threads;
+  for (int i = 0; i < 4; ++i) threads.push_back(std::make_unique<ext_thread>(hog()));
+  std::this_thread::sleep_for(500ms);
+  const std::uint64_t before = threads[3]->cpu_ns();
+  threads[0]->join();
+  threads[1]->join();
+  const std::uint64_t begun = now_ns();
+  const std::uint64_t at[] = {threads[2]->cpu_ns(), threads[3]->cpu_ns()};
+  std::this_thread::sleep_for(1s);
+  const auto wall = static_cast<double>(now_ns() - begun);
+  EXPECT_GT(static_cast<double>(threads[2]->cpu_ns() - at[0]) / wall, 0.75);
+  EXPECT_GT(static_cast<double>(threads[3]->cpu_ns() - at[1]) / wall, 0.75);
+  EXPECT_GT(threads[3]->cpu_ns(), before);
+}
+
+}  // namespace

@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: BSL-1.0
+#pragma once
+
+#include <asio_pulse/bpf/protocol.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cstring>
+#include <functional>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+/// \file
+/// Whoever serves control blocks, for the runtime's tests: it speaks the protocol over a real
+/// socket, hands out real shared memory, writes it as the kernel would, and can lie and die. The
+/// real one is tested with it in tests/kernel.
+
+namespace pulse_test {
+
+class fake_loader {
+ public:
+  /// What the next answers are to be; the defaults are an honest loader's.
+  struct manners {
+    std::uint16_t abi_version = ASIO_PULSE_ABI_VERSION;
+    std::uint32_t refuse_hello = ASIO_PULSE_OK;
+    std::uint32_t refuse_attach = ASIO_PULSE_OK;
+    std::uint32_t slots = ASIO_PULSE_SLOT_COUNT;
+    std::uint32_t first_slot = 1;
+    std::uint8_t mode = ASIO_PULSE_MODE_NONE;  ///< no scheduler: nobody is to become SCHED_EXT
+    bool send_memory = true;
+    bool silent = false;
+    bool garbage = false;
+  };
+
+  fake_loader() : path_("/tmp/asio_pulse_test_" + std::to_string(::getpid()) + ".sock") {}
+  ~fake_loader() { stop(); }
+  fake_loader(const fake_loader&) = delete;
+  fake_loader& operator=(const fake_loader&) = delete;
+
+  [[nodiscard]] const std::string& path() const noexcept { return path_; }
+  manners how;
+
+  void start() {
+    ::unlink(path_.c_str());
+    memory_ = ::memfd_create("control blocks", MFD_CLOEXEC);
+    const std::size_t bytes = ASIO_PULSE_SLOT_COUNT * sizeof(asio_pulse_scb);
+    (void)!::ftruncate(memory_, static_cast<off_t>(bytes));
+    blocks_ = static_cast<asio_pulse_scb*>(
+        ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, memory_, 0));
+    reinterpret_cast<asio_pulse_system*>(blocks_)->mode = how.mode;
+    reinterpret_cast<asio_pulse_system*>(blocks_)->abi_version = how.abi_version;
+    listener_ = ::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    std::memcpy(address.sun_path, path_.data(), path_.size());
+    ::bind(listener_, reinterpret_cast<const sockaddr*>(&address), sizeof address);
+    ::listen(listener_, 8);
+    (void)!::pipe2(stop_, O_CLOEXEC);
+    attached_ = 0;
+    thread_ = std::thread([this] { serve(); });
+  }
+
+  /// As SIGKILL would: every connection is cut.
+  void stop() {
+    if (!thread_.joinable()) return;
+    (void)!::write(stop_[1], "x", 1);
+    thread_.join();
+    for (const int fd : {listener_, stop_[0], stop_[1], memory_}) ::close(fd);
+    ::munmap(blocks_, ASIO_PULSE_SLOT_COUNT * sizeof(asio_pulse_scb));
+    ::unlink(path_.c_str());
+  }
+
+  /// Workers that have a control block now, and ever had.
+  [[nodiscard]] int attached() const noexcept { return attached_.load(); }
+  [[nodiscard]] int attachments() const noexcept { return attachments_.load(); }
+  [[nodiscard]] asio_pulse_scb& block(std::uint32_t slot = 1) noexcept { return blocks_[slot]; }
+
+  // The kernel's half.
+  void hint(std::uint32_t slot = 1) {
+    std::atomic_ref(block(slot).preempt_seq).fetch_add(1, std::memory_order_relaxed);
+  }
+  void lose(std::uint32_t slot = 1) {
+    std::atomic_ref(block(slot).lost_hints).fetch_add(1, std::memory_order_relaxed);
+  }
+  void press(std::uint8_t pressure, std::uint32_t slot = 1) {
+    std::atomic_ref(block(slot).pressure).store(pressure, std::memory_order_relaxed);
+  }
+  [[nodiscard]] bool acknowledged(std::uint32_t slot = 1) {
+    return std::atomic_ref(block(slot).last_ack_seq).load(std::memory_order_acquire) ==
+           std::atomic_ref(block(slot).preempt_seq).load(std::memory_order_relaxed);
+  }
+
+ private:
+  void serve() {
+    std::vector<pollfd> fds{{stop_[0], POLLIN, 0}, {listener_, POLLIN, 0}};
+    for (;;) {
+      ::poll(fds.data(), fds.size(), -1);
+      if (fds[0].revents != 0) break;
+      if (fds[1].revents != 0) {
+        fds.push_back({::accept4(listener_, nullptr, nullptr, SOCK_CLOEXEC), POLLIN, 0});
+      }
+      for (std::size_t i = 2; i < fds.size(); ++i) {
+        if (fds[i].revents != 0 && !answer(fds[i].fd)) {
+          ::close(std::exchange(fds[i].fd, -1));
+          attached_ = 0;
+        }
+        fds[i].revents = 0;
+      }
+      std::erase_if(fds, [](const pollfd& p) { return p.fd < 0; });
+    }
+    for (std::size_t i = 2; i < fds.size(); ++i) ::close(fds[i].fd);
+  }
+
+  bool answer(int fd) {
+    asio_pulse_request request{};
+    if (::recv(fd, &request, sizeof request, 0) != sizeof request) return false;
+    if (how.silent) return true;
+    asio_pulse_reply reply{};
+    reply.magic = ASIO_PULSE_PROTOCOL_MAGIC;
+    reply.abi_version = how.abi_version;
+    reply.kind = request.kind;
+    bool memory = false;
+    switch (request.kind) {
+      case ASIO_PULSE_HELLO:
+        reply.refusal = how.refuse_hello;
+        reply.slots = how.slots;
+        memory = how.send_memory && reply.refusal == ASIO_PULSE_OK;
+        break;
+      case ASIO_PULSE_ATTACH:
+        reply.refusal = how.refuse_attach;
+        if (reply.refusal == ASIO_PULSE_OK) {
+          reply.slot = how.first_slot + static_cast<std::uint32_t>(attachments_++ % 100);
+          ++attached_;
+        }
+        break;
+      case ASIO_PULSE_DETACH:
+        --attached_;
+        break;
+      default:
+        break;
+    }
+    if (reply.refusal != ASIO_PULSE_OK) {
+      const std::string text = "the test wants it so";
+      std::memcpy(reply.text, text.data(), text.size());
+      reply.text_bytes = static_cast<std::uint32_t>(text.size());
+    }
+    if (how.garbage) reply.magic ^= 1;
+    iovec part{&reply, offsetof(asio_pulse_reply, text) + reply.text_bytes};
+    alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+    msghdr message{};
+    message.msg_iov = &part;
+    message.msg_iovlen = 1;
+    if (memory) {
+      message.msg_control = control;
+      message.msg_controllen = sizeof control;
+      cmsghdr* const c = CMSG_FIRSTHDR(&message);
+      c->cmsg_level = SOL_SOCKET;
+      c->cmsg_type = SCM_RIGHTS;
+      c->cmsg_len = CMSG_LEN(sizeof(int));
+      std::memcpy(CMSG_DATA(c), &memory_, sizeof memory_);
+    }
+    return ::sendmsg(fd, &message, MSG_NOSIGNAL) > 0;
+  }
+
+  std::string path_;
+  int listener_ = -1;
+  int memory_ = -1;
+  int stop_[2] = {-1, -1};
+  asio_pulse_scb* blocks_ = nullptr;
+  std::atomic<int> attached_{0};
+  std::atomic<int> attachments_{0};
+  std::thread thread_;
+};
+
+}  // namespace pulse_test

@@ -1,0 +1,251 @@
+// SPDX-License-Identifier: BSL-1.0
+//
+// What programs do that have not read protocol.h, or that have, and mean harm.
+#include <fcntl.h>
+#include <gmock/gmock.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <array>
+#include <cstring>
+#include <filesystem>
+#include <random>
+
+#include "support.hpp"
+
+namespace bpf_test {
+namespace {
+
+using ::testing::HasSubstr;
+using service_hostile = service_test;
+
+std::size_t open_descriptors() {
+  std::size_t count = 0;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) {
+    static_cast<void>(entry);
+    ++count;
+  }
+  return count;
+}
+
+struct bad_message {
+  const char* name;
+  std::size_t size;
+  std::uint32_t magic;
+  const char* sentence;
+};
+
+TEST_F(service_hostile, what_is_no_request_is_refused_and_the_connection_closed) {
+  start();
+  const bad_message bad[] = {
+      {"one byte", 1, ASIO_PULSE_PROTOCOL_MAGIC, "at least 16 bytes"},
+      {"truncated", sizeof(asio_pulse_request) - 1, ASIO_PULSE_PROTOCOL_MAGIC, "at least 16 bytes"},
+      {"one byte too many", sizeof(asio_pulse_request) + 1, ASIO_PULSE_PROTOCOL_MAGIC,
+       "has 16 bytes, and this one has 17"},
+      {"a STATUS as long as a SET", sizeof(asio_pulse_set_request), ASIO_PULSE_PROTOCOL_MAGIC,
+       "has 16 bytes, and this one has 64"},
+      {"longer than all", sizeof(asio_pulse_set_request) + 1, ASIO_PULSE_PROTOCOL_MAGIC,
+       "at most 64 bytes"},
+      {"much longer", 100'000, ASIO_PULSE_PROTOCOL_MAGIC, "at most 64 bytes"},
+      {"another protocol", sizeof(asio_pulse_request), 0x20544547, "starts with"},
+  };
+  for (const bad_message& one : bad) {
+    client program = connect();
+    std::vector<char> bytes(one.size, '\0');
+    const asio_pulse_request head{.magic = one.magic,
+                                  .abi_version = ASIO_PULSE_ABI_VERSION,
+                                  .kind = ASIO_PULSE_STATUS,
+                                  .tid = 0,
+                                  .slot = 0};
+    std::memcpy(bytes.data(), &head, std::min(bytes.size(), sizeof head));
+    ASSERT_TRUE(program.send_bytes(bytes.data(), bytes.size())) << one.name;
+    const received reply = after_pump(program);
+    EXPECT_EQ(reply.head.refusal, ASIO_PULSE_REFUSED_MALFORMED) << one.name;
+    EXPECT_EQ(reply.head.kind, 0) << one.name;
+    EXPECT_THAT(reply.text, HasSubstr(one.sentence)) << one.name;
+    EXPECT_TRUE(program.closed()) << one.name;
+  }
+  EXPECT_EQ(service_->connections(), 0U);
+}
+
+TEST_F(service_hostile, a_set_as_short_as_the_others_is_refused) {
+  hooks_.change = [](const scx_pulse_settings&, uid_t) { FAIL(); };
+  start();
+  client program = connect();
+  EXPECT_EQ(ask(program, ASIO_PULSE_SET).head.refusal, ASIO_PULSE_REFUSED_MALFORMED);
+  EXPECT_TRUE(program.closed());
+}
+
+TEST_F(service_hostile, an_unknown_kind_is_refused_and_the_connection_kept) {
+  start();
+  client program = connect();
+  for (const unsigned kind : {0U, 6U, 0xfffeU}) {
+    const received reply = ask(program, static_cast<asio_pulse_request_kind>(kind));
+    EXPECT_EQ(reply.head.refusal, ASIO_PULSE_REFUSED_MALFORMED) << kind;
+    EXPECT_EQ(reply.head.kind, kind);
+  }
+  EXPECT_EQ(ask(program, ASIO_PULSE_HELLO).head.refusal, ASIO_PULSE_OK);
+}
+
+TEST_F(service_hostile, a_message_without_bytes_is_the_end) {
+  start();
+  client program = connect();
+  ask(program, ASIO_PULSE_HELLO);
+  ASSERT_TRUE(program.send_bytes("", 0));
+  pump();
+  EXPECT_TRUE(program.closed());
+  EXPECT_EQ(service_->processes(), 0U);
+}
+
+TEST_F(service_hostile, passed_descriptors_are_not_kept) {
+  start();
+  client program = connect();
+  pump();  // accepted: its own descriptors are counted below
+  int pipes[2];
+  ASSERT_EQ(::pipe2(pipes, O_CLOEXEC | O_NONBLOCK), 0);
+  const unique_fd reading(pipes[0]);
+  unique_fd writing(pipes[1]);
+  const std::size_t before = open_descriptors();
+  const std::array<int, 3> many{writing.get(), writing.get(), writing.get()};
+  if (!program.send_with_fds(many)) {
+    EXPECT_EQ(errno, EPERM) << "the kernel itself does not let them pass";
+    EXPECT_EQ(ask(program, ASIO_PULSE_HELLO).head.refusal, ASIO_PULSE_OK);
+    return;
+  }
+  EXPECT_EQ(after_pump(program).head.refusal, ASIO_PULSE_REFUSED_MALFORMED);
+  EXPECT_TRUE(program.closed());
+  program.close();
+  EXPECT_LT(open_descriptors(), before);
+  writing.reset();
+  char byte = 0;
+  EXPECT_EQ(::read(reading.get(), &byte, 1), 0) << "nobody else holds the writing end";
+}
+
+TEST_F(service_hostile, who_does_not_read_holds_up_nobody) {
+  start();
+  client lazy = connect();
+  // Until its requests are not taken any more: the service waits for it to read.
+  std::size_t sent = 0;
+  while (sent < 100'000 && lazy.send(ASIO_PULSE_STATUS)) {
+    ++sent;
+    pump();
+  }
+  ASSERT_LT(sent, 100'000U) << "the service read on";
+  client other = connect();
+  EXPECT_EQ(ask(other, ASIO_PULSE_HELLO).head.refusal, ASIO_PULSE_OK);
+  // It gets every reply when it reads.
+  std::size_t replies = 0;
+  for (;;) {
+    pump();
+    if (!lazy.receive()) break;
+    ++replies;
+  }
+  EXPECT_EQ(replies, sent);
+  EXPECT_EQ(ask(lazy, ASIO_PULSE_STATUS).head.refusal, ASIO_PULSE_OK);
+}
+
+TEST_F(service_hostile, requests_one_behind_the_other_are_answered_in_order) {
+  start();
+  client program = connect();
+  program.send(ASIO_PULSE_HELLO);
+  program.send(ASIO_PULSE_ATTACH, ::gettid());
+  program.send(ASIO_PULSE_DETACH, ::gettid(), 1);
+  pump();
+  for (const auto kind : {ASIO_PULSE_HELLO, ASIO_PULSE_ATTACH, ASIO_PULSE_DETACH}) {
+    const auto reply = program.receive();
+    ASSERT_TRUE(reply);
+    EXPECT_EQ(reply->head.kind, kind);
+    EXPECT_EQ(reply->head.refusal, ASIO_PULSE_OK);
+  }
+}
+
+TEST_F(service_hostile, a_reply_to_who_has_gone_is_dropped) {
+  start();
+  for (int i = 0; i < 100; ++i) {
+    client program = connect();
+    program.send(ASIO_PULSE_HELLO);
+    program.close();
+    pump();
+  }
+  EXPECT_EQ(service_->connections(), 0U);
+  EXPECT_EQ(service_->processes(), 0U);
+  EXPECT_TRUE(store_.processes.empty());
+}
+
+// Random requests of random sizes, half of them with a right start. The service stands, has what
+// it should have, and still serves.
+TEST_F(service_hostile, random_bytes) {
+  hooks_.change = [this](const scx_pulse_settings& to, uid_t) { state_.settings = to; };
+  start();
+  const std::size_t descriptors = open_descriptors();
+  std::mt19937 random(20240229);
+  const auto up_to = [&](unsigned most) {
+    return std::uniform_int_distribution<unsigned>(0, most)(random);
+  };
+  std::array<unsigned, ASIO_PULSE_REFUSED_VALUE + 1> seen{};
+  parked_thread helper;
+  std::optional<client> program;
+  for (int i = 0; i < 20'000; ++i) {
+    if (!program || program->closed()) program.emplace(connect());
+    std::array<unsigned char, 80> bytes{};
+    for (auto& byte : bytes) byte = static_cast<unsigned char>(up_to(255));
+    std::size_t size = up_to(80);
+    if (up_to(9) != 0) {
+      asio_pulse_request head{};
+      head.magic = ASIO_PULSE_PROTOCOL_MAGIC;
+      head.abi_version = static_cast<std::uint16_t>(up_to(19) == 0 ? up_to(65535) : 1);
+      head.kind = static_cast<std::uint16_t>(up_to(9) == 0 ? up_to(65535) : up_to(6));
+      const pid_t tids[] = {::gettid(), helper.tid(), static_cast<pid_t>(up_to(0x7fffffff)), 1};
+      head.tid = static_cast<std::uint32_t>(tids[up_to(3)]);
+      head.slot = up_to(3) == 0 ? up_to(0xffffffffU) : up_to(3);
+      std::memcpy(bytes.data(), &head, sizeof head);
+      if (up_to(9) != 0) {
+        size = head.kind == ASIO_PULSE_SET ? sizeof(asio_pulse_set_request) : sizeof head;
+      }
+    }
+    if (!program->send_bytes(bytes.data(), size)) continue;
+    pump();
+    while (const auto reply = program->receive()) {
+      ASSERT_LE(reply->head.refusal, ASIO_PULSE_REFUSED_VALUE);
+      EXPECT_EQ(reply->text.empty(),
+                reply->head.refusal == ASIO_PULSE_OK && reply->head.kind != ASIO_PULSE_STATUS);
+      ++seen[reply->head.refusal];
+    }
+    ASSERT_EQ(service_->workers(), store_.workers.size());
+    ASSERT_EQ(service_->processes(), store_.processes.size());
+    ASSERT_LE(service_->workers(), 2U);
+  }
+  for (const auto code :
+       {ASIO_PULSE_OK, ASIO_PULSE_REFUSED_MALFORMED, ASIO_PULSE_REFUSED_VERSION,
+        ASIO_PULSE_REFUSED_ORDER, ASIO_PULSE_REFUSED_THREAD, ASIO_PULSE_REFUSED_VALUE}) {
+    EXPECT_GT(seen[code], 10U) << "the bytes never lead to " << code;
+  }
+  program.reset();
+  pump();
+  EXPECT_EQ(service_->connections(), 0U);
+  EXPECT_TRUE(store_.workers.empty());
+  EXPECT_TRUE(store_.processes.empty());
+  EXPECT_EQ(open_descriptors(), descriptors);
+  client last = connect();
+  EXPECT_EQ(ask(last, ASIO_PULSE_HELLO).head.refusal, ASIO_PULSE_OK);
+}
+
+// What a program writes into its array is its own trouble.
+TEST_F(service_hostile, an_array_full_of_noise_changes_nothing) {
+  start();
+  client program = connect();
+  const received hello = ask(program, ASIO_PULSE_HELLO);
+  const mapping mine(hello.fd.get());
+  ASSERT_EQ(ask(program, ASIO_PULSE_ATTACH, ::gettid()).head.slot, 1U);
+  std::memset(&mine[0], 0xff, std::size_t{ASIO_PULSE_SLOT_COUNT} * ASIO_PULSE_SCB_BYTES);
+  EXPECT_EQ(ask(program, ASIO_PULSE_STATUS).head.refusal, ASIO_PULSE_OK);
+  service_->publish();
+  EXPECT_EQ(mine.system().abi_version, ASIO_PULSE_ABI_VERSION);
+  EXPECT_EQ(ask(program, ASIO_PULSE_DETACH, ::gettid(), 1).head.refusal, ASIO_PULSE_OK);
+  EXPECT_EQ(ask(program, ASIO_PULSE_ATTACH, ::gettid()).head.slot, 1U);
+  EXPECT_EQ(mine[1].escapable, 0);
+  EXPECT_EQ(mine[1].runtime_pad[40], 0);
+}
+
+}  // namespace
+}  // namespace bpf_test
