@@ -155,8 +155,12 @@ TEST_P(live_hooks, match_in_nested_polls_and_strands) {
   EXPECT_EQ(seen.tasks[outer.id()].after, 100);
   EXPECT_EQ(seen.tasks[inner.id()].before, 200);
   EXPECT_EQ(seen.tasks[inner.id()].after, 200);
-  EXPECT_EQ(outer.stats().polls, 100U);
-  EXPECT_EQ(inner.stats().polls, 200U);
+  // A charge that is under way when the second worker enters may be lost (ARCHITECTURE.md, "One
+  // worker becomes two").
+  const std::uint64_t lost = threads() > 1 ? 1 : 0;
+  EXPECT_LE(outer.stats().polls, 100U);
+  EXPECT_LE(inner.stats().polls, 200U);
+  EXPECT_GE(outer.stats().polls + inner.stats().polls, 300U - lost);
 }
 
 TEST_P(live_hooks, installed_from_a_handler_see_all_polls_that_start_afterwards) {
