@@ -52,7 +52,8 @@ std::string first_line(const std::string& path) {
 std::string first_warning;
 bool print_all = false;
 
-int on_message(libbpf_print_level level, const char* format, va_list arguments) {
+[[gnu::format(printf, 2, 0)]] int on_message(libbpf_print_level level, const char* format,
+                                             va_list arguments) {
   va_list again;
   va_copy(again, arguments);
   if (level == LIBBPF_WARN) {
@@ -289,7 +290,9 @@ scheduler::scheduler(const scheduler_options& options) : impl_(std::make_unique<
 scheduler::~scheduler() = default;
 
 process_blocks scheduler::open_process(pid_t tgid) {
-  LIBBPF_OPTS(bpf_map_create_opts, opts, .map_flags = BPF_F_MMAPABLE);
+  bpf_map_create_opts opts{};
+  opts.sz = sizeof opts;
+  opts.map_flags = BPF_F_MMAPABLE;
   process p;
   p.map = unique_fd(bpf_map_create(BPF_MAP_TYPE_ARRAY, "control_block", sizeof(std::uint32_t),
                                    sizeof(asio_pulse_scb), ASIO_PULSE_SLOT_COUNT, &opts));
