@@ -20,7 +20,7 @@
 
 namespace {
 
-using namespace asio_pulse::scx;
+using namespace asio_pulse::scx;  // NOLINT(google-build-using-namespace): this is its program
 
 constexpr const char* description =
     "A sched_ext scheduler that hints to asio-pulse programs when others wait for the CPU.\n"
