@@ -75,7 +75,8 @@ class hint_watch {
   /// under the highest, and never below `least`; a quarter would be as good a guess.
   [[nodiscard]] static ticks tightened(ticks quantum, ticks least,
                                        std::uint32_t pressure) noexcept {
-    return std::max(quantum - quantum / (ticks{2} * most_pressure) * pressure, std::min(least, quantum));
+    return std::max(quantum - quantum / (ticks{2} * most_pressure) * pressure,
+                    std::min(least, quantum));
   }
 
  private:
