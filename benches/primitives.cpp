@@ -243,23 +243,15 @@ void measure_checkpoints(figures& out) {
     bench::keep(i);
     return 0;
   });
-  out["should_yield(), not wanted"] =
-      ns_in_polls(io, task,
-                  [](int i) {
-                    bench::keep(i);
-                    return static_cast<int>(asio_pulse::should_yield());
-                  }) -
-      loop;
+  const auto asked = [](int i) {
+    bench::keep(i);
+    return static_cast<int>(asio_pulse::should_yield());
+  };
+  out["should_yield(), not wanted"] = ns_in_polls(io, task, asked) - loop;
   {
     // The word that a scheduler moves, in memory that it shares, instead of one of the program's.
     const shared_block block;
-    out["should_yield(), not wanted, with a control block"] =
-        ns_in_polls(io, task,
-                    [](int i) {
-                      bench::keep(i);
-                      return static_cast<int>(asio_pulse::should_yield());
-                    }) -
-        loop;
+    out["should_yield(), not wanted, with a control block"] = ns_in_polls(io, task, asked) - loop;
   }
   const double empty = ns_in_coroutine<loop_kind::empty>(io, task);
   out["co_await checkpoint(), not wanted"] = ns_in_coroutine<loop_kind::function>(io, task) - empty;

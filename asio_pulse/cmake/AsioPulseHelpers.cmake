@@ -94,6 +94,35 @@ function(asio_pulse_setup_library target)
   endif()
 endfunction()
 
+# asio_pulse_bpf_object(SOURCE CLANG SKELETON): the header SKELETON, which holds the object, from X.bpf.c by
+# that clang; its names begin with X_bpf. The sources' types are their own: no kernel is needed for it.
+function(asio_pulse_bpf_object source clang skeleton)
+  get_filename_component(name "${source}" NAME_WE)
+  get_filename_component(folder "${skeleton}" DIRECTORY)
+  set(object "${folder}/${name}.bpf.o")
+  set(module "${PROJECT_SOURCE_DIR}/bpf")
+  set(arch arm64)
+  if(CMAKE_SYSTEM_PROCESSOR STREQUAL "x86_64")
+    set(arch x86)
+  endif()
+  file(MAKE_DIRECTORY "${folder}")
+  file(GLOB headers CONFIGURE_DEPENDS "${module}/src/*.h" "${module}/include/asio_pulse/bpf/*.h")
+  add_custom_command(
+    OUTPUT "${skeleton}"
+    COMMAND
+      "${clang}" -g -O2 -target bpf -mcpu=v3 -ffreestanding -std=gnu11 -Wall -Wextra -Werror
+      -D__TARGET_ARCH_${arch} "-I${module}/include" "-I${module}/src" -idirafter
+      "/usr/include/${CMAKE_LIBRARY_ARCHITECTURE}" -c "${source}" -o "${object}"
+    COMMAND "${ASIO_PULSE_LLVM_STRIP}" -g "${object}"
+    # Generated: not ours to lint.
+    COMMAND "${CMAKE_COMMAND}" -E echo "// NOLINTBEGIN" > "${skeleton}"
+    COMMAND "${ASIO_PULSE_BPFTOOL}" gen skeleton "${object}" name ${name}_bpf >> "${skeleton}"
+    COMMAND "${CMAKE_COMMAND}" -E echo "// NOLINTEND" >> "${skeleton}"
+    DEPENDS "${source}" ${headers}
+    COMMENT "Building ${name}.bpf.c with ${clang}"
+    VERBATIM)
+endfunction()
+
 # asio_pulse_add_interface(NAME EXPORT_NAME): an interface target that is installed like a library.
 function(asio_pulse_add_interface name export_name)
   add_library(${name} INTERFACE)

@@ -231,48 +231,6 @@ void context_core::forked() noexcept {
   if (hints_from_ != hint_source::off) resume_hints();
 }
 
-// ---- hints
-
-void context_core::defer(task_state& t) noexcept {
-  if (&t == unnamed_ || options_.shadow || closed()) return;
-  const std::lock_guard lock(mutex_);
-  t.deferred.store(true, std::memory_order_relaxed);
-  set_gate(t);
-}
-
-void context_core::hinted(hooks::thread_state& ts, hooks::task_record& record,
-                          timing::ticks now) noexcept {
-  ts.hint_seen = ts.hint->load(std::memory_order_relaxed);
-  hint_link* const link = ts.link;
-  if (link == nullptr) {
-    ts.pressured = false;
-    ts.pressure = 0;
-    return;
-  }
-  asio_pulse_scb& block = *link->block;
-  const hint_watch::outcome o = link->watch.look({.now = now,
-                                                  .sequence = ts.hint_seen,
-                                                  .lost = read_word(block.lost_hints),
-                                                  .pressure = read_word(block.pressure)});
-  ts.pressured = o.mode != determinism::deterministic;
-  ts.pressure = options_.shadow ? 0 : o.pressure;
-  write_word(block.determinism, static_cast<std::uint8_t>(o.mode));
-  if (o.lost != 0) hints_lost_.fetch_add(o.lost, std::memory_order_relaxed);
-  if (!o.hint) return;
-  hints_.fetch_add(1, std::memory_order_relaxed);
-  const std::uint8_t reason = std::exchange(link->reason, ASIO_PULSE_YIELD_NONE);
-  if (options_.shadow) return;  // nothing gives way, so nothing is acknowledged
-  task_state& t = state_of(record);
-  t.core().defer(t);
-  acknowledge(block, ts.hint_seen,
-              reason != ASIO_PULSE_YIELD_NONE ? reason : std::uint8_t{ASIO_PULSE_YIELD_POLL_END});
-}
-
-void context_core::renew_hints(hooks::thread_state& ts) noexcept {
-  ts.hint_epoch = hooks::hint_epoch.load(std::memory_order_relaxed);
-  if (hints_from_ != hint_source::off) take_hints(ts);
-}
-
 // ---- polls
 
 const tier_limits& context_core::limits_of(const task_state& t) const noexcept {

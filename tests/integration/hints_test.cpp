@@ -3,7 +3,9 @@
 // Hints that others wait for a worker's CPU: what it does about them, and what becomes of it when
 // whoever gives them dies, lies or comes back. The kernel's side: tests/kernel.
 
+#include <support/competing_load.hpp>
 #include <support/fake_loader.hpp>
+#include <support/fixed_program.hpp>
 #include <support/scenario.hpp>
 //
 #include <gmock/gmock.h>
@@ -14,7 +16,6 @@
 #include <asio_pulse/detail/hint_link.hpp>
 #include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/steady_timer.hpp>
-#include <boost/asio/strand.hpp>
 #include <cstdlib>
 #include <stdexcept>
 
@@ -70,8 +71,16 @@ class hints : public testing::Test {
     io.run();
     return was;
   }
+  /// The same, from when the worker has its control block, which `done` gets.
+  template <class Done>
+  static bool run_attached(asio_pulse::io_context& io, Done done) {
+    return run_until(io, [&done] {
+      asio_pulse_scb* const block = asio_pulse::hooks::this_thread().block;
+      return block != nullptr && done(block);
+    });
+  }
   static bool attached(asio_pulse::io_context& io) {
-    return run_until(io, [] { return asio_pulse::hooks::this_thread().block != nullptr; });
+    return run_attached(io, [](const asio_pulse_scb*) { return true; });
   }
 
   fake_loader loader;
@@ -115,9 +124,7 @@ TEST_F(hints, a_worker_attaches_in_run_and_detaches_on_leaving) {
   o.escalation = asio_pulse::escalation_policy::hybrid;
   o.hint_priority = 777;
   asio_pulse::io_context io{o};
-  EXPECT_TRUE(run_until(io, [&] {
-    const asio_pulse_scb* const block = asio_pulse::hooks::this_thread().block;
-    if (block == nullptr) return false;
+  EXPECT_TRUE(run_attached(io, [&](const asio_pulse_scb* block) {
     EXPECT_EQ(block->policy, ASIO_PULSE_POLICY_HYBRID);
     EXPECT_EQ(block->priority, 777);
     EXPECT_EQ(block->escapable, 1);
@@ -156,9 +163,7 @@ TEST_F(hints, make_a_checkpoint_yield_and_are_acknowledged_with_the_reason) {
   bool before = true;
   std::uint8_t reason = ASIO_PULSE_YIELD_NONE;
   int step = 0;
-  EXPECT_TRUE(run_until(io, [&] {
-    asio_pulse_scb* const block = asio_pulse::hooks::this_thread().block;
-    if (block == nullptr) return false;
+  EXPECT_TRUE(run_attached(io, [&](asio_pulse_scb* block) {
     if (step == 0) {
       before = always_preempt ? false : asio_pulse::should_yield();
       std::atomic_ref(block->preempt_seq).fetch_add(1);
@@ -182,9 +187,7 @@ TEST_F(hints, that_nobody_asks_for_are_acknowledged_at_the_end_of_the_poll) {
   asio_pulse::io_context io{opts()};
   ASSERT_TRUE(attached(io));
   bool hinted = false;
-  EXPECT_TRUE(run_until(io, [&] {
-    asio_pulse_scb* const block = asio_pulse::hooks::this_thread().block;
-    if (block == nullptr) return false;
+  EXPECT_TRUE(run_attached(io, [&](asio_pulse_scb* block) {
     if (!hinted) {
       std::atomic_ref(block->preempt_seq).fetch_add(1);
       burn(50us);
@@ -205,9 +208,7 @@ TEST_F(hints, put_the_task_that_was_running_behind_everybody_else_once) {
   const asio_pulse::task other{io, unlimited("other")};
   ASSERT_TRUE(attached(io));
   std::vector<int> order;
-  EXPECT_TRUE(run_until(io, [&, begun = false]() mutable {
-    asio_pulse_scb* const block = asio_pulse::hooks::this_thread().block;
-    if (block == nullptr) return false;
+  EXPECT_TRUE(run_attached(io, [&, begun = false](asio_pulse_scb* block) mutable {
     if (!begun) {
       begun = true;
       asio_pulse::post(hog, [&, block] {
@@ -244,9 +245,7 @@ TEST_F(hints, pressure_shortens_the_quantum_and_loss_makes_defensive) {
   std::chrono::nanoseconds lost{};
   std::uint8_t mode = 99;
   int step = 0;
-  EXPECT_TRUE(run_until(io, [&] {
-    asio_pulse_scb* const block = asio_pulse::hooks::this_thread().block;
-    if (block == nullptr) return false;
+  EXPECT_TRUE(run_attached(io, [&](asio_pulse_scb* block) {
     switch (step++) {
       case 0:
         calm = allowed();
@@ -276,9 +275,7 @@ TEST_F(hints, in_a_critical_section_wait_and_the_flag_is_shown) {
   o.quantum = 1h;
   asio_pulse::io_context io{o};
   ASSERT_TRUE(attached(io));
-  EXPECT_TRUE(run_until(io, [&] {
-    asio_pulse_scb* const block = asio_pulse::hooks::this_thread().block;
-    if (block == nullptr) return false;
+  EXPECT_TRUE(run_attached(io, [&](asio_pulse_scb* block) {
     EXPECT_EQ(block->critical, 0);
     {
       const asio_pulse::critical_section outer;
@@ -307,9 +304,7 @@ TEST_F(hints, a_section_that_outlives_its_poll_is_shown_no_more) {
   asio_pulse::io_context io{opts()};
   ASSERT_TRUE(attached(io));
   std::unique_ptr<asio_pulse::critical_section> forgotten;
-  EXPECT_TRUE(run_until(io, [&] {
-    asio_pulse_scb* const block = asio_pulse::hooks::this_thread().block;
-    if (block == nullptr) return false;
+  EXPECT_TRUE(run_attached(io, [&](asio_pulse_scb* block) {
     if (forgotten == nullptr) {
       forgotten = std::make_unique<asio_pulse::critical_section>();
       return false;
@@ -325,9 +320,7 @@ TEST_F(hints, escapable_per_context_and_per_scope) {
   o.escapable = false;
   asio_pulse::io_context io{o};
   ASSERT_TRUE(attached(io));
-  EXPECT_TRUE(run_until(io, [&] {
-    const asio_pulse_scb* const block = asio_pulse::hooks::this_thread().block;
-    if (block == nullptr) return false;
+  EXPECT_TRUE(run_attached(io, [&](const asio_pulse_scb* block) {
     EXPECT_EQ(block->escapable, 0);
     {
       const asio_pulse::escapable_scope yes(true);
@@ -351,9 +344,7 @@ TEST_F(hints, shadow_mode_agrees_to_nothing_and_acknowledges_nothing) {
   asio_pulse::io_context io{o};
   ASSERT_TRUE(attached(io));
   int step = 0;
-  EXPECT_TRUE(run_until(io, [&] {
-    asio_pulse_scb* const block = asio_pulse::hooks::this_thread().block;
-    if (block == nullptr) return false;
+  EXPECT_TRUE(run_attached(io, [&](asio_pulse_scb* block) {
     EXPECT_EQ(block->escapable, 0);
     if (step++ == 0) {
       std::atomic_ref(block->preempt_seq).fetch_add(1);
@@ -507,9 +498,7 @@ TEST_F(hints, a_nested_run_keeps_the_outer_ones_block) {
   loader.start();
   asio_pulse::io_context io{opts()};
   ASSERT_TRUE(attached(io));
-  EXPECT_TRUE(run_until(io, [&] {
-    const asio_pulse_scb* const block = asio_pulse::hooks::this_thread().block;
-    if (block == nullptr) return false;
+  EXPECT_TRUE(run_attached(io, [&](const asio_pulse_scb* block) {
     asio_pulse::io_context inner{opts()};
     asio::post(inner, [&] { EXPECT_EQ(asio_pulse::hooks::this_thread().block, block); });
     inner.run();
@@ -525,9 +514,7 @@ TEST_F(hints, a_forked_child_has_nothing_of_its_parents) {
   loader.start();
   asio_pulse::io_context io{opts()};
   ASSERT_TRUE(attached(io));
-  EXPECT_TRUE(run_until(io, [&] {
-    const asio_pulse_scb* const block = asio_pulse::hooks::this_thread().block;
-    if (block == nullptr) return false;
+  EXPECT_TRUE(run_attached(io, [&](const asio_pulse_scb* block) {
     const std::uint64_t acks = block->acks;
     io.notify_fork(asio::execution_context::fork_prepare);
     const pid_t child = ::fork();
@@ -585,49 +572,14 @@ TEST_F(hints, workers_come_and_go_while_the_loader_does) {
 
 // ---- no hint, no difference
 
-/// What a fixed program of tasks, strands and checkpoints does, in order.
-std::vector<int> trace(asio_pulse::options o) {
-  const bool with_hints = o.hints != hint_source::off;
-  asio_pulse::io_context io{std::move(o)};
-  std::vector<int> order;
-  const asio_pulse::task a{io, unlimited("a")};
-  const asio_pulse::task b{io, unlimited("b")};
-  const auto strand = asio::make_strand(io);
-  int left = 3000;
-  std::function<void(int)> next = [&](int id) {
-    order.push_back(id);
-    order.push_back(asio_pulse::should_yield() ? -1 : -2);
-    if (--left <= 0) return;
-    const int then = (id * 7 + left) % 5;
-    if (then < 2) {
-      asio_pulse::post(then == 0 ? a : b, [&next, then] { next(then); });
-    } else if (then == 2) {
-      asio::post(strand, [&next, then] { next(then); });
-    } else {
-      asio::post(io, [&next, then] { next(then); });
-    }
-  };
-  std::function<void()> begin = [&] {
-    if (with_hints && asio_pulse::hooks::this_thread().block == nullptr) {
-      burn(20us);
-      asio::post(io, begin);
-      return;
-    }
-    for (int id = 0; id < 5; ++id) asio::post(io, [&next, id] { next(id); });
-  };
-  asio::post(io, begin);
-  io.run();
-  return order;
-}
-
 TEST_F(hints, an_idle_source_changes_nothing) {
   auto o = opts(hint_source::off);
   o.quantum = 1h;  // nothing by the clock
-  const std::vector<int> without = trace(o);
+  const std::vector<int> without = fixed_program(o);
   loader.start();
   loader.press(100);
   o.hints = hint_source::kernel;
-  EXPECT_EQ(without, trace(o));
+  EXPECT_EQ(without, fixed_program(o));
   EXPECT_GT(without.size(), 5000U);
 }
 
@@ -658,32 +610,8 @@ TEST_F(hints, automatic_prefers_a_loader_that_comes_later) {
   }));
 }
 
-/// Processes that want every CPU.
-class rivals {
- public:
-  rivals() {
-    const auto number = 2 * std::max(1U, std::thread::hardware_concurrency());
-    for (unsigned n = 0; n < number; ++n) {
-      const pid_t child = ::fork();
-      if (child == 0) {
-        for (;;) asm volatile("");
-      }
-      if (child > 0) children_.push_back(child);
-    }
-  }
-  ~rivals() {
-    for (const pid_t child : children_) ::kill(child, SIGKILL);
-    for (const pid_t child : children_) ::waitpid(child, nullptr, 0);
-  }
-  rivals(const rivals&) = delete;
-  rivals& operator=(const rivals&) = delete;
-
- private:
-  std::vector<pid_t> children_;
-};
-
 TEST_F(hints, others_who_want_the_cpu_are_noticed_without_a_scheduler) {
-  const rivals load;
+  const competing_load load;
   asio_pulse::io_context io{opts(hint_source::local)};
   const bool hinted = run_until(io, [&] {
     burn(200us);

@@ -2,6 +2,7 @@
 //
 // Polls that do not end: seen, named and reported while they last.
 
+#include <support/competing_load.hpp>
 #include <support/scenario.hpp>
 //
 #include <gtest/gtest.h>
@@ -538,30 +539,6 @@ TEST_F(watchdog, cooperative_handlers_are_never_reported) {
   if (io.stats().stalls <= allowed) return;
   for (const copy& c : got.of(report_kind::stall)) ADD_FAILURE() << c.line;
 }
-
-/// Processes that use up every CPU.
-class competing_load {
- public:
-  competing_load() {
-    const auto number = 2 * std::max(1U, std::thread::hardware_concurrency());
-    for (unsigned n = 0; n < number; ++n) {
-      const pid_t child = ::fork();
-      if (child == 0) {
-        for (;;) asm volatile("");
-      }
-      if (child > 0) children_.push_back(child);
-    }
-  }
-  ~competing_load() {
-    for (const pid_t child : children_) ::kill(child, SIGKILL);
-    for (const pid_t child : children_) ::waitpid(child, nullptr, 0);
-  }
-  competing_load(const competing_load&) = delete;
-  competing_load& operator=(const competing_load&) = delete;
-
- private:
-  std::vector<pid_t> children_;
-};
 
 TEST_F(watchdog, competing_load_is_nobodys_fault) {
   const competing_load load;

@@ -13,13 +13,13 @@
 #include <asio_pulse/hints.hpp>
 #include <atomic>
 #include <boost/asio/post.hpp>
-#include <boost/asio/strand.hpp>
 #include <chrono>
 #include <csignal>
 #include <cstdio>
 #include <functional>
 #include <memory>
 #include <string>
+#include <support/fixed_program.hpp>
 #include <thread>
 #include <vector>
 
@@ -297,48 +297,14 @@ TEST_F(runtime, goes_on_without_the_loader_and_finds_it_again) {
   EXPECT_EQ(killed, 2);
 }
 
-/// What a fixed program of tasks and a strand does, in order.
-std::vector<int> trace(asio_pulse::options o) {
-  const bool attached = o.hints != hint_source::off;
-  asio_pulse::io_context io{std::move(o)};
-  std::vector<int> order;
-  const asio_pulse::task a{io, {.name = "a", .budget = 0ns}};
-  const asio_pulse::task b{io, {.name = "b", .budget = 0ns}};
-  const auto strand = asio::make_strand(io);
-  int left = 2000;
-  std::function<void(int)> next = [&](int id) {
-    order.push_back(asio_pulse::should_yield() ? -1 : id);
-    if (--left <= 0) return;
-    const int then = (id * 7 + left) % 5;
-    if (then < 2) {
-      asio_pulse::post(then == 0 ? a : b, [&next, then] { next(then); });
-    } else if (then == 2) {
-      asio::post(strand, [&next, then] { next(then); });
-    } else {
-      asio::post(io, [&next, then] { next(then); });
-    }
-  };
-  std::function<void()> begin = [&] {
-    if (attached && block_here() == nullptr) {
-      spin(100us);
-      asio::post(io, begin);
-      return;
-    }
-    for (int id = 0; id < 5; ++id) asio::post(io, [&next, id] { next(id); });
-  };
-  asio::post(io, begin);
-  io.run();
-  return order;
-}
-
 TEST_F(runtime, an_idle_scheduler_changes_nothing) {
   auto o = opts();
   o.hints = hint_source::off;
-  const std::vector<int> without = trace(o);
+  const std::vector<int> without = pulse_test::fixed_program(o);
   ASSERT_NO_FATAL_FAILURE(
       start_loader({"--slice-ms", "1000"}));  // nobody ever overruns that here: no hint
   o.hints = hint_source::kernel;
-  EXPECT_EQ(without, trace(o));
+  EXPECT_EQ(without, pulse_test::fixed_program(o));
   EXPECT_GE(without.size(), 2000U);
 }
 

@@ -9,9 +9,8 @@
 /// Who brings workers and sources of hints together: one for the process.
 ///
 /// Invariants, each of which a test breaks on:
-/// 1. A worker never waits for a source: connecting, asking and sampling are a thread's of the
-/// hub's
-///    own. The worker takes what was prepared for it, at the beginning of a poll.
+/// 1. A worker never waits for a source: connecting, asking and sampling are done by the hub's own
+///    thread. The worker takes what was prepared for it, at the beginning of a poll.
 /// 2. What a thread's scheduling was before it joined, it is again when it has left, or when the
 ///    source is gone.
 /// 3. A link's memory is mapped as long as any thread may look at it.

@@ -49,7 +49,6 @@ class pressure_source {
   /// Empty, or why there is none.
   [[nodiscard]] std::string open();
   void close() noexcept;
-  [[nodiscard]] bool is_open() const noexcept { return fd_ >= 0; }
   /// For poll() with POLLPRI: pressure has begun. Negative: there is no trigger, sample.
   [[nodiscard]] int trigger() const noexcept { return triggers_ ? fd_ : -1; }
   /// The share of the time since the last call in which somebody waited for a CPU, 0 to 100.
