@@ -37,6 +37,16 @@ enum class isolation_priority : std::uint8_t {
 /// The enumerator's name; "unknown" for a value that is none of them.
 std::string_view to_string(isolation_priority) noexcept;
 
+/// When something is collected.
+enum class instrument_mode : std::uint8_t {
+  off,        ///< never
+  on_demand,  ///< while somebody looks: pulse_top, an exporter, a program that asks
+  on          ///< always
+};
+
+/// The enumerator's name; "unknown" for a value that is none of them.
+std::string_view to_string(instrument_mode) noexcept;
+
 /// A task's name and budget.
 ///
 /// The order of the members is stable: designated initialisers go on compiling.
@@ -179,6 +189,37 @@ struct options {
 
   /// Advice for a scheduler that goes by priority: 0 to 1000, higher is more urgent.
   int hint_priority = 500;
+
+  /// What reports and instruments call the context. Any bytes, of any length.
+  std::string name = {};
+
+  /// Histograms, and what each site and worker did (metrics.hpp). About 3 ns a poll while they are
+  /// collected, nothing while not.
+  instrument_mode metrics = instrument_mode::on_demand;
+
+  /// Events of the last moments, for recordings and Perfetto (recording.hpp). About 3 ns a poll
+  /// while they are collected.
+  instrument_mode trace = instrument_mode::on_demand;
+
+  /// Memory that the instruments of this context may take, in bytes. At least 65536; at most 1 GiB.
+  /// A worker for whom it leaves no room is not collected from, and that is counted.
+  std::size_t instrument_bytes = std::size_t{2} << 20;
+
+  /// Events that are kept of each worker, 16 bytes each; rounded up to a power of two. From 256 to
+  /// 16777216. The default is a guess: some milliseconds of a busy worker, seconds of most.
+  std::size_t trace_events = 8192;
+
+  /// A folder into which a recording is written when a stall is found, while `trace` is `on`, and
+  /// at `trace_signal`; at most one in 10 s, and 16 in all, as name "PROGRAM.PID.NUMBER.pulse".
+  /// Empty: none.
+  std::string trace_folder = {};
+
+  /// The signal at which that is done. Zero: none. Otherwise one that a handler can be installed
+  /// for and that says nothing about a fault.
+  int trace_signal = 0;
+
+  /// pulse_top, run by the same user, may look into this context.
+  bool inspectable = true;
 };
 
 /// Says what is wrong, as "asio_pulse::options.quantum must be ... (got ...)"; empty when nothing.
