@@ -17,6 +17,7 @@
 #include <cstddef>
 #include <cstring>
 #include <new>
+#include <utility>
 
 #include "background_thread.hpp"
 #include "inspect_server.hpp"
@@ -102,10 +103,7 @@ void inspect_server::hide(context_core& core) noexcept {
   for (guest& g : guests_) {
     std::erase_if(g.takers, [&core](const auto& t) { return t->of(core); });
   }
-  if (contexts_.empty() && socket_ >= 0) {  // nothing to be seen: not to be found either
-    ::close(socket_);
-    socket_ = -1;
-  }
+  if (contexts_.empty()) wake();
 }
 
 void inspect_server::begun() noexcept {
@@ -182,6 +180,9 @@ void inspect_server::work(clock::time_point now) {
     if (tools.collecting()) s.core->probe();
     if (tools.expire(now)) s.core->tell_workers();
   }
+  // Nothing to be seen: not to be found either. Here, for while somebody polls it, a socket that
+  // was closed keeps its name.
+  if (contexts_.empty() && socket_ >= 0) ::close(std::exchange(socket_, -1));
   for (guest& g : guests_) follow(g, now);
   std::erase_if(guests_, [now](const guest& g) {
     const bool late = g.takers.empty() && now >= g.deadline;

@@ -49,7 +49,7 @@ TEST(duration_scale, every_duration_is_in_a_bucket_at_most_an_eighth_wide) {
 TEST(duration_scale, the_longest_counts_in_the_last_bucket) {
   EXPECT_EQ(duration_scale::bucket_of(~timing::ticks{0}), duration_scale::buckets - 1);
   EXPECT_EQ(duration_scale::bucket_of((timing::ticks{1} << 43) - 1), duration_scale::buckets - 1);
-  EXPECT_LT(duration_scale::bucket_of((timing::ticks{1} << 42)), duration_scale::buckets - 1);
+  EXPECT_LT(duration_scale::bucket_of(timing::ticks{1} << 42), duration_scale::buckets - 1);
 }
 
 TEST(poll_recorder, counts_by_site_and_location) {

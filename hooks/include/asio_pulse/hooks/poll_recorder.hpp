@@ -26,7 +26,7 @@ struct duration_scale {
   static constexpr unsigned fine_bits = 3;
   static constexpr unsigned fine = 1U << fine_bits;
   /// Up to 2^43 ticks, an hour and more; what is longer counts in the last.
-  static constexpr std::size_t buckets = fine * (43 - fine_bits);
+  static constexpr std::size_t buckets = fine * (43 - fine_bits + 1);
 
   [[nodiscard]] static constexpr std::size_t bucket_of(timing::ticks t) noexcept {
     // The top fine_bits + 1 bits, and how far down they are.
