@@ -103,7 +103,7 @@ void inspect_server::hide(context_core& core) noexcept {
   for (guest& g : guests_) {
     std::erase_if(g.takers, [&core](const auto& t) { return t->of(core); });
   }
-  if (contexts_.empty()) wake();
+  wake();  // there may be nothing left to be seen
 }
 
 void inspect_server::begun() noexcept {
@@ -182,7 +182,9 @@ void inspect_server::work(clock::time_point now) {
   }
   // Nothing to be seen: not to be found either. Here, for while somebody polls it, a socket that
   // was closed keeps its name.
-  if (contexts_.empty() && socket_ >= 0) ::close(std::exchange(socket_, -1));
+  const bool seen = std::any_of(contexts_.begin(), contexts_.end(),
+                                [](const shown& s) { return s.core->opts().inspectable; });
+  if (!seen && socket_ >= 0) ::close(std::exchange(socket_, -1));
   for (guest& g : guests_) follow(g, now);
   std::erase_if(guests_, [now](const guest& g) {
     const bool late = g.takers.empty() && now >= g.deadline;

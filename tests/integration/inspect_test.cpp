@@ -267,6 +267,7 @@ TEST(inspect, contexts_come_and_go_while_they_are_looked_at) {
   stop = true;
 }
 
+#if !defined(__SANITIZE_THREAD__)  // it does not follow threads into a fork
 TEST(inspect, a_process_that_ends_while_it_is_looked_at) {
   int ready[2];
   ASSERT_EQ(::pipe(ready), 0);
@@ -282,6 +283,7 @@ TEST(inspect, a_process_that_ends_while_it_is_looked_at) {
     io.run();
     ::_exit(0);
   }
+  ::close(ready[1]);
   char answer = 0;
   ASSERT_EQ(::read(ready[0], &answer, 1), 1);
   inspector in;
@@ -299,7 +301,6 @@ TEST(inspect, a_process_that_ends_while_it_is_looked_at) {
   EXPECT_FALSE(in.detail().empty());
   EXPECT_FALSE(in.connected());
   ::close(ready[0]);
-  ::close(ready[1]);
 }
 
 // The parent's name must not live on in a child that has nothing to do with it.
@@ -320,10 +321,10 @@ TEST(inspect, a_child_does_not_answer_in_the_parents_name) {
       (void)!::read(hold[0], &byte, 1);
       ::_exit(0);
     }
+    ::close(ready[1]);
     char byte = 0;
     ASSERT_EQ(::read(ready[0], &byte, 1), 1);
     ::close(ready[0]);
-    ::close(ready[1]);
     EXPECT_TRUE(contains(pids(), self));
   }
   EXPECT_TRUE(vanishes());
@@ -332,6 +333,8 @@ TEST(inspect, a_child_does_not_answer_in_the_parents_name) {
   int status = 0;
   ::waitpid(child, &status, 0);
 }
+
+#endif
 
 TEST(inspect, a_stall_leaves_a_recording_behind_where_that_is_wanted) {
   const auto folder =
@@ -346,11 +349,15 @@ TEST(inspect, a_stall_leaves_a_recording_behind_where_that_is_wanted) {
     asio_pulse::io_context io(o);
     auto work = asio::make_work_guard(io);
     std::jthread worker([&] { io.run(); });
-    asio::post(io, [] {
+    // Again and again: on a busy machine a stall can look like the kernel's doing.
+    std::atomic<bool> found{false};
+    std::function<void()> stall = [&] {
       const auto end = std::chrono::steady_clock::now() + 60ms;
       while (std::chrono::steady_clock::now() < end) {
       }
-    });
+      if (!found) asio::post(io, stall);
+    };
+    asio::post(io, stall);
     const auto patience = std::chrono::steady_clock::now() + 20s;
     while (file.empty() && std::chrono::steady_clock::now() < patience) {
       std::this_thread::sleep_for(5ms);
@@ -358,6 +365,7 @@ TEST(inspect, a_stall_leaves_a_recording_behind_where_that_is_wanted) {
         if (entry.path().extension() == ".pulse") file = entry.path();
       }
     }
+    found = true;
     io.stop();
   }
   ASSERT_FALSE(file.empty());
@@ -366,7 +374,7 @@ TEST(inspect, a_stall_leaves_a_recording_behind_where_that_is_wanted) {
   const auto r = asio_pulse::read_recording(file.string(), ec, &why);
   EXPECT_FALSE(ec) << why;
   EXPECT_EQ(r.context, "recorded");
-  EXPECT_EQ(r.stalls.size(), 1U);
+  EXPECT_GE(r.stalls.size(), 1U);
   std::filesystem::remove_all(folder);
 }
 
