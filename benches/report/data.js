@@ -29,11 +29,13 @@ function arms_of(variant) {
   const found = new Map();
   for (const arm of list(variant.arms).map(record)) {
     const name = name_of(arm.name, null);
-    if (name !== null && !found.has(name)) found.set(name, { name, label: clean(arm.label ?? name, 32) });
+    if (name !== null && !found.has(name))
+      found.set(name, { name, label: clean(arm.label ?? name, 32) });
   }
   for (const part of ["metrics", "distributions", "timelines", "series"]) {
     for (const item of list(variant[part])) {
-      for (const [name] of members(record(item).arms)) if (!found.has(name)) found.set(name, { name, label: clean(name, 32) });
+      for (const [name] of members(record(item).arms))
+        if (!found.has(name)) found.set(name, { name, label: clean(name, 32) });
     }
   }
   const arms = Array.from(found.values());
@@ -50,18 +52,31 @@ function subject_of(arms) {
   return arms.find((a) => a.name === "pulse") ?? arms.find((a) => a.name !== "stock") ?? null;
 }
 
-/** A metric's ratio of one arm to stock: the harness's, which pairs repetitions; else that of the medians, without spread. */
+/**
+ * A metric's ratio of one arm to stock: the harness's, which pairs repetitions; else that of the
+ * medians, without spread.
+ */
 function ratio_of(metric, arm) {
   const given = record(member(metric.ratio_to_stock, arm));
   if (is_number(given.median)) return given;
   const own = record(member(metric.arms, arm)).median;
   const stock = record(member(metric.arms, "stock")).median;
-  return arm !== "stock" && is_number(own) && is_number(stock) && stock > 0 ? { median: own / stock } : null;
+  return arm !== "stock" && is_number(own) && is_number(stock) && stock > 0
+    ? { median: own / stock }
+    : null;
 }
 
-/** The headline metric of a variant, with what a summary needs; null when there is none with a number. */
+// A run that did not do its work is neither better nor worse.
+const failed_verdict = { kind: "failed", short: "verification failed", long: "", range: "" };
+
+/**
+ * The headline metric of a variant, with what a summary needs; null when there is none with a
+ * number.
+ */
 function headline_of(variant, arms) {
-  const metric = list(variant.metrics).map(record).find((m) => m.headline === true);
+  const metric = list(variant.metrics)
+    .map(record)
+    .find((m) => m.headline === true);
   const subject = subject_of(arms);
   if (!metric || !subject) return null;
   const median = (arm) => (arm ? record(member(metric.arms, arm.name)).median : undefined);
@@ -69,23 +84,42 @@ function headline_of(variant, arms) {
   if (!is_number(own)) return null;
   const baseline = baseline_of(arms);
   const ratio = ratio_of(metric, subject.name);
-  return { metric, subject, baseline, own, stock: median(baseline), median, ratio, verdict: judge(ratio, metric.better) };
+  return {
+    metric,
+    subject,
+    baseline,
+    own,
+    stock: median(baseline),
+    median,
+    ratio,
+    verdict: variant.verified === false ? failed_verdict : judge(ratio, metric.better),
+  };
 }
 
 /** The numbers of a list as an ascending Float64Array; sorts only when it must. */
 function ascending_numbers(values) {
   let good = true;
-  for (let i = 0; i < values.length && good; ++i) good = is_number(values[i]) && (i === 0 || values[i - 1] <= values[i]);
+  for (let i = 0; i < values.length && good; ++i)
+    good = is_number(values[i]) && (i === 0 || values[i - 1] <= values[i]);
   return good ? Float64Array.from(values) : Float64Array.from(values.filter(is_number)).sort();
 }
 
-/** One arm of a distribution: { count, min, max, quantile(p) }, from all samples or from buckets; null when empty. */
+/**
+ * One arm of a distribution: { count, min, max, quantile(p) }, from all samples or from buckets;
+ * null when empty.
+ */
 function distribution_of(arm) {
   const given = record(arm);
   const samples = ascending_numbers(list(given.samples));
   if (samples.length > 0) {
     const n = samples.length;
-    return { count: n, min: samples[0], max: samples[n - 1], mean: given.mean, quantile: (p) => samples[nearest_rank(p, n)] };
+    return {
+      count: n,
+      min: samples[0],
+      max: samples[n - 1],
+      mean: given.mean,
+      quantile: (p) => samples[nearest_rank(p, n)],
+    };
   }
   return bucketed(given);
 }
@@ -96,7 +130,9 @@ function nearest_rank(p, count) {
 }
 
 function bucketed(given) {
-  const buckets = list(given.buckets).filter((b) => Array.isArray(b) && is_number(b[0]) && is_number(b[1]) && b[1] > 0);
+  const buckets = list(given.buckets).filter(
+    (b) => Array.isArray(b) && is_number(b[0]) && is_number(b[1]) && b[1] > 0,
+  );
   if (buckets.length === 0) return null;
   buckets.sort((a, b) => a[0] - b[0]);
   const upto = [];
@@ -113,10 +149,19 @@ function bucketed(given) {
     }
     return Math.min(buckets[low][0], max);
   };
-  return { count, min: is_number(given.min) ? given.min : buckets[0][0], max, mean: given.mean, quantile };
+  return {
+    count,
+    min: is_number(given.min) ? given.min : buckets[0][0],
+    max,
+    mean: given.mean,
+    quantile,
+  };
 }
 
-/** Points [t, value] thinned to the lowest and the highest of each of `columns` steps, so that no peak is lost. */
+/**
+ * Points [t, value] thinned to the lowest and the highest of each of `columns` steps, so that no
+ * peak is lost.
+ */
 function thin(points, first, last, columns) {
   if (points.length <= 2 * columns) return points;
   const step = (last - first) / columns || 1;
@@ -141,7 +186,10 @@ function thin(points, first, last, columns) {
   return result;
 }
 
-/** The extremes by a loop: spreading a large array over the arguments of Math.min overflows the stack. */
+/**
+ * The extremes by a loop: spreading a large array over the arguments of Math.min overflows the
+ * stack.
+ */
 function min_of(values) {
   return values.reduce((a, b) => (b < a ? b : a), Infinity);
 }

@@ -1,21 +1,31 @@
 // SPDX-License-Identifier: BSL-1.0
-// Starts the page: reads the result, refuses what it cannot read in one sentence, builds the sections and follows the address.
+// Starts the page: reads the result, refuses what it cannot read in one sentence, builds the
+// sections and follows the address.
 
 const supported_schema = "asio-pulse-bench/1";
 
 /** { result } or { error }, a sentence that says what is wrong. */
 function parse_result(text) {
-  if (text.trim() === "" || text.trim().startsWith("/*")) return { error: "This page holds no result: it is the empty template. pulse_bench fills it in." };
+  if (text.trim() === "" || text.trim().startsWith("/*"))
+    return {
+      error: "This page holds no result: it is the empty template. pulse_bench fills it in.",
+    };
   let result;
   try {
     result = JSON.parse(text);
   } catch (error) {
     return { error: `The result in this page is not valid JSON: ${clean(error.message, 200)}` };
   }
-  if (Object.keys(record(result)).length === 0) return { error: "The result in this page is not a JSON object with members." };
+  if (Object.keys(record(result)).length === 0)
+    return { error: "The result in this page is not a JSON object with members." };
   if (result.schema !== supported_schema) {
-    const found = result.schema === undefined ? "no schema" : `the schema "${clean(result.schema, 80)}"`;
-    return { error: `The result in this page has ${found}; this report reads "${supported_schema}". Its numbers can be had as JSON above.` };
+    const found =
+      result.schema === undefined ? "no schema" : `the schema "${clean(result.schema, 80)}"`;
+    return {
+      error:
+        `The result in this page has ${found}; this report reads "${supported_schema}". ` +
+        "Its numbers can be had as JSON above.",
+    };
   }
   return { result };
 }
@@ -26,23 +36,44 @@ function start() {
   const content = document.getElementById("content");
   const { result, error } = parse_result(text);
   if (error) {
-    content.append(el("h1", {}, "Benchmark report"), el("p", { class: "notice bad", role: "alert" }, error));
+    content.append(
+      el("h1", {}, "Benchmark report"),
+      el("p", { class: "notice bad", role: "alert" }, error),
+    );
     return;
   }
   const scenarios = read_result(result);
-  content.append(guarded("The summary could not be shown", () => summary_section(result, scenarios)));
-  if (scenarios.length === 0) content.append(el("p", { class: "notice" }, "The result holds no scenarios: nothing was measured."));
-  if (scenarios.length > 1) document.querySelector(".bar").insertBefore(contents_of(scenarios), document.getElementById("actions"));
-  for (const entry of scenarios) content.append(guarded("This scenario could not be shown", () => scenario_section(entry)));
-  document.getElementById("foot").append("Intervals are 95 % confidence intervals of the median; ratios are taken pair by pair, repetition by repetition. ",
-    `Made from the data in this page (${supported_schema}); nothing is fetched.`);
+  content.append(
+    guarded("The summary could not be shown", () => summary_section(result, scenarios)),
+  );
+  if (scenarios.length === 0)
+    content.append(
+      el("p", { class: "notice" }, "The result holds no scenarios: nothing was measured."),
+    );
+  if (scenarios.length > 1)
+    document
+      .querySelector(".bar")
+      .insertBefore(contents_of(scenarios), document.getElementById("actions"));
+  for (const entry of scenarios)
+    content.append(guarded("This scenario could not be shown", () => scenario_section(entry)));
+  document
+    .getElementById("foot")
+    .append(
+      "Intervals are 95 % confidence intervals of the median; " +
+        "ratios are taken pair by pair, repetition by repetition. ",
+      `Made from the data in this page (${supported_schema}); nothing is fetched.`,
+    );
   draw_places();
   follow_width();
   follow_address(scenarios);
 }
 
 function contents_of(scenarios) {
-  return el("nav", { "aria-label": "Scenarios" }, scenarios.map((s) => link_to(s.anchor, s.title)));
+  return el(
+    "nav",
+    { "aria-label": "Scenarios" },
+    scenarios.map((s) => link_to(s.anchor, s.title)),
+  );
 }
 
 /** Redraws when the width has changed, once a frame at most. */
@@ -56,6 +87,8 @@ function follow_width() {
       draw_places();
     });
   }).observe(document.getElementById("content"));
+  addEventListener("beforeprint", () => draw_places(paper_width));
+  addEventListener("afterprint", () => draw_places());
 }
 
 /** An address ends in #scenario or #scenario/variant; what is unknown leaves the page as it is. */
@@ -87,20 +120,33 @@ function add_actions(text) {
   const copy = el("button", { type: "button", class: "quiet" }, "Copy JSON");
   copy.addEventListener("click", async () => {
     copy.textContent = (await copy_text(text)) ? "Copied" : "Not allowed here";
-    setTimeout(() => { copy.textContent = "Copy JSON"; }, 1600);
+    setTimeout(() => {
+      copy.textContent = "Copy JSON";
+    }, 1600);
   });
-  const download = el("button", { type: "button", class: "quiet", title: "Download the result as JSON" }, "Download");
+  const download = el(
+    "button",
+    { type: "button", class: "quiet", title: "Download the result as JSON" },
+    "Download",
+  );
   download.addEventListener("click", () => {
     const address = URL.createObjectURL(new Blob([text], { type: "application/json" }));
     el("a", { href: address, download: "asio-pulse-bench.json" }).click();
     setTimeout(() => URL.revokeObjectURL(address), 10000);
   });
-  const theme = el("button", { type: "button", class: "quiet", "aria-label": "Switch between the light and the dark page" }, "Light / dark");
+  const theme = el(
+    "button",
+    { type: "button", class: "quiet", "aria-label": "Switch between the light and the dark page" },
+    "Light / dark",
+  );
   theme.addEventListener("click", () => set_theme(is_dark() ? "light" : "dark", true));
   document.getElementById("actions").append(copy, download, theme);
 }
 
-/** The clipboard's own interface is missing from some browsers for local files; the old way works there. */
+/**
+ * The clipboard's own interface is missing from some browsers for local files; the old way works
+ * there.
+ */
 async function copy_text(text) {
   try {
     await navigator.clipboard.writeText(text);
@@ -131,7 +177,10 @@ function set_theme(name, keep) {
   }
 }
 
-/** Before anything is drawn: ?theme= in the address, else what was chosen last time, else the system's. */
+/**
+ * Before anything is drawn: ?theme= in the address, else what was chosen last time, else the
+ * system's.
+ */
 function first_theme() {
   let kept = null;
   try {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
-// Text and numbers for people. Text from the result is data: it may hold anything, so what cannot be seen or changes the
-// direction of what follows is written as an escape, and long text is cut.
+// Text and numbers for people. Text from the result is data: it may hold anything, so what cannot
+// be seen or changes the direction of what follows is written as an escape, and long text is cut.
 
 /** What is shown where a number was not measured. */
 const absent = "–";
@@ -12,14 +12,25 @@ function clean(value, limit = 160) {
   if (typeof value === "boolean") return value ? "yes" : "no";
   const whole = typeof value === "string" ? value : json_text(value);
   // A code point is one or two units: twice the limit is enough to cut from, whatever the length.
-  const line = escape_hidden(whole.slice(0, 2 * limit).trim().replace(/[\t\n\r]+/g, " "));
+  const line = escape_hidden(
+    whole
+      .slice(0, 2 * limit)
+      .trim()
+      .replace(/[\t\n\r]+/g, " "),
+  );
   const points = Array.from(line);
-  const shown = points.length > limit || whole.length > 2 * limit ? points.slice(0, limit - 1).join("") + "…" : line;
+  const shown =
+    points.length > limit || whole.length > 2 * limit
+      ? points.slice(0, limit - 1).join("") + "…"
+      : line;
   // Right-to-left text is isolated so that it cannot reorder the figures beside it.
   return /[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]/u.test(shown) ? `\u2068${shown}\u2069` : shown;
 }
 
-/** Makes controls, bidi overrides, zero-width characters and lone surrogates visible; thins out piled-up accents. */
+/**
+ * Makes controls, bidi overrides, zero-width characters and lone surrogates visible; thins out
+ * piled-up accents.
+ */
 function escape_hidden(text) {
   return text
     .replace(/[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu, (c) => `\\u{${c.codePointAt(0).toString(16)}}`)
@@ -43,29 +54,49 @@ function format_number(value) {
   if (!is_number(value)) return absent;
   const size = Math.abs(value);
   if (size >= 1e15 || (size > 0 && size < 1e-4)) return value.toExponential(2);
-  if (size >= 999.5) return Math.round(value).toString().replace(/\B(?=(\d{3})+$)/g, "\u202f");
+  if (size >= 999.5)
+    return Math.round(value)
+      .toString()
+      .replace(/\B(?=(\d{3})+$)/g, "\u202f");
   return String(Number(value.toPrecision(3)));
 }
 
 /** For axes, where room is short: 100, 1k, 20k, 1M. */
 function short_number(value) {
-  for (const [size, letter] of [[1e9, "G"], [1e6, "M"], [1e3, "k"]]) {
+  for (const [size, letter] of [
+    [1e9, "G"],
+    [1e6, "M"],
+    [1e3, "k"],
+  ]) {
     if (Math.abs(value) >= size) return Number((value / size).toPrecision(3)) + letter;
   }
   return format_number(value);
 }
 
-const time_units = [["s", 1e9], ["ms", 1e6], ["us", 1e3], ["ns", 1]];
+const time_units = [
+  ["s", 1e9],
+  ["ms", 1e6],
+  ["us", 1e3],
+  ["ns", 1],
+];
 
 /** Splits "ns a poll" in a factor to nanoseconds and the rest; null when it is no unit of time. */
 function split_unit(unit) {
-  const found = /^(ns|us|µs|μs|ms|s)(?![\p{L}\p{N}])(.*)$/su.exec(typeof unit === "string" ? unit : "");
+  const found = /^(ns|us|µs|μs|ms|s)(?![\p{L}\p{N}])(.*)$/su.exec(
+    typeof unit === "string" ? unit : "",
+  );
   if (!found) return null;
   const name = found[1].replace(/[µμ]/u, "u");
-  return { factor: time_units.find((u) => u[0] === name)[1], rest: clean(found[2], 40).replace(/^(?=[\p{L}])/u, " ") };
+  return {
+    factor: time_units.find((u) => u[0] === name)[1],
+    rest: clean(found[2], 40).replace(/^(?=[\p{L}])/u, " "),
+  };
 }
 
-/** A value with its unit, times in the unit that suits their size: 1.2 ms, 340 us. `rest` keeps what "a poll" says. */
+/**
+ * A value with its unit, times in the unit that suits their size: 1.2 ms, 340 us. `rest` keeps what
+ * "a poll" says.
+ */
 function format_value(value, unit, rest = true) {
   if (!is_number(value)) return absent;
   const time = split_unit(unit);
@@ -76,7 +107,9 @@ function format_value(value, unit, rest = true) {
   }
   if (!unit || (time && !rest)) return format_number(value);
   const text = clean(unit, 40);
-  return text.startsWith("1/") ? format_number(value) + text.slice(1) : `${format_number(value)}\u00a0${text}`;
+  return text.startsWith("1/")
+    ? format_number(value) + text.slice(1)
+    : `${format_number(value)}\u00a0${text}`;
 }
 
 /** A function that writes the ticks of an axis, all in the unit that suits the largest. */
@@ -93,12 +126,18 @@ function percentile_name(p) {
   return `p${Number((p * 100).toFixed(4))}`;
 }
 
-/** Two digits for what is derived from two measurements: more would promise what the spread does not hold. */
+/**
+ * Two digits for what is derived from two measurements: more would promise what the spread does not
+ * hold.
+ */
 function rough(value) {
   return format_number(Number(value.toPrecision(2)));
 }
 
-/** Says what a ratio to the baseline means: { kind, short, long, range }. kind: better, worse, same, neutral, unknown. */
+/**
+ * Says what a ratio to the baseline means: { kind, short, long, range }. kind: better, worse, same,
+ * neutral, unknown.
+ */
 function judge(ratio, better) {
   const r = ratio?.median;
   if (!is_number(r) || r < 0) return { kind: "unknown", short: "", long: "", range: "" };
@@ -106,12 +145,30 @@ function judge(ratio, better) {
   const high = is_number(ratio.high) ? ratio.high : r;
   const interval = is_number(ratio.low) && is_number(ratio.high);
   if (interval && low <= 1 && high >= 1) {
-    const range = `ratio ${format_number(r)}, 95\u00a0% CI ${format_number(low)} to ${format_number(high)}`;
-    return { kind: "same", short: "no clear difference", long: "no difference that stands out of the spread", range };
+    const ends = `${format_number(low)} to ${format_number(high)}`;
+    const range = `ratio ${format_number(r)}, 95\u00a0% CI ${ends}`;
+    return {
+      kind: "same",
+      short: "no clear difference",
+      long: "no difference that stands out of the spread",
+      range,
+    };
   }
-  const kind = better === "lower" ? (r < 1 ? "better" : "worse") : better === "higher" ? (r > 1 ? "better" : "worse") : "neutral";
+  const kind =
+    better === "lower"
+      ? r < 1
+        ? "better"
+        : "worse"
+      : better === "higher"
+        ? r > 1
+          ? "better"
+          : "worse"
+        : "neutral";
   const word = r < 1 ? "lower" : "higher";
-  return { kind, ...size_of_change(r, low, high, interval, word, kind === "neutral" ? word : kind) };
+  return {
+    kind,
+    ...size_of_change(r, low, high, interval, word, kind === "neutral" ? word : kind),
+  };
 }
 
 /** Large changes read best as a factor, small ones as a percentage. */
@@ -126,12 +183,18 @@ function size_of_change(r, low, high, interval, word, verdict) {
   const percent = (x) => Math.abs(x - 1) * 100;
   const ends = [percent(low), percent(high)].sort((a, b) => a - b);
   const range = interval ? `95\u00a0% CI ${rough(ends[0])} to ${rough(ends[1])}\u00a0%` : "";
-  return { short: `${rough(percent(r))}\u00a0% ${word}`, long: `${rough(percent(r))}\u00a0% ${word}`, range };
+  return {
+    short: `${rough(percent(r))}\u00a0% ${word}`,
+    long: `${rough(percent(r))}\u00a0% ${word}`,
+    range,
+  };
 }
 
 /** "a, b and c". */
 function join_words(words) {
-  return words.length < 2 ? words.join("") : `${words.slice(0, -1).join(", ")} and ${words[words.length - 1]}`;
+  return words.length < 2
+    ? words.join("")
+    : `${words.slice(0, -1).join(", ")} and ${words[words.length - 1]}`;
 }
 
 function plural(count, one, many = `${one}s`) {
