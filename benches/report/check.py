@@ -80,6 +80,13 @@ def has_points(arms, read):
     return isinstance(arms, dict) and any(read(arm) for arm in arms.values())
 
 
+def is_constant(metric):
+    """A counter without any spread is told in words, not drawn."""
+    arms = [arm for arm in (metric.get("arms") or {}).values() if arm]
+    values = {v for arm in arms for v in [*arm.get("samples", []), arm.get("median")]} - {None}
+    return metric.get("better") not in ("lower", "higher") and len(values) == 1
+
+
 def expected_charts(result):
     """How many charts of each kind the page of a well-formed result must hold."""
     count = {"distribution": 0, "timeline": 0, "series": 0, "metric": 0}
@@ -95,9 +102,9 @@ def expected_charts(result):
                 ("series", "series", len),
                 ("metric", "metrics", lambda a: a.get("samples") or a.get("median") is not None),
             ):
-                count[kind] += sum(
-                    has_points(item.get("arms"), read) for item in variant.get(part) or []
-                )
+                for item in variant.get(part) or []:
+                    drawn = has_points(item.get("arms"), read)
+                    count[kind] += drawn and not (kind == "metric" and is_constant(item))
     return count
 
 

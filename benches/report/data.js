@@ -52,50 +52,6 @@ function subject_of(arms) {
   return arms.find((a) => a.name === "pulse") ?? arms.find((a) => a.name !== "stock") ?? null;
 }
 
-/**
- * A metric's ratio of one arm to stock: the harness's, which pairs repetitions; else that of the
- * medians, without spread.
- */
-function ratio_of(metric, arm) {
-  const given = record(member(metric.ratio_to_stock, arm));
-  if (is_number(given.median)) return given;
-  const own = record(member(metric.arms, arm)).median;
-  const stock = record(member(metric.arms, "stock")).median;
-  return arm !== "stock" && is_number(own) && is_number(stock) && stock > 0
-    ? { median: own / stock }
-    : null;
-}
-
-// A run that did not do its work is neither better nor worse.
-const failed_verdict = { kind: "failed", short: "verification failed", long: "", range: "" };
-
-/**
- * The headline metric of a variant, with what a summary needs; null when there is none with a
- * number.
- */
-function headline_of(variant, arms) {
-  const metric = list(variant.metrics)
-    .map(record)
-    .find((m) => m.headline === true);
-  const subject = subject_of(arms);
-  if (!metric || !subject) return null;
-  const median = (arm) => (arm ? record(member(metric.arms, arm.name)).median : undefined);
-  const own = median(subject);
-  if (!is_number(own)) return null;
-  const baseline = baseline_of(arms);
-  const ratio = ratio_of(metric, subject.name);
-  return {
-    metric,
-    subject,
-    baseline,
-    own,
-    stock: median(baseline),
-    median,
-    ratio,
-    verdict: variant.verified === false ? failed_verdict : judge(ratio, metric.better),
-  };
-}
-
 /** The numbers of a list as an ascending Float64Array; sorts only when it must. */
 function ascending_numbers(values) {
   let good = true;

@@ -59,7 +59,8 @@ function start() {
   document
     .getElementById("foot")
     .append(
-      "Intervals are 95 % confidence intervals of the median; " +
+      "Intervals are 95\u00a0% confidence intervals of the median; " +
+        "of fewer than six repetitions, which cannot give one, their range; " +
         "ratios are taken pair by pair, repetition by repetition. ",
       `Made from the data in this page (${supported_schema}); nothing is fetched.`,
     );

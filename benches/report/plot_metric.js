@@ -20,6 +20,15 @@ function metric_figure(metric, arms) {
   );
 }
 
+/** The value that every repetition of every arm has; undefined where there is any spread. */
+function constant_of(metric, arms) {
+  const values = arms_with(metric, arms, metric_arm).flatMap(({ data: d }) => [
+    ...d.samples,
+    d.median,
+  ]);
+  return values.length > 0 && values.every((v) => v === values[0]) ? values[0] : undefined;
+}
+
 /** A unit too long for every row ("bytes a connection") is told once, in the caption. */
 function wide_unit(unit) {
   return typeof unit === "string" && !split_unit(unit) && unit.length > 4 ? clean(unit, 40) : "";
@@ -135,7 +144,7 @@ function metric_stop({ arm, data: d }, metric, x, y) {
   const rows = [{ label: "median", value: format_value(d.median, metric.unit) }];
   if (d.interval)
     rows.push({
-      label: "95 % interval",
+      label: interval_name(d.samples.length),
       value: range_text([d.low, d.high], metric.unit),
     });
   if (d.samples.length > 0)
@@ -144,7 +153,7 @@ function metric_stop({ arm, data: d }, metric, x, y) {
       value: range_text(d.samples, metric.unit),
     });
   const ratio = ratio_of(metric, arm.name);
-  if (ratio) rows.push({ label: "to Boost.Asio", value: interval_text(ratio) });
+  if (ratio) rows.push({ label: "to stock", value: interval_text(ratio) });
   return { x: x.map(d.median), y, title: arm.label, rows, key: true };
 }
 

@@ -106,27 +106,32 @@ function variant_panel(v, has_tabs) {
   return panel;
 }
 
+/** Metrics that can be better or worse come first, then counters; what never varied is one line. */
 function metric_parts(metrics, arms) {
   if (metrics.length === 0) return [];
-  const figures = metrics.map((m) =>
+  const judged = (m) => m.better === "lower" || m.better === "higher";
+  const same = metrics.filter((m) => !judged(m) && constant_of(m, arms) !== undefined);
+  const drawn = metrics.filter((m) => !same.includes(m));
+  drawn.sort((a, b) => judged(b) - judged(a));
+  const figures = drawn.map((m) =>
     el(
       "div",
       { class: "half" },
       guarded("This metric could not be read", () => metric_figure(m, arms)),
     ),
   );
+  const told = (m) =>
+    `${clean(m.label ?? m.name, 60)} ${format_value(constant_of(m, arms), m.unit)}`;
   return [
     el(
       "div",
       { class: "metrics" },
       el("h3", {}, "Every repetition"),
-      el(
-        "p",
-        { class: "hint" },
-        "A dot a repetition, in their order from top to bottom; " +
-          "the line is the median, the band its 95\u00a0% confidence interval.",
-      ),
+      el("p", { class: "hint" }, repetition_hint(drawn, arms)),
       el("div", { class: "grid-2" }, figures),
+      same.length > 0
+        ? el("p", { class: "hint same" }, `Without any spread: ${join_words(same.map(told))}.`)
+        : null,
     ),
     el(
       "details",
@@ -135,6 +140,18 @@ function metric_parts(metrics, arms) {
       guarded("The numbers could not be shown", () => metrics_table(metrics, arms)),
     ),
   ];
+}
+
+function repetition_hint(metrics, arms) {
+  const counts = metrics
+    .flatMap((m) => arms_with(m, arms, metric_arm))
+    .map((d) => d.data.samples.length);
+  const few = counts.some((n) => n > 0 && n < 6);
+  const band = few ? "their range" : "its 95\u00a0% confidence interval";
+  return (
+    "A dot a repetition, in their order from top to bottom; " +
+    `the line is the median, the band ${band}.`
+  );
 }
 
 function verification_line(variant) {

@@ -61,16 +61,19 @@ function format_number(value) {
   return String(Number(value.toPrecision(3)));
 }
 
-/** For axes, where room is short: 100, 1k, 20k, 1M. */
+/** For axes, where room is short: 100, 1k, 20k, 1M; but 2 995 where ticks differ by little. */
 function short_number(value) {
+  const exact = Number(value.toPrecision(6));
   for (const [size, letter] of [
     [1e9, "G"],
     [1e6, "M"],
     [1e3, "k"],
   ]) {
-    if (Math.abs(value) >= size) return Number((value / size).toPrecision(3)) + letter;
+    const short = Number((value / size).toPrecision(3));
+    if (Math.abs(value) >= size && Math.abs(short * size - exact) < 1e-9 * Math.abs(exact))
+      return short + letter;
   }
-  return format_number(value);
+  return Math.abs(exact) >= 1e3 && Number.isInteger(exact) ? format_number(exact) : String(exact);
 }
 
 const time_units = [
@@ -118,76 +121,12 @@ function tick_writer(unit, largest, log) {
   if (!time) return short_number;
   if (log) return (v) => format_value(v, unit, false);
   const [name, size] = time_units.find((u) => Math.abs(largest) * time.factor >= u[1]) ?? ["ns", 1];
-  return (v) => (v === 0 ? "0" : `${format_number((v * time.factor) / size)} ${name}`);
+  return (v) => (v === 0 ? "0" : `${short_number((v * time.factor) / size)} ${name}`);
 }
 
 /** "p99.9" from 0.999. */
 function percentile_name(p) {
   return `p${Number((p * 100).toFixed(4))}`;
-}
-
-/**
- * Two digits for what is derived from two measurements: more would promise what the spread does not
- * hold.
- */
-function rough(value) {
-  return format_number(Number(value.toPrecision(2)));
-}
-
-/**
- * Says what a ratio to the baseline means: { kind, short, long, range }. kind: better, worse, same,
- * neutral, unknown.
- */
-function judge(ratio, better) {
-  const r = ratio?.median;
-  if (!is_number(r) || r < 0) return { kind: "unknown", short: "", long: "", range: "" };
-  const low = is_number(ratio.low) ? ratio.low : r;
-  const high = is_number(ratio.high) ? ratio.high : r;
-  const interval = is_number(ratio.low) && is_number(ratio.high);
-  if (interval && low <= 1 && high >= 1) {
-    const ends = `${format_number(low)} to ${format_number(high)}`;
-    const range = `ratio ${format_number(r)}, 95\u00a0% CI ${ends}`;
-    return {
-      kind: "same",
-      short: "no clear difference",
-      long: "no difference that stands out of the spread",
-      range,
-    };
-  }
-  const kind =
-    better === "lower"
-      ? r < 1
-        ? "better"
-        : "worse"
-      : better === "higher"
-        ? r > 1
-          ? "better"
-          : "worse"
-        : "neutral";
-  const word = r < 1 ? "lower" : "higher";
-  return {
-    kind,
-    ...size_of_change(r, low, high, interval, word, kind === "neutral" ? word : kind),
-  };
-}
-
-/** Large changes read best as a factor, small ones as a percentage. */
-function size_of_change(r, low, high, interval, word, verdict) {
-  if (r === 0) return { short: "down to zero", long: "down to zero", range: "" };
-  if (r >= 2 || r <= 0.5) {
-    const ends = r < 1 ? [1 / high, 1 / low] : [low, high];
-    const fold = rough(Math.max(r, 1 / r));
-    const range = interval ? `95\u00a0% CI ${rough(ends[0])} to ${rough(ends[1])}` : "";
-    return { short: `${fold}× ${verdict}`, long: `${fold} times ${word}`, range };
-  }
-  const percent = (x) => Math.abs(x - 1) * 100;
-  const ends = [percent(low), percent(high)].sort((a, b) => a - b);
-  const range = interval ? `95\u00a0% CI ${rough(ends[0])} to ${rough(ends[1])}\u00a0%` : "";
-  return {
-    short: `${rough(percent(r))}\u00a0% ${word}`,
-    long: `${rough(percent(r))}\u00a0% ${word}`,
-    range,
-  };
 }
 
 /** "a, b and c". */
