@@ -47,6 +47,10 @@ constexpr blocked_reason unknown{
     "If its stack shows plain computing, it waited for memory that is read from disk: keep what "
     "handlers need in memory (mlock, less swapping). Else do it on a thread pool "
     "(boost::asio::thread_pool) and post the result back."};
+constexpr blocked_reason undescribed{
+    lint_kind::blocked_call, "in the kernel; no stack of it was taken, for reports are limited",
+    "Look again while it goes on, or let more reports through (options::report_interval, "
+    "options::reports_per_second): each has the stack."};
 constexpr blocked_reason other{
     lint_kind::blocked_call, "in a system call",
     "Do it on a thread pool (boost::asio::thread_pool) and post the result back."};
@@ -158,7 +162,30 @@ string_view function_of(string_view frame) noexcept {
   return frame.substr(0, end == frame.npos ? frame.rfind(" in ") : end);
 }
 
+std::string text_of_frame(string_view frame) {
+  constexpr std::size_t function_bytes = 80;
+  constexpr std::size_t place_bytes = 100;
+  const string_view function = function_of(frame);
+  // Cut where its parameters or template arguments begin, and at no byte within a character: those
+  // are ASCII.
+  std::string text{function};
+  if (text.size() > function_bytes) {
+    text.resize(std::min(text.find_first_of("(<[", 1), text.size()));
+    text += text.size() == function.size() ? "" : "...";
+  }
+  const auto place = frame.rfind(" at ");
+  if (place == frame.npos || function.empty()) return text;
+  const string_view where = frame.substr(place);
+  if (where.size() <= place_bytes) text += where;
+  return text;
+}
+
+bool described(const stall_metrics& stall) noexcept {
+  return !stall.stack.empty() || !stall.system_call.empty();
+}
+
 blocked_reason why_blocked(const stall_metrics& stall) noexcept {
+  if (!described(stall)) return undescribed;
   // What called the function to blame says nothing of why that waits.
   const std::size_t inner =
       stall.blamed < stall.stack.size() ? stall.blamed + 1 : stall.stack.size();

@@ -35,7 +35,7 @@ constexpr const char* statuses =
 
 constexpr std::size_t width_without_terminal = 120;
 constexpr std::size_t least_width = 60;
-constexpr double most_trace_seconds = 600;
+constexpr double most_trace_seconds = 60;  // inspector::trace()'s
 
 struct settings {
   std::string who{};
@@ -98,14 +98,14 @@ int read_and_print(machine& m, const settings& s) {
   const std::uint64_t pid = choose(m, s.who, status);
   if (pid == 0) return status;
   watcher from(m, pid);
-  reading before = from.read();
+  reading before = from.read_first();
   if (!before.metrics) return complain(before.trouble, cannot);
   const std::size_t width = output_width();
   for (std::uint64_t i = 0; i != s.count; ++i) {
     std::this_thread::sleep_for(from_seconds(s.interval));
     reading now = from.read();
     if (!now.metrics) return complain(now.trouble, cannot);
-    const picture p = make_picture(*now.metrics, &*before.metrics);
+    const picture p = make_picture(*now.metrics, &*before.metrics, now.age);
     std::string text;
     if (s.json) {
       text = json_text(p) + '\n';
@@ -132,7 +132,7 @@ int trace(machine& m, const settings& s) {
   } else {
     files = files_of(s.out);
   }
-  const trace_result result = write_trace_of(m, pid, from_seconds(s.trace), files);
+  const trace_result result = write_trace_of(m, pid, 0, from_seconds(s.trace), files);
   if (!result.written) return complain(result.text, cannot);
   return print(printable_again(result.text, charset_of_locale()) + '\n')
              ? fine

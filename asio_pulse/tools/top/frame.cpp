@@ -149,7 +149,8 @@ void remember(history& past, const picture& p) {
 std::vector<line> header(const picture& p, const ui_state& ui, std::size_t columns, charset set) {
   line first;
   first.add(cut(printable(p.program, set), columns / 3, set), style::title);
-  first.add(fmt::format("  pid {}  up {}  asio-pulse {}", p.pid, short_duration(p.uptime),
+  first.add(fmt::format("  pid {}  up {}  asio-pulse {}", p.pid,
+                        p.age ? short_duration(*p.age) : "-",
                         cut(printable(p.version, set), 16, set)));
   std::string state = "every " + short_duration(ui.interval);
   if (ui.frozen) state = "FROZEN (f: go on)";

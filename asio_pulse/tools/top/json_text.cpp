@@ -158,7 +158,7 @@ std::string json_text(const picture& p) {
       {"program", text(p.program)},
       {"version", text(p.version)},
       {"at_unix_ns", ns(p.at)},
-      {"uptime_ns", ns(p.uptime)},
+      {"age_ns", p.age ? json::value(ns(*p.age)) : json::value(nullptr)},
       {"interval_ns", p.interval ? json::value(ns(*p.interval)) : json::value(nullptr)},
       {"contexts", array_of(p.contexts)},
       {"lints", array_of(p.lints)}});

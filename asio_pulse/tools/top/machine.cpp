@@ -4,14 +4,20 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <cmath>
 #include <fstream>
+#include <iterator>
 #include <limits>
+#include <sstream>
 #include <string>
 #include <thread>
 
 #include <signal.h>
 #include <sys/types.h>
+#include <time.h>
+#include <unistd.h>
 
 namespace asio_pulse::top {
 namespace {
@@ -23,8 +29,9 @@ class inspected_peer final : public peer {
  public:
   void connect(std::uint64_t pid, std::error_code& ec) override { inspector_.connect(pid, ec); }
   process_metrics fetch(std::error_code& ec) override { return inspector_.fetch(wanted, ec); }
-  recording trace(std::chrono::milliseconds how_long, std::error_code& ec) override {
-    return inspector_.trace(how_long, ec);
+  recording trace(std::chrono::milliseconds how_long, std::uint64_t context,
+                  std::error_code& ec) override {
+    return inspector_.trace(how_long, ec, context);
   }
   [[nodiscard]] std::string detail() const override { return inspector_.detail(); }
 
@@ -44,13 +51,40 @@ class real_machine final : public machine {
       return false;
     }
     if (::kill(static_cast<pid_t>(pid), 0) != 0 && errno == ESRCH) return false;
-    // A zombie is there, and runs nothing. "PID (name) S ...": the name may hold anything.
+    // A zombie is there, and runs nothing.
+    const std::vector<std::string> fields = stat_of(pid);
+    return fields.empty() || (fields[0] != "Z" && fields[0] != "X");
+  }
+
+  std::optional<std::chrono::nanoseconds> age(std::uint64_t pid) override {
+    // proc(5): the 22nd field; the state is the third.
+    constexpr std::size_t start_time = 22 - 3;
+    const std::vector<std::string> fields = stat_of(pid);
+    const long per_second = ::sysconf(_SC_CLK_TCK);
+    timespec now{};
+    double ticks = 0;
+    if (fields.size() <= start_time || per_second <= 0 ||
+        ::clock_gettime(CLOCK_BOOTTIME, &now) != 0 ||
+        !(std::istringstream(fields[start_time]) >> ticks)) {
+      return std::nullopt;
+    }
+    const double seconds = static_cast<double>(now.tv_sec) +
+                           static_cast<double>(now.tv_nsec) / 1e9 -
+                           ticks / static_cast<double>(per_second);
+    return std::chrono::nanoseconds{std::llround(std::max(seconds, 0.0) * 1e9)};
+  }
+
+ private:
+  // From its state on; empty where it cannot be read. "PID (name) S ...": the name may hold
+  // anything, nothing after it does.
+  static std::vector<std::string> stat_of(std::uint64_t pid) {
     std::ifstream file(fmt::format("/proc/{}/stat", pid));
     std::string text;
     std::getline(file, text, '\0');
     const auto end = text.rfind(')');
-    if (end == text.npos || end + 2 >= text.size()) return true;
-    return text[end + 2] != 'Z' && text[end + 2] != 'X';
+    if (end == text.npos) return {};
+    std::istringstream rest(text.substr(end + 1));
+    return {std::istream_iterator<std::string>(rest), {}};
   }
 };
 
@@ -69,7 +103,16 @@ reading watcher::read() {
   }
   process_metrics metrics = peer_->fetch(ec);
   if (ec) return failed(ec);
-  return {.metrics = std::move(metrics)};
+  return {.metrics = std::move(metrics), .age = machine_.age(pid_)};
+}
+
+reading watcher::read_first() {
+  reading first = read();
+  if (!first.metrics) return first;
+  const auto& contexts = first.metrics->contexts;
+  const bool whole = std::all_of(contexts.begin(), contexts.end(),
+                                 [](const context_metrics& c) { return c.collecting; });
+  return whole ? first : read();
 }
 
 reading watcher::failed(const std::error_code& ec) {

@@ -26,7 +26,7 @@ class peer {
 
   virtual void connect(std::uint64_t pid, std::error_code&) = 0;
   virtual process_metrics fetch(std::error_code&) = 0;
-  virtual recording trace(std::chrono::milliseconds, std::error_code&) = 0;
+  virtual recording trace(std::chrono::milliseconds, std::uint64_t context, std::error_code&) = 0;
   [[nodiscard]] virtual std::string detail() const = 0;
 };
 
@@ -42,6 +42,8 @@ class machine {
   virtual std::unique_ptr<peer> open() = 0;
   /// False for what has ended, though its parent may not have noticed.
   virtual bool alive(std::uint64_t pid) = 0;
+  /// Since it was started; nothing where that is not known.
+  virtual std::optional<std::chrono::nanoseconds> age(std::uint64_t pid) = 0;
 };
 
 /// This one.
@@ -50,6 +52,7 @@ std::unique_ptr<machine> this_machine();
 /// What became of one attempt.
 struct reading {
   std::optional<process_metrics> metrics{};
+  std::optional<std::chrono::nanoseconds> age{};  ///< of the process
   std::string trouble{};  ///< a sentence without a full stop where there are none
   bool ended = false;     ///< there will be no more
 };
@@ -61,6 +64,9 @@ class watcher {
 
   /// One request. Blocks as long as asio_pulse::inspector does.
   reading read();
+
+  /// The one to compare the next with. Two requests where the first has begun to collect.
+  reading read_first();
 
  private:
   reading failed(const std::error_code&);

@@ -84,9 +84,25 @@ context_view view_of(const context_metrics& now, const context_metrics* before, 
   const context_metrics* const counted = before != nullptr && before->collecting ? before : nullptr;
   for (const worker_metrics& worker : now.workers) {
     if (worker.thread == 0) continue;  // it has left
-    const auto* const old = find(counted == nullptr ? nullptr : &counted->workers,
-                                 [&](const auto& w) { return w.thread == worker.thread; });
+    const auto* old = find(counted == nullptr ? nullptr : &counted->workers,
+                           [&](const auto& w) { return w.thread == worker.thread; });
+    // Not there before though all were: collected from since then.
+    static const worker_metrics fresh;
+    if (old == nullptr && counted != nullptr && counted->uncollected_workers == 0) old = &fresh;
     view.workers.push_back(view_of(worker, old, m, now.stalls));
+  }
+  // A worker that was stuck before collecting began: the watchdog alone knows of it.
+  for (const stall_metrics& stall : now.stalls) {
+    if (stall.ended || find(&view.workers, [&](const worker_view& w) {
+                         return w.thread == stall.thread;
+                       }) != nullptr) {
+      continue;
+    }
+    view.workers.push_back({.thread = stall.thread,
+                            .running = stall.site,
+                            .running_task = stall.task_id,
+                            .running_for = stall.lasted,
+                            .waits_in = stall.system_call});
   }
   for (const task_metrics& task : now.tasks) {
     const auto* const old = find(before == nullptr ? nullptr : &before->tasks,
@@ -124,15 +140,13 @@ context_view view_of(const context_metrics& now, const context_metrics* before, 
 
 }  // namespace
 
-picture make_picture(const process_metrics& now, const process_metrics* before) {
+picture make_picture(const process_metrics& now, const process_metrics* before,
+                     std::optional<nanoseconds> age) {
   if (before != nullptr && (before->pid != now.pid || before->uptime >= now.uptime)) {
     before = nullptr;
   }
-  picture result{.pid = now.pid,
-                 .program = now.program,
-                 .version = now.version,
-                 .at = now.at,
-                 .uptime = now.uptime};
+  picture result{
+      .pid = now.pid, .program = now.program, .version = now.version, .at = now.at, .age = age};
   if (before != nullptr) result.interval = now.uptime - before->uptime;
   const meter m{result.interval};
   for (const context_metrics& context : now.contexts) {

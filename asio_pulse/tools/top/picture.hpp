@@ -79,14 +79,15 @@ struct picture {
   std::string program{};
   std::string version{};
   std::chrono::system_clock::time_point at{};
-  std::chrono::nanoseconds uptime{0};
+  std::optional<std::chrono::nanoseconds> age{};       ///< of the process, where known
   std::optional<std::chrono::nanoseconds> interval{};  ///< between the readings
   std::vector<context_view> contexts{};
   std::vector<lint> lints{};
 };
 
 /// \param before  an earlier reading; null, of another process, or not earlier: no rates.
-picture make_picture(const process_metrics& now, const process_metrics* before);
+picture make_picture(const process_metrics& now, const process_metrics* before,
+                     std::optional<std::chrono::nanoseconds> age = {});
 
 /// What a context is about, in words: "enforcing", "watching only (shadow)", "off".
 std::string_view mode_of(const context_metrics&) noexcept;

@@ -50,13 +50,13 @@ std::optional<std::uint64_t> choose(screen& terminal, machine& m, const std::str
 class show {
  public:
   show(screen& terminal, machine& m, std::uint64_t pid, std::chrono::milliseconds interval,
-       process_metrics first, charset set)
+       reading first, charset set)
       : terminal_(terminal),
         machine_(m),
         pid_(pid),
         set_(set),
-        last_(std::move(first)),
-        picture_(make_picture(last_, nullptr)),
+        last_(std::move(*first.metrics)),
+        picture_(make_picture(last_, nullptr, first.age)),
         sampler_(watcher(m, pid), interval) {
     ui_.interval = interval;
     ui_.message = "The first figures come after one interval.";
@@ -90,7 +90,7 @@ class show {
       news = true;
       if (r->metrics) {
         ui_.message.clear();
-        picture_ = make_picture(*r->metrics, &last_);
+        picture_ = make_picture(*r->metrics, &last_, r->age);
         last_ = std::move(*r->metrics);
         remember(history_, picture_);
       } else {
@@ -126,7 +126,10 @@ class show {
         if (tracer_.running()) {
           said_ = "A recording goes on already.";
         } else {
-          tracer_.start(machine_, pid_, trace_length, free_files(picture_.program, pid_));
+          const std::uint64_t context = ui_.context < picture_.contexts.size()
+                                            ? picture_.contexts[ui_.context].now.number
+                                            : 0;
+          tracer_.start(machine_, pid_, context, trace_length, free_files(picture_.program, pid_));
           said_ = "Recording for 5 s ...";
         }
         until_ = std::chrono::steady_clock::now() + 20s;
@@ -172,13 +175,13 @@ int run_screen(machine& m, const std::string& who, std::chrono::milliseconds int
     found.pid = choose(*terminal, m, who, set);
     if (!found.pid) return fine;
   }
-  reading first = watcher(m, *found.pid).read();
+  reading first = watcher(m, *found.pid).read_first();
   if (!first.metrics) {
     terminal.reset();
     return complain(first.trouble, cannot);
   }
   if (!open()) return complain(unknown, bad_usage);
-  show s(*terminal, m, *found.pid, interval, std::move(*first.metrics), set);
+  show s(*terminal, m, *found.pid, interval, std::move(first), set);
   s.run();
   terminal.reset();
   if (s.recording()) {

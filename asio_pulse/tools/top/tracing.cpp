@@ -2,47 +2,22 @@
 
 #include "tracing.hpp"
 
+#include "replacing_file.hpp"
+
 #include <asio_pulse/recording.hpp>
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <atomic>
-#include <cerrno>
-#include <cstdio>
+#include <exception>
 #include <filesystem>
-#include <fstream>
+#include <ostream>
 #include <utility>
 
 namespace asio_pulse::top {
 namespace {
 
 namespace fs = std::filesystem;
-
-// Written beside it first and renamed, as write_recording() does: a full disk leaves no half.
-std::string write_json(const recording& what, const std::string& path) {
-  const std::string beside = path + ".tmp";
-  errno = 0;
-  {
-    std::ofstream file(beside, std::ios::binary | std::ios::trunc);
-    write_trace(what, file);
-    file.close();
-    if (!file) {
-      const int why = errno;
-      std::error_code ignored;
-      fs::remove(beside, ignored);
-      return fmt::format(
-          "{} cannot be written: {}", path,
-          why == 0 ? "an error of the stream" : std::generic_category().message(why));
-    }
-  }
-  std::error_code ec;
-  fs::rename(beside, path, ec);
-  if (!ec) return {};
-  std::error_code ignored;
-  fs::remove(beside, ignored);
-  return fmt::format("{} cannot be written: {}", path, ec.message());
-}
 
 std::string safe_name(std::string_view program) {
   std::string name{program.substr(0, 64)};
@@ -78,13 +53,13 @@ trace_files free_files(std::string_view program, std::uint64_t pid) {
   }
 }
 
-trace_result write_trace_of(machine& m, std::uint64_t pid, std::chrono::milliseconds how_long,
-                            const trace_files& files) {
+trace_result write_trace_of(machine& m, std::uint64_t pid, std::uint64_t context,
+                            std::chrono::milliseconds how_long, const trace_files& files) {
   const auto peer = m.open();
   std::error_code ec;
   peer->connect(pid, ec);
   recording what;
-  if (!ec) what = peer->trace(how_long, ec);
+  if (!ec) what = peer->trace(how_long, context, ec);
   if (ec) {
     if (!m.alive(pid)) return {false, fmt::format("process {} has ended", pid)};
     std::string detail = peer->detail();
@@ -98,9 +73,9 @@ trace_result write_trace_of(machine& m, std::uint64_t pid, std::chrono::millisec
                        ? fmt::format("{} cannot be written: {}", files.recording, ec.message())
                        : why};
   }
-  if (std::string trouble = write_json(what, files.json); !trouble.empty()) {
-    return {false, std::move(trouble)};
-  }
+  why = detail::replace_file(
+      files.json, "trace", [&](std::ostream& to) { write_trace(what, to); }, ec);
+  if (ec) return {false, why};
   std::size_t events = 0;
   for (const recorded_worker& worker : what.workers) events += worker.events.size();
   return {true, fmt::format("{} events in {} and {}", events, files.recording, files.json)};
@@ -111,12 +86,12 @@ struct tracer::shared {
   std::atomic<bool> done{false};  // release after the result is written, acquire before it is read
 };
 
-void tracer::start(machine& m, std::uint64_t pid, std::chrono::milliseconds how_long,
-                   trace_files files) {
+void tracer::start(machine& m, std::uint64_t pid, std::uint64_t context,
+                   std::chrono::milliseconds how_long, trace_files files) {
   shared_ = std::make_shared<shared>();
-  thread_ = std::jthread([&m, pid, how_long, files = std::move(files), to = shared_] {
+  thread_ = std::jthread([&m, pid, context, how_long, files = std::move(files), to = shared_] {
     try {
-      to->result = write_trace_of(m, pid, how_long, files);
+      to->result = write_trace_of(m, pid, context, how_long, files);
     } catch (const std::exception& e) {  // out of memory, a folder that cannot be read
       to->result = {false, e.what()};
     }

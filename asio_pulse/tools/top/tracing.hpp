@@ -8,6 +8,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -33,16 +34,17 @@ struct trace_result {
   std::string text{};  ///< a sentence without a full stop, not escaped
 };
 
-/// Blocks for `how_long`, and some more.
-trace_result write_trace_of(machine&, std::uint64_t pid, std::chrono::milliseconds how_long,
-                            const trace_files&);
+/// Blocks for `how_long`, and some more. `context`: its number; 0: the one with the most events.
+trace_result write_trace_of(machine&, std::uint64_t pid, std::uint64_t context,
+                            std::chrono::milliseconds how_long, const trace_files&);
 
 /// The same on a thread of its own. The destructor waits for it.
 class tracer {
  public:
   [[nodiscard]] bool running() const noexcept { return thread_.joinable(); }
   /// \pre !running()
-  void start(machine&, std::uint64_t pid, std::chrono::milliseconds how_long, trace_files);
+  void start(machine&, std::uint64_t pid, std::uint64_t context, std::chrono::milliseconds how_long,
+             trace_files);
   /// Once, when it is done.
   std::optional<trace_result> take();
 
