@@ -2,6 +2,8 @@
 
 #include "blocked_reason.hpp"
 
+#include <asio_pulse/report.hpp>
+
 #include <algorithm>
 #include <array>
 #include <span>
@@ -166,17 +168,18 @@ std::string text_of_frame(string_view frame) {
   constexpr std::size_t function_bytes = 80;
   constexpr std::size_t place_bytes = 100;
   const string_view function = function_of(frame);
-  // Cut where its parameters or template arguments begin, and at no byte within a character: those
-  // are ASCII.
-  std::string text{function};
-  if (text.size() > function_bytes) {
-    text.resize(std::min(text.find_first_of("(<[", 1), text.size()));
-    text += text.size() == function.size() ? "" : "...";
-  }
+  // Cut where its parameters or template arguments begin.
+  const string_view name = function.size() <= function_bytes
+                               ? function
+                               : function.substr(0, function.find_first_of("(<[", 1));
+  // Once more, for it may come from a process that does not: of what is escaped, backslashes and
+  // quotes change.
+  std::string text = escape(name, function_bytes);
+  if (name.size() < function.size()) text += "...";
   const auto place = frame.rfind(" at ");
   if (place == frame.npos || function.empty()) return text;
   const string_view where = frame.substr(place);
-  if (where.size() <= place_bytes) text += where;
+  if (where.size() <= place_bytes) text += escape(where, place_bytes);
   return text;
 }
 

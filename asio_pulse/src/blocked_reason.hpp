@@ -26,7 +26,7 @@ blocked_reason why_blocked(const stall_metrics&) noexcept;
 /// "parse(char const*)" of "  #1 parse(char const*) at src/parse.cpp:12".
 std::string_view function_of(std::string_view frame) noexcept;
 
-/// A frame in a sentence: its function, cut, and its place. Stays escaped.
+/// A frame in a sentence: its function, cut, and its place; escaped.
 std::string text_of_frame(std::string_view frame);
 
 }  // namespace asio_pulse::detail

@@ -3,12 +3,15 @@
 // A server to try pulse_top on: some hundred quick handlers a second, and among them, by the
 // command line, one bad one. Which, pulse_top says.
 //
-//   pulse_top_demo KIND [SECONDS]   KIND: slow, lock, dns, sleep, self, stuck, many, none
+//   pulse_top_demo KIND [SECONDS]
+//
+// KIND: slow, lock, sleep, self, stuck, many, none; and dns, which is bad where the name server is
+// slow to answer.
 
 #include <asio_pulse/asio_pulse.hpp>
 
+#include <boost/asio/basic_waitable_timer.hpp>
 #include <boost/asio/post.hpp>
-#include <boost/asio/steady_timer.hpp>
 
 #include <netdb.h>
 
@@ -22,6 +25,7 @@
 #include <string>
 #include <string_view>
 #include <thread>
+#include <utility>
 #include <vector>
 
 namespace demo {
@@ -33,6 +37,11 @@ using clock = std::chrono::steady_clock;
 void compute(std::chrono::nanoseconds how_long) {
   const auto end = clock::now() + how_long;
   while (clock::now() < end) {
+  }
+}
+
+void compute_for_ever() {
+  for (volatile bool goes_on = true; goes_on;) {
   }
 }
 
@@ -60,14 +69,15 @@ void look_up_peer() {
 void retry_later() { std::this_thread::sleep_for(80ms); }
 
 // Calls `what` every `period`, as a handler of the task.
-class again : public std::enable_shared_from_this<again> {
+template <typename What>
+class again : public std::enable_shared_from_this<again<What>> {
  public:
-  again(asio_pulse::task& t, std::chrono::milliseconds period, std::function<void()> what)
+  again(asio_pulse::task& t, std::chrono::milliseconds period, What what)
       : timer_(t.get_executor()), period_(period), what_(std::move(what)) {}
 
   void go() {
     timer_.expires_after(period_);
-    timer_.async_wait([self = shared_from_this()](const boost::system::error_code& ec) {
+    timer_.async_wait([self = this->shared_from_this()](const boost::system::error_code& ec) {
       if (ec) return;
       self->what_();
       self->go();
@@ -75,10 +85,17 @@ class again : public std::enable_shared_from_this<again> {
   }
 
  private:
-  boost::asio::steady_timer timer_;
+  // With its executor's own type: boost::asio::steady_timer hides the handler's.
+  using executor = decltype(std::declval<asio_pulse::task&>().get_executor());
+  boost::asio::basic_waitable_timer<clock, boost::asio::wait_traits<clock>, executor> timer_;
   std::chrono::milliseconds period_;
-  std::function<void()> what_;
+  What what_;
 };
+
+template <typename What>
+void every(asio_pulse::task& t, std::chrono::milliseconds period, What what) {
+  std::make_shared<again<What>>(t, period, std::move(what))->go();
+}
 
 // Asks the whole time whether there is work, instead of waiting for it.
 struct poller {
@@ -91,13 +108,10 @@ struct poller {
 
 bool add_bad_one(std::string_view kind, asio_pulse::io_context& io, asio_pulse::task& t,
                  std::list<std::jthread>& threads) {
-  const auto every = [&](std::chrono::milliseconds period, std::function<void()> what) {
-    std::make_shared<again>(t, period, std::move(what))->go();
-  };
   if (kind == "slow") {
-    every(200ms, [] { hash_document(); });
+    every(t, 200ms, [] { hash_document(); });
   } else if (kind == "lock") {
-    every(100ms, [] { read_prices(); });
+    every(t, 100ms, [] { read_prices(); });
     threads.emplace_back([](const std::stop_token& stop) {
       while (!stop.stop_requested()) {
         hold_prices();
@@ -105,13 +119,13 @@ bool add_bad_one(std::string_view kind, asio_pulse::io_context& io, asio_pulse::
       }
     });
   } else if (kind == "dns") {
-    every(1000ms, [] { look_up_peer(); });
+    every(t, 1000ms, [] { look_up_peer(); });
   } else if (kind == "sleep") {
-    every(300ms, [] { retry_later(); });
+    every(t, 300ms, [] { retry_later(); });
   } else if (kind == "self") {
     boost::asio::post(io, poller{io.get_executor()});
   } else if (kind == "stuck") {
-    every(1000ms, [] { compute(1h); });
+    every(t, 1000ms, [] { compute_for_ever(); });
   } else if (kind != "none") {
     return false;
   }
@@ -124,7 +138,7 @@ int run(std::string_view kind, std::chrono::seconds how_long) {
   std::list<asio_pulse::task> tasks;
   for (int i = 0; i != 20; ++i) {
     tasks.emplace_back(io, asio_pulse::task_options{.name = "session " + std::to_string(i)});
-    std::make_shared<again>(tasks.back(), 10ms, [] { compute(20us); })->go();
+    every(tasks.back(), 10ms, [] { compute(20us); });
   }
   tasks.emplace_back(io, asio_pulse::task_options{.name = "report"});
   std::list<std::jthread> threads;

@@ -256,27 +256,32 @@ table lints_table(const picture& p, const order& how, std::size_t width, charset
 
 std::vector<std::size_t> widths_of(const table& t, std::size_t width) {
   std::vector<std::size_t> result;
+  std::vector<std::size_t> needed;                                   // more than the least
   std::size_t fixed = t.columns.empty() ? 0 : t.columns.size() - 1;  // the gaps
-  std::size_t growing = 0;
-  for (const column& c : t.columns) {
+  for (std::size_t i = 0; i != t.columns.size(); ++i) {
+    std::size_t widest = 0;
+    for (const table_row& row : t.rows) {
+      if (i < row.cells.size()) widest = std::max(widest, width_of(row.cells[i].text));
+    }
+    const column& c = t.columns[i];
     result.push_back(c.width);
+    needed.push_back(c.grows && widest > c.width ? widest - c.width : 0);
     fixed += c.width;
-    growing += c.grows ? 1 : 0;
   }
   std::size_t spare = width > fixed ? width - fixed : 0;
   for (std::size_t i = 0; i != t.columns.size(); ++i) {
     if (!t.columns[i].grows) continue;
-    std::size_t more = spare;
-    if (growing > 1) {
-      std::size_t needed = 0;
-      for (const table_row& row : t.rows) {
-        if (i < row.cells.size()) needed = std::max(needed, width_of(row.cells[i].text));
-      }
-      more = std::min(spare * 2 / 5, needed > result[i] ? needed - result[i] : 0);
+    std::size_t later = 0;
+    bool last = true;
+    for (std::size_t other = i + 1; other != t.columns.size(); ++other) {
+      later += needed[other];
+      last = last && !t.columns[other].grows;
     }
+    // What the later ones do not need, and two fifths at least.
+    const std::size_t share = std::max(spare * 2 / 5, spare > later ? spare - later : 0);
+    const std::size_t more = last ? spare : std::min(share, needed[i]);
     result[i] += more;
     spare -= more;
-    --growing;
   }
   return result;
 }
