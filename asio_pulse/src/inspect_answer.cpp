@@ -25,7 +25,8 @@ namespace {
 
 using namespace std::chrono_literals;
 
-// For a request to arrive, and for an answer to be taken.
+// For the first request to arrive, and for an answer to be taken.
+constexpr std::chrono::seconds introduction = 2s;
 constexpr std::chrono::seconds patience = 10s;
 // A guest that has asked asks again; one that does not is let go.
 constexpr std::chrono::seconds between_requests = 60s;
@@ -69,7 +70,7 @@ void inspect_server::welcome() noexcept {
   try {
     guest& g = guests_.emplace_back();
     g.socket = s;
-    g.deadline = clock::now() + patience;
+    g.deadline = clock::now() + introduction;
     if (!known || (who.uid != ::geteuid() && who.uid != 0)) {
       refuse(g, "this process belongs to another user");
     }

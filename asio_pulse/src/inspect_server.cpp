@@ -17,6 +17,7 @@
 #include <cstddef>
 #include <cstring>
 #include <new>
+#include <utility>
 
 #include "background_thread.hpp"
 #include "inspect_server.hpp"
@@ -102,10 +103,7 @@ void inspect_server::hide(context_core& core) noexcept {
   for (guest& g : guests_) {
     std::erase_if(g.takers, [&core](const auto& t) { return t->of(core); });
   }
-  if (contexts_.empty() && socket_ >= 0) {  // nothing to be seen: not to be found either
-    ::close(socket_);
-    socket_ = -1;
-  }
+  if (contexts_.empty()) wake();
 }
 
 void inspect_server::begun() noexcept {
@@ -114,13 +112,10 @@ void inspect_server::begun() noexcept {
   wake();
 }
 
+// The watchdog's thread must not wait for this one: a fork holds both up.
 void inspect_server::stalled(context_core& core) noexcept {
-  const std::lock_guard lock(mutex_);
-  for (shown& s : contexts_) {
-    if (s.core != &core || s.to_write != clock::time_point{}) continue;
-    s.to_write = clock::now() + story_time;
-    wake();
-  }
+  core.tools().stalled();
+  wake();
 }
 
 // ---- the thread
@@ -156,10 +151,11 @@ void inspect_server::listen() noexcept {
 }
 
 void inspect_server::wake() noexcept {
-  if (bell_ < 0) return;
+  const int bell = bell_.load(std::memory_order_relaxed);
+  if (bell < 0) return;
   const std::uint64_t one = 1;
   const int saved = errno;
-  (void)!::write(bell_, &one, sizeof one);
+  (void)!::write(bell, &one, sizeof one);
   errno = saved;
 }
 
@@ -178,11 +174,15 @@ int inspect_server::timeout(clock::time_point now) const noexcept {
 }
 
 void inspect_server::work(clock::time_point now) {
-  for (const shown& s : contexts_) {
+  for (shown& s : contexts_) {
     instruments& tools = s.core->tools();
+    if (tools.take_stalled() && s.to_write == clock::time_point{}) s.to_write = now + story_time;
     if (tools.collecting()) s.core->probe();
     if (tools.expire(now)) s.core->tell_workers();
   }
+  // Nothing to be seen: not to be found either. Here, for while somebody polls it, a socket that
+  // was closed keeps its name.
+  if (contexts_.empty() && socket_ >= 0) ::close(std::exchange(socket_, -1));
   for (guest& g : guests_) follow(g, now);
   std::erase_if(guests_, [now](const guest& g) {
     const bool late = g.takers.empty() && now >= g.deadline;

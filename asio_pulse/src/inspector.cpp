@@ -17,6 +17,7 @@
 #include <cstddef>
 #include <cstring>
 #include <fstream>
+#include <sstream>
 
 #include <fmt/format.h>
 
@@ -96,7 +97,12 @@ std::vector<inspectable_process> inspectable_processes(std::error_code& ec) {
     if (at == std::string::npos) continue;
     std::uint64_t pid = 0;
     if (!number(std::string_view(line).substr(at + mark.size()), pid)) continue;
-    // Whoever connected shows up under the same name, once for each connection.
+    // "Num: RefCount Protocol Flags ...": connections bear the name, too, and do not listen.
+    std::istringstream words(line);
+    std::string number_in_kernel, references, family, flags;
+    words >> number_in_kernel >> references >> family >> flags;
+    constexpr std::string_view listens = "00010000";  // __SO_ACCEPTCON
+    if (flags != listens) continue;
     const bool known = std::any_of(found.begin(), found.end(),
                                    [pid](const inspectable_process& p) { return p.pid == pid; });
     struct stat owner {};
