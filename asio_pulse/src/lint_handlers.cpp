@@ -53,7 +53,7 @@ class handler_rules {
   [[nodiscard]] std::string seen_in(const std::string& type) const {
     for (const stall_metrics& s : now_.stalls) {
       if (s.cause != stall_cause::blocked && s.site == type && s.blamed < s.stack.size()) {
-        return fmt::format(", seen in {}", text_of_frame(s.stack[s.blamed]));
+        return fmt::format("In {}: ", text_of_frame(s.stack[s.blamed]));
       }
     }
     return {};
@@ -67,10 +67,10 @@ class handler_rules {
       const auto polls = static_cast<std::int64_t>(std::max<std::uint64_t>(site.polls, 1));
       out_.add(
           lint_kind::long_poll, harm::delays, site.longest, site.type,
-          fmt::format("{}{} ran for up to {} without a break ({} polls, {} on average){}: nothing "
+          fmt::format("{}{}{} ran for up to {} without a break ({} polls, {} on average): nothing "
                       "else ran on its worker meanwhile.",
-                      quoted(site.type), at(site.place), short_duration(site.longest), site.polls,
-                      short_duration(site.cpu / polls), seen_in(site.type)),
+                      seen_in(site.type), quoted(site.type), at(site.place),
+                      short_duration(site.longest), site.polls, short_duration(site.cpu / polls)),
           cut_it_up);
     }
   }
@@ -100,10 +100,10 @@ class handler_rules {
       });
       out_.add(
           lint_kind::long_poll, harm::goes_on, worker.running_for, worker.running,
-          fmt::format("{}{} has been running on thread {} for {} and goes on{}: nothing else runs "
+          fmt::format("{}{}{} has been running on thread {} for {} and goes on: nothing else runs "
                       "on that worker.",
-                      quoted(worker.running), at(place), worker.thread,
-                      short_duration(worker.running_for), seen_in(worker.running)),
+                      seen_in(worker.running), quoted(worker.running), at(place), worker.thread,
+                      short_duration(worker.running_for)),
           cut_it_up);
     }
   }
@@ -118,10 +118,10 @@ class handler_rules {
         continue;
       }
       out_.add(lint_kind::long_poll, harm::goes_on, s.lasted, s.site,
-               fmt::format("{}{} has been running on thread {} for {} and goes on{}: nothing else "
+               fmt::format("{}{}{} has been running on thread {} for {} and goes on: nothing else "
                            "runs on that worker.",
-                           quoted(s.site), at(s.place), s.thread, short_duration(s.lasted),
-                           seen_in(s.site)),
+                           seen_in(s.site), quoted(s.site), at(s.place), s.thread,
+                           short_duration(s.lasted)),
                cut_it_up);
     }
   }
@@ -173,14 +173,15 @@ class handler_rules {
         goes_on = goes_on || !other->ended;
       }
       const auto times = std::count_if(s, now_.stalls.end(), same);
-      std::string text = fmt::format(
+      std::string text;
+      if (s->blamed < s->stack.size()) {
+        text = fmt::format("In {}: ", text_of_frame(s->stack[s->blamed]));
+      }
+      text += fmt::format(
           "{}{} {} for {} {}", quoted(s->site), at(s->place), goes_on ? "has waited" : "waited",
           goes_on ? short_duration(s->lasted) : "up to " + short_duration(longest), why.for_what);
       if (!s->system_call.empty()) {
         text += fmt::format(" ({})", escape(s->system_call, call_bytes));
-      }
-      if (s->blamed < s->stack.size()) {
-        text += fmt::format(", in {}", text_of_frame(s->stack[s->blamed]));
       }
       text += fmt::format("; {} of the last {} stall{}.", times, now_.stalls.size(),
                           now_.stalls.size() == 1 ? "" : "s");

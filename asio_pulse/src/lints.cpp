@@ -14,7 +14,8 @@
 namespace asio_pulse {
 namespace {
 
-constexpr std::size_t name_bytes = 120;
+// The whole of it is in the subject.
+constexpr std::size_t name_bytes = 60;
 constexpr std::size_t file_bytes = 80;
 
 }  // namespace

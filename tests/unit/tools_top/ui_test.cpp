@@ -43,7 +43,9 @@ TEST(top_ui, the_overview_names_the_bad_handler) {
   ui_state ui;
   const std::string text = shown(server(), ui);
   EXPECT_TRUE(has(text, "server  pid 123  up 65.0s")) << text;
-  EXPECT_TRUE(has(text, "! long_poll: \"build_report\"")) << text;
+  EXPECT_TRUE(
+      has(text, "! long_poll: In build_report() at src/report.cpp:50: \"build_report\" has been"))
+      << text;
   EXPECT_TRUE(has(text, "STUCK 150ms: build_report")) << text;
   EXPECT_TRUE(has(text, "queue delay")) << text;
   EXPECT_TRUE(has(text, "src/report.cpp:42 build_report")) << text;
