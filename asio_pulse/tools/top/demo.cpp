@@ -5,8 +5,8 @@
 //
 //   pulse_top_demo KIND [SECONDS]
 //
-// KIND: slow, lock, sleep, self, stuck, many, none; and dns, which is bad where the name server is
-// slow to answer.
+// KIND: slow, lock, sleep, self, stuck, many, names (such as an attacker would choose), none; and
+// dns, which is bad where the name server is slow to answer.
 
 #include <asio_pulse/asio_pulse.hpp>
 
@@ -126,6 +126,11 @@ bool add_bad_one(std::string_view kind, asio_pulse::io_context& io, asio_pulse::
     boost::asio::post(io, poller{io.get_executor()});
   } else if (kind == "stuck") {
     every(t, 1000ms, [] { compute_for_ever(); });
+  } else if (kind == "names") {
+    // Clears a screen, sets a title, turns the direction, breaks the line, is no UTF-8, is long.
+    static asio_pulse::task hostile(
+        io, {.name = "\x1b[2J\x1b]0;x\a\r\n\u202e\xff" + std::string(10'000, 'a')});
+    every(hostile, 100ms, [] { compute(10ms); });
   } else if (kind != "none") {
     return false;
   }
@@ -147,8 +152,8 @@ int run(std::string_view kind, std::chrono::seconds how_long) {
       add_bad_one(each, io, tasks.back(), threads);
     }
   } else if (!add_bad_one(kind, io, tasks.back(), threads)) {
-    std::fprintf(stderr,
-                 "usage: pulse_top_demo slow|lock|dns|sleep|self|stuck|many|none [SECONDS]\n");
+    std::fprintf(
+        stderr, "usage: pulse_top_demo slow|lock|dns|sleep|self|stuck|many|names|none [SECONDS]\n");
     return 2;
   }
   std::jthread([how_long] {

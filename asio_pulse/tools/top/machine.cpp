@@ -99,7 +99,7 @@ reading watcher::read() {
   if (!connected_) {
     peer_->connect(pid_, ec);
     if (ec) return failed(ec);
-    connected_ = true;
+    connected_ = seen_ = true;
   }
   process_metrics metrics = peer_->fetch(ec);
   if (ec) return failed(ec);
@@ -125,7 +125,9 @@ reading watcher::failed(const std::error_code& ec) {
   constexpr int looks = 10;
   for (int i = 0; i != looks; ++i) {
     if (!machine_.alive(pid_)) {
-      return {.trouble = fmt::format("process {} has ended", pid_), .ended = true};
+      return {.trouble = seen_ ? fmt::format("process {} has ended", pid_)
+                               : fmt::format("there is no process {}", pid_),
+              .ended = true};
     }
     if (ec == std::errc::permission_denied || ec == std::errc::timed_out) break;
     std::this_thread::sleep_for(std::chrono::milliseconds{20});

@@ -75,6 +75,7 @@ class watcher {
   std::uint64_t pid_;
   std::unique_ptr<peer> peer_;
   bool connected_ = false;
+  bool seen_ = false;  // at least once: then it was there
 };
 
 }  // namespace asio_pulse::top

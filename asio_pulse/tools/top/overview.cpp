@@ -144,7 +144,8 @@ void top_of(std::vector<line>& out, const table& t, std::size_t rows, std::size_
   if (t.rows.empty()) out.emplace_back(std::string{t.when_empty}, style::dim);
 }
 
-void worst_lint(std::vector<line>& out, const picture& p, std::size_t columns, charset set) {
+void worst_lint(std::vector<line>& out, const picture& p, size room, charset set) {
+  const std::size_t columns = room.columns;
   if (p.lints.empty()) {
     out.emplace_back(" Nothing is worth a look.", style::dim);
     return;
@@ -154,11 +155,13 @@ void worst_lint(std::vector<line>& out, const picture& p, std::size_t columns, c
   const std::string text =
       fmt::format("! {}: {}", to_string(worst.kind), printable_again(worst.text, set));
   const std::string tail = fmt::format(" (5: what to do{})", more);
-  // Two lines, of which the last leaves room for where there is more.
+  // Some lines, of which the last leaves room for where there is more.
+  const std::size_t most = room.rows >= 20 ? 3 : 2;
   auto lines = wrap(text, columns);
-  if (lines.size() > 2) {
-    lines[1] = cut(lines[1] + " " + lines[2], columns - std::min(columns, tail.size()), set);
-    lines.resize(2);
+  if (lines.size() > most) {
+    lines[most - 1] =
+        cut(lines[most - 1] + " " + lines[most], columns - std::min(columns, tail.size()), set);
+    lines.resize(most);
   }
   for (std::string& l : lines) out.emplace_back(std::move(l), style::warn);
   if (width_of(out.back()) + tail.size() <= columns) {
@@ -182,7 +185,7 @@ std::vector<line> figures(const context_view& context, const history& past, size
 std::vector<line> overview(const picture& p, const context_view& context, const history& past,
                            size room, charset set) {
   std::vector<line> lines;
-  worst_lint(lines, p, room.columns, set);
+  worst_lint(lines, p, room, set);
   for (line& l : figures(context, past, room, set)) lines.push_back(std::move(l));
   const std::size_t left = room.rows > lines.size() ? room.rows - lines.size() : 0;
   top_of(lines, sites_table(context, {}, set), std::max<std::size_t>((left + 1) / 2, 3),

@@ -50,14 +50,14 @@ std::optional<std::uint64_t> choose(screen& terminal, machine& m, const std::str
 class show {
  public:
   show(screen& terminal, machine& m, std::uint64_t pid, std::chrono::milliseconds interval,
-       reading first, charset set)
+       watcher from, reading first, charset set)
       : terminal_(terminal),
         machine_(m),
         pid_(pid),
         set_(set),
         last_(std::move(*first.metrics)),
         picture_(make_picture(last_, nullptr, first.age)),
-        sampler_(watcher(m, pid), interval) {
+        sampler_(std::move(from), interval) {
     ui_.interval = interval;
     ui_.message = "The first figures come after one interval.";
   }
@@ -175,13 +175,14 @@ int run_screen(machine& m, const std::string& who, std::chrono::milliseconds int
     found.pid = choose(*terminal, m, who, set);
     if (!found.pid) return fine;
   }
-  reading first = watcher(m, *found.pid).read_first();
+  watcher from(m, *found.pid);
+  reading first = from.read_first();
   if (!first.metrics) {
     terminal.reset();
     return complain(first.trouble, cannot);
   }
   if (!open()) return complain(unknown, bad_usage);
-  show s(*terminal, m, *found.pid, interval, std::move(first), set);
+  show s(*terminal, m, *found.pid, interval, std::move(from), std::move(first), set);
   s.run();
   terminal.reset();
   if (s.recording()) {

@@ -115,6 +115,13 @@ TEST(top_command, a_process_that_ends_is_a_sentence_and_status_one) {
   EXPECT_EQ(o.error, "pulse_top: process 123 has ended\n");
 }
 
+TEST(top_command, a_process_that_never_was) {
+  made::machine m;
+  const outcome o = run(m, {"77", "--once"});
+  EXPECT_EQ(o.status, 1);
+  EXPECT_EQ(o.error, "pulse_top: there is no process 77\n");
+}
+
 TEST(top_command, what_the_inspector_says_is_passed_on) {
   made::machine m;
   m.answers[9].push_back(
