@@ -1,0 +1,324 @@
+// SPDX-License-Identifier: BSL-1.0
+#include "command.hpp"
+// The header comes first: it has to stand alone.
+
+#include "made.hpp"
+#include "output.hpp"
+#include "sampler.hpp"
+#include "targets.hpp"
+#include "tracing.hpp"
+
+// Its implementation is in the tool's json_text.cpp.
+#include <gtest/gtest.h>
+#include <boost/json/parse.hpp>
+
+#include <asio_pulse/recording.hpp>
+
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+
+namespace {
+
+using namespace std::chrono_literals;
+using namespace asio_pulse::top;  // NOLINT(google-build-using-namespace): what is tested
+namespace json = boost::json;
+
+struct outcome {
+  int status;
+  std::string out;
+  std::string error;
+};
+
+outcome run(made::machine& m, std::vector<std::string> arguments) {
+  arguments.insert(arguments.begin(), "pulse_top");
+  std::vector<char*> argv;
+  for (std::string& a : arguments) argv.push_back(a.data());
+  argv.push_back(nullptr);
+  testing::internal::CaptureStdout();
+  testing::internal::CaptureStderr();
+  const int status = run_command(static_cast<int>(arguments.size()), argv.data(), m);
+  return {status, testing::internal::GetCapturedStdout(), testing::internal::GetCapturedStderr()};
+}
+
+bool has(const std::string& text, std::string_view part) { return text.find(part) != text.npos; }
+
+void serve(made::machine& m, std::uint64_t readings) {
+  m.listed = {{123, "server"}};
+  for (std::uint64_t i = 0; i != readings; ++i) m.answers[123].push_back({made::server(i)});
+  m.answers[123].push_back({made::server(readings)});  // it lives on
+}
+
+TEST(top_command, once_prints_a_table_of_one_interval) {
+  made::machine m;
+  serve(m, 2);
+  const outcome o = run(m, {"--once", "--interval", "0.1"});
+  EXPECT_EQ(o.status, 0) << o.error;
+  EXPECT_TRUE(has(o.out, "server  pid 123  up 65.0s")) << o.out;
+  EXPECT_TRUE(has(o.out, "\"build_report\"")) << o.out;
+  EXPECT_TRUE(has(o.out, "Put ASIO_PULSE_CHECKPOINT()")) << o.out;
+  EXPECT_TRUE(has(o.out, "src/session.cpp:7 on_read")) << o.out;
+  EXPECT_EQ(o.out.find('\x1b'), std::string::npos);
+  EXPECT_EQ(o.error, "");
+  EXPECT_EQ(m.requests, 2U);
+  EXPECT_EQ(m.connections, 1U);
+}
+
+TEST(top_command, json_prints_an_object_for_each_interval) {
+  made::machine m;
+  serve(m, 3);
+  const outcome o = run(m, {"server", "--json", "--count", "2", "--interval", "0.1"});
+  EXPECT_EQ(o.status, 0) << o.error;
+  std::istringstream lines(o.out);
+  std::string text;
+  int objects = 0;
+  for (; std::getline(lines, text); ++objects) {
+    const json::object top = json::parse(text).as_object();
+    EXPECT_EQ(top.at("schema").as_string(), "asio-pulse-top/1");
+    EXPECT_EQ(top.at("interval_ns").as_int64(), 1'000'000'000);
+    EXPECT_EQ(top.at("age_ns").as_int64(), 65'000'000'000);
+    EXPECT_EQ(top.at("lints").as_array().at(0).at("kind").as_string(), "long_poll");
+    const json::object context = top.at("contexts").as_array().at(0).as_object();
+    EXPECT_EQ(context.at("name").as_string(), "main");
+    EXPECT_DOUBLE_EQ(context.at("totals").at("load").as_double(), 0.5);
+    EXPECT_EQ(context.at("queue_delay").at("p99_ns").as_int64(), 61'000'000);
+    EXPECT_EQ(context.at("workers").as_array().at(1).at("running").at("task").to_number<int>(), 2);
+    EXPECT_TRUE(context.at("workers").as_array().at(0).at("running").is_null());
+    EXPECT_EQ(context.at("sites").as_array().at(0).at("place").at("line").to_number<int>(), 42);
+    EXPECT_EQ(context.at("tasks").as_array().at(0).at("tier").as_string(), "yield");
+    EXPECT_EQ(context.at("stalls").as_array().at(0).at("blamed").to_number<int>(), 1);
+  }
+  EXPECT_EQ(objects, 2);
+}
+
+TEST(top_command, hostile_names_stay_text) {
+  ASSERT_TRUE(made::use_utf8());
+  const auto before = made::hostile(0);
+  const picture p = make_picture(made::hostile(1), &before);
+  const json::object top = json::parse(json_text(p)).as_object();  // throws if it is none
+  EXPECT_TRUE(has(std::string(top.at("program").as_string()), "\\x1b[2J"));
+  for (const std::string& text : {json_text(p), plain_text(p, 120, charset::utf8)}) {
+    for (const char c : text) {
+      const auto byte = static_cast<unsigned char>(c);
+      ASSERT_TRUE((byte >= 0x20 && byte != 0x7f) || c == '\n') << static_cast<int>(byte);
+    }
+    EXPECT_FALSE(has(text, "\u202e"));
+  }
+}
+
+TEST(top_command, a_process_that_ends_is_a_sentence_and_status_one) {
+  made::machine m;
+  m.listed = {{123, "server"}};
+  m.answers[123].push_back({made::server(0)});
+  const outcome o = run(m, {"--once", "--interval", "0.1"});
+  EXPECT_EQ(o.status, 1);
+  EXPECT_EQ(o.error, "pulse_top: process 123 has ended\n");
+}
+
+TEST(top_command, a_process_that_never_was) {
+  made::machine m;
+  const outcome o = run(m, {"77", "--once"});
+  EXPECT_EQ(o.status, 1);
+  EXPECT_EQ(o.error, "pulse_top: there is no process 77\n");
+}
+
+TEST(top_command, what_the_inspector_says_is_passed_on) {
+  made::machine m;
+  m.answers[9].push_back(
+      {{}, make_error_code(std::errc::permission_denied), "process 9 is another user's"});
+  m.answers[9].push_back({});
+  const outcome o = run(m, {"9", "--json"});
+  EXPECT_EQ(o.status, 1);
+  EXPECT_EQ(o.error, "pulse_top: process 9 is another user's\n");
+}
+
+TEST(top_command, several_processes_are_listed) {
+  made::machine m;
+  m.listed = {{123, "server"}, {456, "evil\x1b[2J"}};
+  const outcome o = run(m, {"--once"});
+  EXPECT_EQ(o.status, 2);
+  EXPECT_EQ(o.out, "       123  server\n       456  evil\\x1b[2J\n");
+  EXPECT_EQ(o.error, "pulse_top: 2 processes can be looked into; say which, by its number\n");
+  EXPECT_EQ(m.requests, 0U);
+}
+
+TEST(top_command, no_process_is_a_sentence) {
+  made::machine m;
+  EXPECT_TRUE(has(run(m, {"--once"}).error, "no process of this user has an asio_pulse"));
+  const outcome o = run(m, {"x\x1b", "--once"});
+  EXPECT_EQ(o.status, 1);
+  EXPECT_TRUE(has(o.error, R"(named "x\x1b")")) << o.error;
+  m.list_error = make_error_code(std::errc::permission_denied);
+  EXPECT_TRUE(has(run(m, {"--once"}).error, "cannot be listed"));
+}
+
+TEST(top_command, names_are_as_the_kernel_cuts_them) {
+  made::machine m;
+  m.listed = {{1, "a_very_long_nam"}, {2, "a_very_long"}};
+  EXPECT_EQ(find_target(m, "a_very_long_name_indeed").pid, 1U);
+  EXPECT_EQ(find_target(m, "a_very_long").pid, 2U);
+  EXPECT_FALSE(find_target(m, "a_very").pid);
+  EXPECT_EQ(find_target(m, "77").pid, 77U);
+  EXPECT_EQ(find_target(m, "").choice.size(), 2U);
+}
+
+TEST(top_command, without_a_terminal_it_says_so) {
+  made::machine m;
+  serve(m, 1);
+  const outcome o = run(m, {"server"});
+  EXPECT_EQ(o.status, 2);
+  EXPECT_EQ(o.error,
+            "pulse_top: this is not a terminal; --once prints a table, --json an object\n");
+}
+
+TEST(top_command, bad_arguments_are_refused) {
+  made::machine m;
+  serve(m, 1);
+  const std::vector<std::vector<std::string>> bad{{"--nonsense"},
+                                                  {"--interval", "0"},
+                                                  {"--interval", "nan"},
+                                                  {"--interval", "61"},
+                                                  {"--interval", "x"},
+                                                  {"--json", "--count", "0"},
+                                                  {"--count", "3"},
+                                                  {"--once", "--json"},
+                                                  {"--trace", "-1"},
+                                                  {"--trace", "61"},
+                                                  {"--trace", "1", "--once"},
+                                                  {"--out", "x.pulse"},
+                                                  {"a", "b"}};
+  for (const auto& arguments : bad) {
+    const outcome o = run(m, arguments);
+    EXPECT_EQ(o.status, 2) << arguments[0] << ' ' << o.error;
+    EXPECT_FALSE(o.error.empty());
+    EXPECT_EQ(o.out, "");
+  }
+  EXPECT_EQ(m.requests, 0U);
+  EXPECT_EQ(run(m, {"--help"}).status, 0);
+  EXPECT_TRUE(has(run(m, {"--version"}).out, "pulse_top 0."));
+}
+
+class folder {
+ public:
+  folder() : before_(std::filesystem::current_path()) {
+    std::string name = (std::filesystem::temp_directory_path() / "pulse_top_XXXXXX").string();
+    if (::mkdtemp(name.data()) == nullptr) throw std::runtime_error("no temporary folder");
+    path_ = name;
+    std::filesystem::current_path(path_);
+  }
+  folder(const folder&) = delete;
+  folder& operator=(const folder&) = delete;
+  ~folder() {
+    std::error_code ignored;
+    std::filesystem::current_path(before_, ignored);
+    std::filesystem::remove_all(path_, ignored);
+  }
+
+ private:
+  std::filesystem::path before_;
+  std::filesystem::path path_;
+};
+
+TEST(top_trace, both_files_are_written) {
+  const folder here;
+  made::machine m;
+  serve(m, 1);
+  m.recorded.pid = 123;
+  m.recorded.program = "server";
+  m.recorded.length = 1s;
+  const outcome o = run(m, {"--trace", "0", "--out", "x.pulse"});
+  EXPECT_EQ(o.status, 0) << o.error;
+  EXPECT_EQ(o.out, "0 events in x.pulse and x.json\n");
+  std::error_code ec;
+  EXPECT_EQ(asio_pulse::read_recording("x.pulse", ec).program, "server");
+  EXPECT_FALSE(ec);
+  std::ifstream file("x.json");
+  std::stringstream text;
+  text << file.rdbuf();
+  EXPECT_NO_THROW((void)json::parse(text.str()));
+  // Nothing else is left behind.
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator("."), {}), 2);
+}
+
+TEST(top_trace, the_next_free_name_is_taken) {
+  const folder here;
+  EXPECT_EQ(free_files("../a b\x1b", 5).recording, "_.._a_b_.5.1.pulse");
+  EXPECT_EQ(free_files("", 5).recording, "_.5.1.pulse");
+  std::ofstream("server.5.1.json") << "x";
+  EXPECT_EQ(free_files("server", 5).json, "server.5.2.json");
+  EXPECT_EQ(files_of("a/b.json").recording, "a/b.pulse");
+  EXPECT_EQ(files_of("a/b").json, "a/b.json");
+  EXPECT_EQ(files_of(".pulse").recording, ".pulse.pulse");
+}
+
+TEST(top_trace, a_file_that_cannot_be_written_is_status_one) {
+  const folder here;
+  made::machine m;
+  serve(m, 1);
+  const outcome o = run(m, {"--trace", "0", "--out", "nowhere/x.pulse"});
+  EXPECT_EQ(o.status, 1);
+  EXPECT_TRUE(has(o.error, "nowhere/x.pulse")) << o.error;
+}
+
+TEST(top_watcher, connects_again_after_a_failure) {
+  made::machine m;
+  m.answers[5].push_back({made::server(0)});
+  m.answers[5].push_back({{}, make_error_code(std::errc::timed_out), "no answer"});
+  m.answers[5].push_back({made::server(1)});
+  watcher w(m, 5);
+  EXPECT_TRUE(w.read().metrics);
+  const reading failed = w.read();
+  EXPECT_FALSE(failed.metrics);
+  EXPECT_FALSE(failed.ended);
+  EXPECT_EQ(failed.trouble, "no answer");
+  EXPECT_TRUE(w.read().metrics);
+  EXPECT_EQ(m.connections, 2U);
+  const reading last = w.read();
+  EXPECT_TRUE(last.ended);
+  EXPECT_EQ(last.trouble, "process 5 has ended");
+}
+
+TEST(top_watcher, the_first_reading_is_one_that_has_figures) {
+  made::machine m;
+  asio_pulse::process_metrics begins = made::server(0);
+  begins.contexts[0].collecting = false;
+  m.answers[5] = {{begins}, {made::server(0)}, {made::server(1)}};
+  EXPECT_TRUE(watcher(m, 5).read_first().metrics->contexts[0].collecting);
+  EXPECT_EQ(m.requests, 2U);
+  EXPECT_TRUE(watcher(m, 5).read_first().metrics);  // collecting already: one is enough
+  EXPECT_EQ(m.requests, 3U);
+}
+
+TEST(top_watcher, the_sampler_hands_out_readings_until_the_end) {
+  made::machine m;
+  m.answers[5] = {{made::server(0)}, {made::server(1)}};
+  sampler s(watcher(m, 5), 1ms);
+  const auto end = std::chrono::steady_clock::now() + 20s;
+  bool ended = false;
+  while (!ended && std::chrono::steady_clock::now() < end) {
+    const auto r = s.take();
+    if (!r) {
+      std::this_thread::yield();
+      continue;
+    }
+    ended = r->ended;
+  }
+  EXPECT_TRUE(ended);
+  EXPECT_EQ(m.requests, 3U);  // none after the one that failed
+}
+
+TEST(top_watcher, no_request_while_paused) {
+  made::machine m;
+  m.answers[5] = {{made::server(0)}, {made::server(1)}};
+  sampler s(watcher(m, 5), 1h);
+  s.pause(true);
+  s.set_interval(1ms);
+  EXPECT_FALSE(s.take());
+  s.pause(false);
+  const auto end = std::chrono::steady_clock::now() + 20s;
+  std::optional<reading> r;
+  while (!r && std::chrono::steady_clock::now() < end) r = s.take();
+  EXPECT_TRUE(r);
+}
+
+}  // namespace

@@ -1,0 +1,236 @@
+// SPDX-License-Identifier: BSL-1.0
+#include "ui.hpp"
+// The header comes first: it has to stand alone.
+
+#include "made.hpp"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+namespace {
+
+using namespace std::chrono_literals;
+using namespace asio_pulse::top;  // NOLINT(google-build-using-namespace): what is tested
+
+picture server() {
+  const auto before = made::server(0);
+  return make_picture(made::server(1), &before, 65s);
+}
+
+wish type(ui_state& ui, std::string_view keys, std::size_t contexts = 1) {
+  wish last = wish::nothing;
+  for (const char c : keys) last = press(ui, {key::text, std::string(1, c)}, contexts);
+  return last;
+}
+
+std::string all_of(const std::vector<line>& lines) {
+  std::string text;
+  for (const line& l : lines) text += text_of(l) + '\n';
+  return text;
+}
+
+std::string shown(const picture& p, ui_state& ui, size room = {24, 80},
+                  charset set = charset::ascii) {
+  history past;
+  remember(past, p);
+  return all_of(frame(p, past, ui, room, set));
+}
+
+bool has(const std::string& text, std::string_view part) { return text.find(part) != text.npos; }
+
+TEST(top_ui, the_overview_names_the_bad_handler) {
+  ui_state ui;
+  const std::string text = shown(server(), ui);
+  EXPECT_TRUE(has(text, "server  pid 123  up 65.0s")) << text;
+  EXPECT_TRUE(
+      has(text, "! long_poll: In build_report() at src/report.cpp:50: \"build_report\" has been"))
+      << text;
+  EXPECT_TRUE(has(text, "STUCK 150ms: build_report")) << text;
+  EXPECT_TRUE(has(text, "queue delay")) << text;
+  EXPECT_TRUE(has(text, "src/report.cpp:42 build_report")) << text;
+  EXPECT_TRUE(has(text, "45.0%")) << text;
+  EXPECT_TRUE(has(text, "q quit")) << text;
+}
+
+TEST(top_ui, every_pane_fits_every_size) {
+  ASSERT_TRUE(made::use_utf8());
+  const auto before = made::hostile(0);
+  for (const picture& p : {server(), make_picture(made::hostile(1), &before), picture{}}) {
+    for (const charset set : {charset::ascii, charset::utf8}) {
+      for (const size room : {size{1, 1}, size{8, 40}, size{24, 80}, size{25, 81}, size{50, 160}}) {
+        for (int pane = 1; pane <= 5; ++pane) {
+          for (const bool details : {false, true}) {
+            ui_state ui;
+            type(ui, std::to_string(pane));
+            if (details) press(ui, {key::enter, {}}, 1);
+            const auto lines = frame(p, {}, ui, room, set);
+            ASSERT_EQ(lines.size(), room.rows);
+            for (const line& l : lines) {
+              EXPECT_LE(width_of(l), room.columns) << text_of(l);
+              for (const char c : text_of(l)) {
+                const auto byte = static_cast<unsigned char>(c);
+                EXPECT_TRUE(byte >= 0x20 && byte != 0x7f) << static_cast<int>(byte);
+                EXPECT_TRUE(set == charset::utf8 || byte < 0x80) << static_cast<int>(byte);
+              }
+              EXPECT_FALSE(has(text_of(l), "\u202e"));
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST(top_ui, panes_by_number_and_tab) {
+  ui_state ui;
+  type(ui, "3");
+  EXPECT_EQ(ui.shown, pane::sites);
+  press(ui, {key::tab, {}}, 1);
+  EXPECT_EQ(ui.shown, pane::stalls);
+  press(ui, {key::back_tab, {}}, 1);
+  press(ui, {key::back_tab, {}}, 1);
+  EXPECT_EQ(ui.shown, pane::tasks);
+  EXPECT_TRUE(has(shown(server(), ui), "[2 Tasks]"));
+  type(ui, "1");
+  press(ui, {key::back_tab, {}}, 1);
+  EXPECT_EQ(ui.shown, pane::lints);
+}
+
+TEST(top_ui, a_stall_opens_with_its_stack_and_who_is_to_blame) {
+  ui_state ui;
+  type(ui, "4");
+  press(ui, {key::enter, {}}, 1);
+  const std::string text = shown(server(), ui, {24, 80});
+  EXPECT_TRUE(has(text, ">> #1 build_report() at src/report.cpp:50")) << text;
+  EXPECT_TRUE(has(text, "   #0 crc32(char const*) at src/crc.cpp:8")) << text;
+  EXPECT_TRUE(has(text, "spinning")) << text;
+  press(ui, {key::escape, {}}, 1);
+  EXPECT_TRUE(has(shown(server(), ui), "TO BLAME"));
+}
+
+TEST(top_ui, lints_come_with_their_advice) {
+  ui_state ui;
+  type(ui, "5");
+  const std::string text = shown(server(), ui);
+  EXPECT_TRUE(has(text, "! long_poll")) << text;
+  EXPECT_TRUE(has(text, "> Put ASIO_PULSE_CHECKPOINT()")) << text;
+  press(ui, {key::enter, {}}, 1);
+  EXPECT_TRUE(has(shown(server(), ui), "asio_pulse/docs/lints.md#long_poll"));
+}
+
+TEST(top_ui, the_selection_follows_its_row) {
+  ui_state ui;
+  const picture p = server();
+  type(ui, "2");
+  press(ui, {key::down, {}}, 1);
+  frame(p, {}, ui, {}, charset::ascii);
+  EXPECT_EQ(ui.current().key, "1");  // the task "session"
+  type(ui, "r");                     // sorted the other way
+  frame(p, {}, ui, {}, charset::ascii);
+  EXPECT_EQ(ui.current().selected, 0U);
+  press(ui, {key::end, {}}, 1);
+  frame(p, {}, ui, {}, charset::ascii);
+  EXPECT_EQ(ui.current().selected, 1U);
+  press(ui, {key::enter, {}}, 1);
+  EXPECT_TRUE(has(shown(p, ui), "name          report"));
+}
+
+TEST(top_ui, long_lists_scroll_with_the_selection) {
+  auto now = made::server(1);
+  now.contexts[0].tasks.clear();
+  for (std::uint64_t id = 1; id <= 100; ++id) {
+    now.contexts[0].tasks.push_back({.id = id, .name = "task" + std::to_string(id)});
+  }
+  const picture p = make_picture(now, nullptr);
+  ui_state ui;
+  type(ui, "2");
+  EXPECT_TRUE(has(shown(p, ui), "task1\n"));
+  for (int i = 0; i != 3; ++i) {
+    press(ui, {key::page_down, {}}, 1);
+    shown(p, ui);
+  }
+  const auto lines = frame(p, {}, ui, {}, charset::ascii);
+  const auto selected =
+      std::find_if(lines.begin(), lines.end(), [](const line& l) { return l.selected; });
+  ASSERT_NE(selected, lines.end());
+  EXPECT_TRUE(has(text_of(*selected), "task" + std::to_string(ui.current().selected + 1)));
+  press(ui, {key::end, {}}, 1);
+  EXPECT_TRUE(has(shown(p, ui), "task100"));
+  EXPECT_FALSE(has(shown(p, ui), "task50\n"));
+}
+
+TEST(top_ui, the_filter_is_typed_and_left) {
+  ui_state ui;
+  type(ui, "2/sesq");  // q is a letter here
+  EXPECT_TRUE(ui.typing);
+  EXPECT_TRUE(has(shown(server(), ui), "filter: sesq_"));
+  press(ui, {key::backspace, {}}, 1);
+  press(ui, {key::enter, {}}, 1);
+  const std::string text = shown(server(), ui);
+  EXPECT_TRUE(has(text, "session")) << text;
+  EXPECT_FALSE(has(text, " report")) << text;
+  EXPECT_TRUE(has(text, "filter: ses (Esc: off)")) << text;
+  press(ui, {key::escape, {}}, 1);
+  EXPECT_EQ(ui.filter, "");
+  type(ui, "/nothing");
+  press(ui, {key::enter, {}}, 1);
+  EXPECT_TRUE(has(shown(server(), ui), "No row has that text."));
+}
+
+TEST(top_ui, what_keys_ask_for) {
+  ui_state ui;
+  EXPECT_EQ(type(ui, "q"), wish::quit);
+  EXPECT_EQ(type(ui, "t"), wish::trace);
+  EXPECT_EQ(type(ui, " "), wish::freeze);
+  EXPECT_TRUE(ui.frozen);
+  EXPECT_TRUE(has(shown(server(), ui), "FROZEN"));
+  EXPECT_EQ(type(ui, "f"), wish::freeze);
+  EXPECT_FALSE(ui.frozen);
+  EXPECT_EQ(type(ui, "+"), wish::new_interval);
+  EXPECT_EQ(ui.interval, 2s);
+  type(ui, "--");
+  EXPECT_EQ(ui.interval, 500ms);
+  type(ui, "----------");
+  EXPECT_EQ(ui.interval, least_interval);
+  type(ui, "++++++++++++");
+  EXPECT_EQ(ui.interval, most_interval);
+  ui.interval = 750ms;  // from the command line
+  type(ui, "+");
+  EXPECT_EQ(ui.interval, 1s);
+  type(ui, "?");
+  EXPECT_TRUE(has(shown(server(), ui), "Keys and words"));
+  EXPECT_EQ(type(ui, "x"), wish::nothing);
+  EXPECT_FALSE(ui.help);
+}
+
+TEST(top_ui, contexts_by_turns) {
+  auto now = made::server(1);
+  now.contexts.push_back(now.contexts[0]);
+  now.contexts[1].number = 2;
+  now.contexts[1].name = "second";
+  now.contexts[1].shadow = true;
+  const picture p = make_picture(now, nullptr);
+  ui_state ui;
+  EXPECT_TRUE(has(shown(p, ui), "context 1/2 (c: next) main  enforcing"));
+  type(ui, "c", 2);
+  EXPECT_TRUE(has(shown(p, ui), "context 2/2 (c: next) second  watching only"));
+  type(ui, "c", 2);
+  EXPECT_EQ(ui.context, 0U);
+  type(ui, "c", 2);
+  shown(server(), ui);  // it has gone
+  EXPECT_EQ(ui.context, 0U);
+}
+
+TEST(top_ui, an_ended_process_stays_with_its_message) {
+  ui_state ui;
+  ui.ended = true;
+  ui.message = "process 123 has ended";
+  type(ui, "3");
+  const std::string text = shown(server(), ui);
+  EXPECT_TRUE(has(text, "process 123 has ended  q: quit")) << text;
+  EXPECT_TRUE(has(text, "ENDED")) << text;
+  EXPECT_TRUE(has(text, "build_report")) << text;
+}
+
+}  // namespace
