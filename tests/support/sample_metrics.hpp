@@ -7,11 +7,11 @@
 #include <string>
 #include <utility>
 
-namespace asio_pulse::test {
+namespace pulse_test {
 
-inline site_metrics make_site(std::string type, std::string file, std::uint32_t line,
-                              std::chrono::milliseconds cpu, std::uint64_t polls) {
-  site_metrics s;
+inline asio_pulse::site_metrics make_site(std::string type, std::string file, std::uint32_t line,
+                                          std::chrono::milliseconds cpu, std::uint64_t polls) {
+  asio_pulse::site_metrics s;
   s.type = std::move(type);
   s.place = {.file = std::move(file), .line = line, .function = {}};
   s.polls = polls;
@@ -21,9 +21,9 @@ inline site_metrics make_site(std::string type, std::string file, std::uint32_t 
   return s;
 }
 
-inline task_metrics make_task(std::uint64_t id, std::string name,
-                              std::chrono::milliseconds recent) {
-  task_metrics t;
+inline asio_pulse::task_metrics make_task(std::uint64_t id, std::string name,
+                                          std::chrono::milliseconds recent) {
+  asio_pulse::task_metrics t;
   t.id = id;
   t.name = std::move(name);
   t.polls = 10 * id;
@@ -32,8 +32,8 @@ inline task_metrics make_task(std::uint64_t id, std::string name,
   return t;
 }
 
-inline worker_metrics make_worker(std::uint64_t thread, std::string running) {
-  worker_metrics w;
+inline asio_pulse::worker_metrics make_worker(std::uint64_t thread, std::string running) {
+  asio_pulse::worker_metrics w;
   w.thread = thread;
   w.polls = 700;
   w.cpu = std::chrono::milliseconds{1250};
@@ -44,9 +44,9 @@ inline worker_metrics make_worker(std::uint64_t thread, std::string running) {
 }
 
 /// A process with one context in which every metric has a figure of its own.
-inline process_metrics sample_metrics() {
+inline asio_pulse::process_metrics sample_metrics() {
   using namespace std::chrono_literals;
-  context_metrics c;
+  asio_pulse::context_metrics c;
   c.number = 1;
   c.name = "server";
   c.collecting = true;
@@ -73,7 +73,7 @@ inline process_metrics sample_metrics() {
               .parked = 20,
               .tasks = 21,
               .shadow_saved = 2500ms,
-              .clock = timing::clock_kind::rseq_tsc};
+              .clock = asio_pulse::timing::clock_kind::rseq_tsc};
   c.polls = 1000;
   c.cpu = 1500ms;
   c.poll_duration = {.buckets = {{3us, 90}, {700us, 9}, {20s, 1}}, .count = 100, .sum = 20s};
@@ -83,18 +83,18 @@ inline process_metrics sample_metrics() {
              make_site("main()::<lambda()>", "", 0, 400ms, 80)};
   c.other_sites = make_site("3 more", "", 0, 1ms, 3);
   c.tasks = {make_task(3, "report", 500ms), make_task(4, "connection", 100ms)};
-  c.tasks[0].level = tier::yield;
+  c.tasks[0].level = asio_pulse::tier::yield;
   c.tasks[0].waiting = true;
   c.other_tasks = make_task(0, "", 50ms);
   c.task_count = 22;
   c.recent_interval = 2s;
-  stall_metrics stall;
+  asio_pulse::stall_metrics stall;
   stall.at = std::chrono::system_clock::time_point(1'700'000'000s);
   c.stalls = {stall};
   c.instrument_bytes = 65536;
   c.uncollected_workers = 1;
 
-  process_metrics m;
+  asio_pulse::process_metrics m;
   m.pid = 42;
   m.program = "server";
   m.version = "0.1.0";
@@ -102,4 +102,4 @@ inline process_metrics sample_metrics() {
   return m;
 }
 
-}  // namespace asio_pulse::test
+}  // namespace pulse_test

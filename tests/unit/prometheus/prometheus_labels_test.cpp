@@ -14,9 +14,12 @@
 #include "scraping.hpp"
 #include "support/sample_metrics.hpp"
 
-namespace asio_pulse::test {
+namespace asio_pulse {
 namespace {
 
+using pulse_test::make_site;
+using pulse_test::make_task;
+using pulse_test::sample_metrics;
 using namespace std::chrono_literals;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
@@ -148,4 +151,4 @@ TEST(prometheus_labels_test, exports_no_series_twice) {
 }
 
 }  // namespace
-}  // namespace asio_pulse::test
+}  // namespace asio_pulse

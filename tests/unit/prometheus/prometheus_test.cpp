@@ -15,9 +15,10 @@
 #include "scraping.hpp"
 #include "support/sample_metrics.hpp"
 
-namespace asio_pulse::test {
+namespace asio_pulse {
 namespace {
 
+using pulse_test::sample_metrics;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
@@ -240,4 +241,4 @@ TEST(prometheus_test, refuses_options_by_name) {
 }
 
 }  // namespace
-}  // namespace asio_pulse::test
+}  // namespace asio_pulse

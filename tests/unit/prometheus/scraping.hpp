@@ -13,7 +13,7 @@
 #include <utility>
 #include <vector>
 
-namespace asio_pulse::test {
+namespace asio_pulse {
 
 using prometheus::MetricFamily;
 using prometheus::MetricType;
@@ -84,4 +84,4 @@ inline context_metrics context(std::uint64_t number, std::string name) {
   return c;
 }
 
-}  // namespace asio_pulse::test
+}  // namespace asio_pulse

@@ -13,7 +13,7 @@
 
 int main() {
   const asio_pulse::prometheus_collectable metrics(
-      {}, [](const asio_pulse::metrics_request&) { return asio_pulse::test::sample_metrics(); });
+      {}, [](const asio_pulse::metrics_request&) { return pulse_test::sample_metrics(); });
   prometheus::TextSerializer().Serialize(std::cout, metrics.Collect());
   std::cout.flush();
   return std::cout ? 0 : 1;
