@@ -3,6 +3,7 @@
 #include <asio_pulse/detail/context_core.hpp>
 #include <asio_pulse/detail/decision_lock.hpp>
 #include <asio_pulse/detail/hint_hub.hpp>
+#include <asio_pulse/detail/inspect_server.hpp>
 #include <asio_pulse/detail/serial_queue.hpp>
 #include <asio_pulse/detail/watchdog.hpp>
 #include <cstring>
@@ -11,6 +12,8 @@
 #include <string>
 #include <string_view>
 #include <utility>
+
+#include "instruments.hpp"
 
 namespace asio_pulse::detail {
 namespace {
@@ -55,6 +58,15 @@ std::chrono::nanoseconds to_ns(timing::ticks t) noexcept {
   return timing::timebase::get().to_ns(t);
 }
 
+// Relaxed: nothing but different numbers is asked of it.
+std::atomic<std::uint64_t> next_context{1};
+
+void mark(hooks::poll_recorder::kind what, const task_state& t, std::uint32_t value) noexcept {
+  if (hooks::poll_recorder* const recorder = hooks::this_thread().recorder) [[unlikely]] {
+    recorder->mark(what, timing::timebase::get().now(), t.number, value);
+  }
+}
+
 // The operation that this thread runs: asked inside a poll only.
 const hooks::site& here() noexcept {
   return *hooks::this_thread().poll_site.load(std::memory_order_relaxed);
@@ -88,6 +100,8 @@ context_core::context_core(options opts, bool one_thread)
       quantum_(to_ticks(options_.quantum)),
       min_slice_(to_ticks(options_.min_slice)),
       check_interval_(to_ticks(std::min(checkpoint_interval, options_.min_slice))),
+      number_(next_context.fetch_add(1, std::memory_order_relaxed)),
+      instruments_(std::make_unique<instruments>(options_)),
       limiter_(to_ticks(options_.report_interval), options_.reports_per_second,
                static_cast<timing::ticks>(timing::timebase::get().ticks_per_second())),
       unnamed_(new task_state(*this, 0, copy_name(options_.unnamed.name))) {
@@ -114,16 +128,21 @@ void context_core::release() noexcept {
 }
 
 void context_core::connect(asio_port* port) noexcept {
-  if (port == nullptr) forget_context(*this);  // waits for a call of the port that is under way
+  if (port == nullptr) {  // waits for calls of the port that are under way
+    forget_context(*this);
+    hide_context(*this);
+  }
   {
     const std::lock_guard lock(mutex_);
     port_ = port;
   }
   if (port != nullptr && watched_) watch_context(*this);
+  if (port != nullptr) show_context(*this);
 }
 
 void context_core::close() noexcept {
   forget_context(*this);
+  hide_context(*this);
   std::unordered_map<const void*, task_state*> places;
   {
     const std::lock_guard lock(mutex_);
@@ -158,6 +177,7 @@ task_state* context_core::make_task(const task_options& opts, task_state* listen
                                         copy_name(opts.name));
   configure(t->budget, opts);
   t->attention.store(limits_.quiet_below, std::memory_order_relaxed);
+  t->number = static_cast<std::uint32_t>(t->id);
   t->isolatable = opts.isolatable;
   t->accepted = accepted;
   if (listener != nullptr) hooks::acquire(*listener);
@@ -183,6 +203,8 @@ void context_core::destroy(hooks::task_record& record) noexcept {
     (t.previous != nullptr ? t.previous->next : tasks_) = t.next;
     if (t.next != nullptr) t.next->previous = t.previous;
     --task_count_;
+    ended_polls_ += t.polls.load(std::memory_order_relaxed);
+    ended_cost_ += t.cost.load(std::memory_order_relaxed);
   }
   task_state* listener = t.listener;
   delete &t;
@@ -196,6 +218,11 @@ void context_core::attached(hooks::thread_state& ts) noexcept {
   acquire();
   if (watched_ && !ts.registered) watch_this_thread(ts);
   if (hints_from_ != hint_source::off) join_hints(ts, *this);
+  if (instruments_->collecting()) {
+    instruments_->renew(ts);
+  } else {
+    hooks::set_recorder(ts, nullptr);
+  }
   clock_in_use_.store(ts.clock.kind(), std::memory_order_relaxed);
   // A thread that came through a base-class reference does not say when it leaves: from now on any
   // number may be here.
@@ -208,6 +235,7 @@ void context_core::attached(hooks::thread_state& ts) noexcept {
 }
 
 void context_core::detached(hooks::thread_state& ts) noexcept {
+  if (ts.recorder != nullptr) instruments_->leave(ts);
   if (hints_from_ != hint_source::off) leave_hints(ts, *this);
   const std::uint32_t workers = workers_.fetch_sub(1, std::memory_order_relaxed) - 1;
   if (workers == 0 && !strangers_.load(std::memory_order_relaxed)) {
@@ -228,7 +256,9 @@ void context_core::forked() noexcept {
   workers_.store(here ? 1 : 0, std::memory_order_relaxed);
   state.fetch_and(~hooks::path_state::several_workers, std::memory_order_relaxed);
   state.fetch_add(hooks::path_state::generation, std::memory_order_relaxed);
+  instruments_->forked();
   if (hints_from_ != hint_source::off) resume_hints();
+  resume_inspection();
 }
 
 // ---- polls
@@ -313,6 +343,8 @@ void context_core::apply(task_state& t, const tier_decision& decision) noexcept 
   t.attention.store(quiet ? limits_of(t).quiet_below : 0, std::memory_order_relaxed);
   if (!decision.changed()) return;
   t.level.store(t.tiers.level, std::memory_order_relaxed);
+  mark(hooks::poll_recorder::kind::tier, t,
+       static_cast<std::uint32_t>(decision.from) * 4 + static_cast<std::uint32_t>(decision.to));
   const std::lock_guard lock(mutex_);
   set_gate(t);
 }
@@ -372,10 +404,12 @@ bool context_core::wants_yield(hooks::thread_state& ts) noexcept {
   if (wanted) {
     ts.fuel = 0;  // asked again at once, should the caller not listen
     if (hinted) {
-      ts.flush_at = 0;  // the end of the poll is to look
+      ts.flush_at = ts.settle_at = 0;  // the end of the poll is to look
       if (ts.link != nullptr) ts.link->reason = ASIO_PULSE_YIELD_CHECKPOINT;
     }
     checkpoint_yields_.fetch_add(1, std::memory_order_relaxed);
+    mark(hooks::poll_recorder::kind::yielded,
+         frame.task() != nullptr ? state_of(*frame.task()) : *unnamed_, 0);
   }
   return wanted;
 }
@@ -459,6 +493,7 @@ bool context_core::park(task_state& t, hooks::tracked_operation& op, void* opera
     drive = !std::exchange(driver_posted_, true);
     port = port_;
   }
+  mark(hooks::poll_recorder::kind::parked, t, static_cast<std::uint32_t>(1 + swept));
   if (drive) port->post_driver();
   yields_.fetch_add(1 + swept, std::memory_order_relaxed);
   return true;

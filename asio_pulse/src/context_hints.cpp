@@ -6,6 +6,8 @@
 #include <mutex>
 #include <utility>
 
+#include "instruments.hpp"
+
 namespace asio_pulse::detail {
 
 void context_core::defer(task_state& t) noexcept {
@@ -43,9 +45,10 @@ void context_core::hinted(hooks::thread_state& ts, hooks::task_record& record,
               reason != ASIO_PULSE_YIELD_NONE ? reason : std::uint8_t{ASIO_PULSE_YIELD_POLL_END});
 }
 
-void context_core::renew_hints(hooks::thread_state& ts) noexcept {
-  ts.hint_epoch = hooks::hint_epoch.load(std::memory_order_relaxed);
+void context_core::renew(hooks::thread_state& ts) noexcept {
+  ts.service_epoch = hooks::service_epoch.load(std::memory_order_relaxed);
   if (hints_from_ != hint_source::off) take_hints(ts);
+  instruments_->renew(ts);
 }
 
 }  // namespace asio_pulse::detail

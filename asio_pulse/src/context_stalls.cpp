@@ -3,8 +3,11 @@
 // What a context does about a poll that does not end. Called by the watchdog.
 #include <asio_pulse/detail/context_core.hpp>
 #include <asio_pulse/detail/decision_lock.hpp>
+#include <asio_pulse/detail/inspect_server.hpp>
 #include <asio_pulse/detail/watchdog.hpp>
 #include <new>
+
+#include "instruments.hpp"
 
 namespace asio_pulse::detail {
 
@@ -30,6 +33,8 @@ void context_core::stalled(const stall& s) noexcept {
   if (s.cause == stall_cause::spinning) stalls_spinning_.fetch_add(1, std::memory_order_relaxed);
   if (s.cause == stall_cause::blocked) stalls_blocked_.fetch_add(1, std::memory_order_relaxed);
   const task_state& t = s.task != nullptr ? *s.task : *unnamed_;
+  instruments_->stall_began(s, t);
+  inspect_stalled(*this);
   const user_code_scope user;
   hooks_.stall({.task_id = t.id,
                 .task_name = t.name.get(),
@@ -67,6 +72,8 @@ report_limiter::verdict context_core::admit_stall(const stall& s, bool shown) no
   return shown ? limiter_.admit_more(slot, now) : limiter_.try_admit(slot, now);
 }
 
+void context_core::stall_over(const stall& s) noexcept { instruments_->stall_over(s); }
+
 void context_core::hold_back_stall(const stall& s) noexcept {
   limiter_.hold_back(*stall_slot(s.task != nullptr ? *s.task : *unnamed_));
 }
@@ -90,6 +97,7 @@ void context_core::tell_stall(report_kind kind, const stall& s, std::uint64_t su
   r.stack = stack;
   r.thread = s.thread_number;
   stall_reports_.fetch_add(1, std::memory_order_relaxed);
+  if (kind == report_kind::stall) instruments_->stall_described(s, system_call, stack);
   const user_code_scope user;
   deliver(r, t);
 }

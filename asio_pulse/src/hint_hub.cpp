@@ -176,7 +176,7 @@ void hint_hub::wake() noexcept {
 
 // Its worker looks at its next poll: the words that the fast path compares are made to differ.
 void hint_hub::announce(context_core& core) noexcept {
-  hooks::hint_epoch.fetch_add(1, std::memory_order_relaxed);
+  hooks::service_epoch.fetch_add(1, std::memory_order_relaxed);
   core.state.fetch_add(hooks::path_state::generation, std::memory_order_relaxed);
 }
 

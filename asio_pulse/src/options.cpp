@@ -28,6 +28,10 @@ constexpr unsigned most_offences = 255;  // tier_state counts in bytes
 constexpr int nicest = 19;
 constexpr std::size_t least_copy = 4096;
 constexpr std::size_t most_copy = std::size_t{1} << 20;
+constexpr std::size_t least_instruments = 65536;
+constexpr std::size_t most_instruments = std::size_t{1} << 30;
+constexpr std::size_t least_events = 256;
+constexpr std::size_t most_events = std::size_t{1} << 24;
 constexpr std::size_t most_spares = 64;
 constexpr std::size_t longest_socket_path = 107;  // sockaddr_un, and a zero
 constexpr std::size_t least_fiber = std::size_t{16} << 10;
@@ -110,6 +114,8 @@ void check(checker& c, const task_options& o, const std::string& path) {
       field("burst"), "be refilled within 600s, that is burst * per / budget", o.burst);
   c.require(o.burst <= longest, field("burst"), "be at most 1h", o.burst);
 }
+
+bool known(instrument_mode m) { return to_string(m) != "unknown"; }
 
 bool known(isolation_priority p) {
   switch (p) {
@@ -248,6 +254,18 @@ std::string_view to_string(isolation_priority p) noexcept {
   return "unknown";
 }
 
+std::string_view to_string(instrument_mode m) noexcept {
+  switch (m) {
+    case instrument_mode::off:
+      return "off";
+    case instrument_mode::on_demand:
+      return "on_demand";
+    case instrument_mode::on:
+      return "on";
+  }
+  return "unknown";
+}
+
 std::string invalid_reason(const options& o) {
   checker c{"asio_pulse::options."};
   check_thresholds(c, o);
@@ -291,6 +309,19 @@ std::string invalid_reason(const options& o) {
             static_cast<unsigned>(o.escalation));
   c.require(o.hint_priority >= 0 && o.hint_priority <= 1000, "hint_priority",
             "be between 0 and 1000", o.hint_priority);
+  c.require(known(o.metrics), "metrics", "be an enumerator of instrument_mode",
+            static_cast<unsigned>(o.metrics));
+  c.require(known(o.trace), "trace", "be an enumerator of instrument_mode",
+            static_cast<unsigned>(o.trace));
+  c.require(o.instrument_bytes >= least_instruments && o.instrument_bytes <= most_instruments,
+            "instrument_bytes", "be between 65536 and 1073741824", o.instrument_bytes);
+  c.require(o.trace_events >= least_events && o.trace_events <= most_events, "trace_events",
+            "be between 256 and 16777216", o.trace_events);
+  c.require(o.trace_folder.find('\0') == std::string::npos, "trace_folder", "have no zero byte",
+            o.trace_folder.size());
+  c.require(o.trace_signal == 0 || (o.trace_signal > 0 && usable_signal(o.trace_signal)),
+            "trace_signal", "be zero, or a signal that can be caught and tells of no fault",
+            o.trace_signal);
   return c.take();
 }
 

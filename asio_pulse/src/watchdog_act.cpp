@@ -225,6 +225,7 @@ void watchdog::finish(const event& e) noexcept {
   const ticks blamed = age - std::min(age, stall.excused);
   stall.what.lasted = to_ns(age);
   stall.what.blamed = to_ns(blamed);
+  core.stall_over(stall.what);
   if (core.opts().spare_workers != 0 && stall.compensable) core.port()->relieved(stuck);
   if (stall.what.cause == stall_cause::blocked) {
     // A poll that used no CPU time is not judged at its end: what it passed since the last look.

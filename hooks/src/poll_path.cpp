@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <asio_pulse/hooks/poll_path.hpp>
+#include <asio_pulse/hooks/poll_recorder.hpp>
 #include <chrono>
 #include <mutex>
 #include <utility>
@@ -55,7 +56,8 @@ bool settle(thread_state& ts, timing::ticks now) noexcept {
 
 void watch_account(thread_state& ts) noexcept {
   const task_record& t = account_of(ts);
-  ts.flush_at = std::min(ts.longest_pending, t.attention.load(std::memory_order_relaxed));
+  ts.settle_at = std::min(ts.longest_pending, t.attention.load(std::memory_order_relaxed));
+  set_recorder(ts, ts.recorder);
   ts.watched_account.store(ts.account, std::memory_order_relaxed);
 }
 
@@ -335,8 +337,8 @@ void poll_frame::enter(thread_state& ts, const site& what) noexcept {
       outer_->split();  // it has run user code by now, which is its own
     }
   } else {
-    if (ts.hint_epoch != hint_epoch.load(std::memory_order_relaxed)) [[unlikely]] {
-      ts.observer->renew_hints(ts);
+    if (ts.service_epoch != service_epoch.load(std::memory_order_relaxed)) [[unlikely]] {
+      ts.observer->renew(ts);
     }
     const bool chains = ts.clock.chains();
     if (state != ts.token || !chains || !ts.clock.undisturbed()) ts.clock.waited();
@@ -438,7 +440,7 @@ void poll_frame::reassign(task_record* t) noexcept {
   slow_down(ts);
   if (mode_ != mode::measured) return;
   // What the poll was until now ends here: it is charged, and looked at, as a poll of its own.
-  ts.flush_at = 0;
+  ts.settle_at = 0;
   end_poll(ts, ts.clock.take(), false, true);
   judged_ = accrued_;
   if (t != nullptr) acquire(*t, 2);  // the frame's, and the account's
@@ -465,7 +467,10 @@ void poll_frame::end_poll(thread_state& ts, const timing::lap& last, bool look,
   ++ts.pending_polls;
   const bool stalled =
       ts.stall.load(std::memory_order_relaxed) == last.start && stall_ended(ts, last);
-  if (!look && ts.pending < ts.flush_at) {
+  if (ts.recorder != nullptr) {
+    record(ts, started(last.start), accrued_ + last.cost - (mode_ == mode::measured ? judged_ : 0));
+  }
+  if (!look && ts.pending < ts.settle_at) {
     accrued_ += last.cost;
     return;
   }
@@ -502,8 +507,25 @@ bool poll_frame::stall_ended(thread_state& ts, const timing::lap& last) noexcept
   return true;
 }
 
+void poll_frame::record(const thread_state& ts, timing::ticks start,
+                        timing::ticks cost) const noexcept {
+  ts.recorder->note(start, cost, *ts.poll_site.load(std::memory_order_relaxed),
+                    static_cast<location_id>(word_ >> 48), task_ != nullptr ? task_->number : 0);
+  if (mode_ == mode::outermost) return;
+  const poll_frame* const batch = outer_;
+  if (batch != nullptr && outer_site_->drains) {
+    ts.recorder->note_batch(batch->inner_polls_ == 1, cost);
+  }
+}
+
 void poll_frame::end_noticed(bool known, timing::ticks cost) noexcept {
   thread_state& ts = this_thread();
+  if (known && ts.pending + cost < ts.settle_at) {  // nothing but the recorder wants to know
+    ts.pending += cost;
+    ++ts.pending_polls;
+    if (ts.recorder != nullptr) record(ts, ts.clock.last() - cost, cost);
+    return;
+  }
   end_poll(ts, known ? ts.clock.confirm(ts.pending + cost, cost) : ts.clock.take(), false, false);
 }
 
@@ -579,6 +601,7 @@ worker_scope::worker_scope(void* scheduler, path_observer& observer, bool enable
             .extra_turns = ts_.extra_turns,
             .plain_epoch = ts_.plain_epoch,
             .critical_since = ts_.critical_since.load(std::memory_order_relaxed),
+            .recorder = ts_.recorder,
             .critical = ts_.critical.load(std::memory_order_relaxed),
             .no_yield = ts_.no_yield,
             .wrapped = ts_.wrapped,
@@ -594,6 +617,7 @@ worker_scope::worker_scope(void* scheduler, path_observer& observer, bool enable
   ts_.compensable.store(compensable, std::memory_order_relaxed);
   ts_.wrapped = true;
   if (!enabled) {
+    ts_.recorder = nullptr;
     ts_.owner = nullptr;
     ts_.observer = nullptr;
     show_observer(ts_);
@@ -626,6 +650,7 @@ worker_scope::~worker_scope() {
   ts_.phantom_turns = saved_.phantom_turns;
   ts_.extra_turns = saved_.extra_turns;
   ts_.plain_epoch = saved_.plain_epoch;
+  ts_.recorder = saved_.recorder;
   ts_.critical_since.store(saved_.critical_since, std::memory_order_relaxed);
   ts_.critical.store(saved_.critical, std::memory_order_relaxed);
   show_critical(ts_, saved_.critical != 0);
@@ -637,6 +662,8 @@ worker_scope::~worker_scope() {
   if (ts_.observer != nullptr) {
     attach_clock(ts_);
     ts_.clock.stamp();  // what ran inside has been charged to its own tasks
+    // Whoever ran inside may have looked what there is, for itself.
+    ts_.service_epoch = service_epoch.load(std::memory_order_relaxed) - 1;
     watch_account(ts_);
   }
   // Last: until the stamp the outer poll would look as old as what ran inside.

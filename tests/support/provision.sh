@@ -14,6 +14,8 @@ provision_packages() {
     case $group in
       test) echo g++ cmake ninja-build ccache pkg-config libfmt-dev libdw-dev libgtest-dev libgmock-dev ;;
       bench) echo g++ cmake ninja-build ccache git libfmt-dev libdw-dev libssl-dev python3 wrk valgrind ;;
+      # The peer programs of the benches, benches/peers: each toolchain is optional.
+      peers) echo cmake ninja-build python3 rustc cargo librust-tokio-dev golang-go erlang-base ;;
       # The other Boosts come as .deb archives that are unpacked, never installed.
       compat) echo zstd xz-utils ca-certificates libssl-dev ;;
       # To build the sched_ext program, with two clangs, and to boot kernels with it: x86-64 only.

@@ -48,9 +48,13 @@ class inspector {
   [[nodiscard]] process_metrics fetch(const metrics_request& what, std::error_code& ec,
                                       std::chrono::milliseconds patience = std::chrono::seconds{2});
 
-  /// What the workers did during `how_long`, from now on, or, where the process traces all the
-  /// time, what its rings hold (`how_long` zero).
-  [[nodiscard]] recording trace(std::chrono::milliseconds how_long, std::error_code& ec);
+  /// What the workers did during `how_long` (at most 60 s), from now on, or, where the process
+  /// traces all the time, what its rings hold (`how_long` zero). `context`:
+  /// context_metrics::number; 0: the one with the most events.
+  ///
+  /// \par Blocking  For `how_long`, and for what it takes to read the answer.
+  [[nodiscard]] recording trace(std::chrono::milliseconds how_long, std::error_code& ec,
+                                std::uint64_t context = 0);
 
   /// What went wrong, in a sentence; empty if nothing did.
   [[nodiscard]] const std::string& detail() const noexcept { return detail_; }

@@ -14,6 +14,7 @@ asio_pulse::executor_only"
 
 #include <asio_pulse/detail/context_service.hpp>
 #include <asio_pulse/options.hpp>
+#include <asio_pulse/recording.hpp>
 #include <asio_pulse/statistics.hpp>
 #include <boost/asio/detail/concurrency_hint.hpp>
 #include <boost/asio/io_context.hpp>
@@ -71,6 +72,22 @@ class io_context : public boost::asio::io_context {
   [[nodiscard]] hooks::registry& hooks() noexcept { return core_->hooks(); }
   /// What was done so far. Any thread; takes a mutex that the poll path does not.
   [[nodiscard]] statistics stats() const noexcept { return core_->stats(); }
+  /// What its workers, sites and tasks did (metrics.hpp). Where options::metrics is `on_demand` the
+  /// first call begins to collect, and it goes on for 90 s after the last one.
+  ///
+  /// \par Cost           Off the poll path: copies what the workers count, then walks the tasks,
+  ///                     128 at a time under the mutex that new tasks take; see benches/RESULTS.md.
+  /// \par Thread safety  Any thread but a signal handler; calls wait for each other.
+  /// \par Errors         std::bad_alloc.
+  [[nodiscard]] context_metrics metrics(const metrics_request& what = {}) {
+    return core_->metrics(what);
+  }
+  /// What its workers did in the last moments (recording.hpp). Where options::trace is `on_demand`
+  /// the first call begins to trace, for 90 s after the last one, and returns nothing yet.
+  ///
+  /// \par Thread safety  As metrics().
+  /// \par Errors         std::bad_alloc.
+  [[nodiscard]] recording trace() { return core_->trace(); }
   /// What was set. Any thread.
   [[nodiscard]] const options& get_options() const noexcept { return core_->opts(); }
 

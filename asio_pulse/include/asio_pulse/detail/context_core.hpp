@@ -4,19 +4,29 @@
 #include <asio_pulse/detail/task_state.hpp>
 #include <asio_pulse/hooks/poll_path.hpp>
 #include <asio_pulse/hooks/registry.hpp>
+#include <asio_pulse/metrics.hpp>
 #include <asio_pulse/options.hpp>
 #include <asio_pulse/report.hpp>
 #include <asio_pulse/statistics.hpp>
 #include <atomic>
+#include <chrono>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <span>
 #include <string_view>
 #include <thread>
 #include <unordered_map>
+#include <vector>
+
+namespace asio_pulse {
+struct recording;
+}  // namespace asio_pulse
 
 namespace asio_pulse::detail {
+
+class instruments;
 
 /// The part of a context that knows Asio, as its core sees it. Implemented in a header, so that the
 /// compiled library serves every version of Asio.
@@ -48,6 +58,9 @@ class asio_port {
   virtual void compensate(std::size_t /*stuck*/) noexcept {}
   /// The watchdog: a stall has ended; so many are stuck still.
   virtual void relieved(std::size_t /*still_stuck*/) noexcept {}
+  /// Puts an operation at the end of the scheduler's queue that calls context_core::probed() when
+  /// it runs. Nothing, where the last one has not run yet or the scheduler takes no locks.
+  virtual void post_probe() noexcept {}
 
  protected:
   ~asio_port() = default;
@@ -155,6 +168,31 @@ class context_core final : public hooks::path_observer {
     spares_.fetch_add(static_cast<std::uint64_t>(std::int64_t{change}), std::memory_order_relaxed);
   }
 
+  // ---- instruments
+
+  [[nodiscard]] instruments& tools() const noexcept { return *instruments_; }
+  [[nodiscard]] std::uint64_t number() const noexcept { return number_; }
+  /// Somebody looks for so long; the workers collect meanwhile.
+  void want_metrics(std::chrono::milliseconds how_long) noexcept;
+  void want_trace(std::chrono::milliseconds how_long) noexcept;
+  /// The workers look at their next poll what has changed for them.
+  void tell_workers() noexcept;
+  /// \par Errors  std::bad_alloc.
+  [[nodiscard]] context_metrics metrics(const metrics_request& what);
+  /// What the rings hold.
+  /// \par Errors  std::bad_alloc.
+  [[nodiscard]] recording trace();
+  /// The same two, for the inspection's own thread.
+  [[nodiscard]] context_metrics snapshot(const metrics_request& what);
+  [[nodiscard]] recording recorded();
+  /// Calls `look` for each task, the unnamed one included, with the mutex held; it is let go now
+  /// and then in between.
+  void walk_tasks(const std::function<void(task_state&)>& look);
+  /// Finds out how long the queue is now, unless nothing runs. While the port is there.
+  void probe() noexcept;
+  /// A probe that was put into the queue at `ready` runs.
+  void probed(timing::ticks ready) noexcept;
+
   // ---- stalls: the watchdog's thread only (see watchdog.hpp), but for watched() and find_task()
 
   /// A poll that does not end, as far as it is known.
@@ -181,6 +219,8 @@ class context_core final : public hooks::path_observer {
   [[nodiscard]] bool escalate(const stall& s, timing::ticks now, timing::ticks culpable) noexcept;
   /// Whether the stall may be reported now. Not for the first time: `shown`.
   [[nodiscard]] report_limiter::verdict admit_stall(const stall& s, bool shown) noexcept;
+  /// It is over.
+  void stall_over(const stall& s) noexcept;
   /// A stall has ended, or its context, and none of its reports was admitted.
   void hold_back_stall(const stall& s) noexcept;
   /// Sends what was admitted.
@@ -204,7 +244,7 @@ class context_core final : public hooks::path_observer {
   void woken() noexcept override;
   void hinted(hooks::thread_state& ts, hooks::task_record& record,
               timing::ticks now) noexcept override;
-  void renew_hints(hooks::thread_state& ts) noexcept override;
+  void renew(hooks::thread_state& ts) noexcept override;
   timing::clock_kind clock() const noexcept override { return clock_; }
 
  private:
@@ -220,6 +260,10 @@ class context_core final : public hooks::path_observer {
   void deliver(report& r, task_state& t) noexcept;
   [[nodiscard]] report_slot* stall_slot(task_state& t) noexcept;
   void set_gate(task_state& t) noexcept;
+  void collect_tasks(const metrics_request& what,
+                     const std::vector<const hooks::task_record*>& at_work, context_metrics& to);
+  void collect_workers(const metrics_request& what, context_metrics& to,
+                       std::vector<const hooks::task_record*>& at_work);
   [[nodiscard]] const tier_limits& limits_of(const task_state& t) const noexcept;
 
   const options options_;
@@ -232,6 +276,8 @@ class context_core final : public hooks::path_observer {
   const timing::ticks quantum_;
   const timing::ticks min_slice_;
   const timing::ticks check_interval_;
+  const std::uint64_t number_;
+  const std::unique_ptr<instruments> instruments_;
   hooks::registry hooks_;
   report_limiter limiter_;
   tier_metrics metrics_;
@@ -262,6 +308,8 @@ class context_core final : public hooks::path_observer {
   asio_port* port_ = nullptr;
   task_state* tasks_ = nullptr;
   std::uint64_t task_count_ = 0;
+  std::uint64_t ended_polls_ = 0;  ///< of tasks that are no more
+  std::uint64_t ended_cost_ = 0;
   task_state* ring_ = nullptr;  ///< tasks with parked work, next to be served first
   task_state* ring_back_ = nullptr;
   std::uint64_t parked_ = 0;

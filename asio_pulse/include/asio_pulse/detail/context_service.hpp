@@ -116,6 +116,14 @@ class context_service final : public boost::asio::execution_context::service, pu
 
   void post_driver() noexcept override { scheduler_.post_immediate_completion(&driver_, false); }
 
+  void post_probe() noexcept override {
+    // Without locks no other thread may touch the scheduler.
+    if (!(scheduler_.*member(scheduler_mutex{})).enabled()) return;
+    if (probe_.waiting.exchange(true, std::memory_order_acquire)) return;
+    probe_.ready = timing::timebase::get().now();
+    scheduler_.post_immediate_completion(&probe_, false);
+  }
+
   [[nodiscard]] strand_break break_strand(void* owner, void* operation) noexcept override {
     auto* const strand = static_cast<strand_impl*>(owner);
     if (asio_detail::call_stack<strand_impl>::contains(strand) == nullptr)
@@ -223,6 +231,26 @@ class context_service final : public boost::asio::execution_context::service, pu
     }
 
     context_service& service;
+  };
+
+  /// How long something that is ready now waits for its turn.
+  struct probe : operation_type {
+    explicit probe(context_service& s) noexcept : operation_type(&probe::run), service(s) {}
+
+    static void run(void* owner, operation_type* self, const boost::system::error_code&,
+                    std::size_t) {
+      if (owner == nullptr) return;  // as a driver
+      auto& mine = *static_cast<probe*>(self);
+      ++hooks::this_thread().phantom_turns;
+      const timing::ticks ready = mine.ready;
+      // Release, pairs with post_probe(): `ready` has been read.
+      mine.waiting.store(false, std::memory_order_release);
+      mine.service.core_->probed(ready);
+    }
+
+    context_service& service;
+    std::atomic<bool> waiting{false};
+    timing::ticks ready = 0;
   };
 
   void release_one(void* owner, const boost::system::error_code& ec) {
@@ -358,6 +386,7 @@ class context_service final : public boost::asio::execution_context::service, pu
   scheduler_type& scheduler_;
   context_core* core_ = nullptr;
   driver driver_{*this};
+  probe probe_{*this};
   std::unique_ptr<spare_workers> spares_;
   std::atomic_flag refusal_told_ = ATOMIC_FLAG_INIT;
   std::mutex pool_mutex_;

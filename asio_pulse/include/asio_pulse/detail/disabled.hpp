@@ -18,7 +18,9 @@ asio_pulse::disabled instead of asio_pulse::asio_pulse"
 #include <utility>
 
 #include <asio_pulse/hooks/registry.hpp>
+#include <asio_pulse/metrics.hpp>
 #include <asio_pulse/options.hpp>
+#include <asio_pulse/recording.hpp>
 #include <asio_pulse/statistics.hpp>
 #include <boost/asio/any_io_executor.hpp>
 #include <boost/asio/awaitable.hpp>
@@ -45,6 +47,8 @@ class io_context : public boost::asio::io_context {
   explicit io_context(const options&) {}
   io_context(const options&, int concurrency_hint) : base_type(concurrency_hint) {}
   [[nodiscard]] statistics stats() const noexcept { return {}; }
+  [[nodiscard]] static context_metrics metrics(const metrics_request& = {}) { return {}; }
+  [[nodiscard]] static recording trace() { return {}; }
   /// A registry in which hooks can be installed; nothing ever calls them.
   [[nodiscard]] static hooks::registry& hooks() noexcept {
     static hooks::registry none;

@@ -52,6 +52,8 @@ struct task_state final : hooks::task_record {
   std::atomic<bool> deferred{false};
   bool isolatable = false;  ///< constant
   bool accepted = false;    ///< constant: born of an accept
+  /// What it used between the last two snapshots, as task_record::seen_cost; relaxed, as that.
+  std::atomic<std::uint32_t> recent_cost{0};
 };
 static_assert(sizeof(task_state) <= 192, "tasks are many");
 

@@ -177,10 +177,11 @@ class poll_frame {
  private:
   ASIO_PULSE_DETAIL_NOINLINE void begin_slow(void* owner, const site& what) noexcept;
   ASIO_PULSE_DETAIL_NOINLINE void end_slow() noexcept;
-  ASIO_PULSE_DETAIL_COLD void end_noticed(bool known, timing::ticks cost) noexcept;
+  ASIO_PULSE_DETAIL_NOINLINE void end_noticed(bool known, timing::ticks cost) noexcept;
   ASIO_PULSE_DETAIL_COLD static bool stall_ended(thread_state& ts,
                                                  const timing::lap& last) noexcept;
   void end_poll(thread_state& ts, const timing::lap& last, bool look, bool part) noexcept;
+  void record(const thread_state& ts, timing::ticks start, timing::ticks cost) const noexcept;
   void enter(thread_state& ts, const site& what) noexcept;
   void start(thread_state& ts, const site& what, task_record* current) noexcept;
   void open_account(thread_state& ts) noexcept;
@@ -229,6 +230,12 @@ class location_scope {
   thread_state& ts_;
   std::uintptr_t saved_;
 };
+
+/// From now on `recorder` sees the thread's polls; null: nobody does. To be called by that thread.
+inline void set_recorder(thread_state& ts, poll_recorder* recorder) noexcept {
+  ts.recorder = recorder;
+  ts.flush_at = recorder == nullptr ? ts.settle_at : 0;
+}
 
 /// The reactor has returned events on this thread: what went before is nobody's poll.
 inline void reactor_returned() noexcept {

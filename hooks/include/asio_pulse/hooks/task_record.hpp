@@ -51,6 +51,12 @@ struct alignas(64) task_record {
   /// Guards the tier state, by test-and-set only: whoever finds it taken leaves the decision to the
   /// holder.
   std::atomic_flag deciding = ATOMIC_FLAG_INIT;
+  /// For recordings: the low bits of its number in the context; 0: work of no task. Constant once
+  /// the task has been handed out.
+  std::uint32_t number = 0;
+  /// For the observer: CPU time when it last looked, in units of 256 ticks, so that differences of
+  /// less than some minutes can be told. Relaxed: one looks at a time.
+  std::atomic<std::uint32_t> seen_cost{0};
 };
 static_assert(sizeof(task_record) == 64, "one cache line");
 

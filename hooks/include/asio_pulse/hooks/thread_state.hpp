@@ -35,6 +35,7 @@ namespace asio_pulse::hooks {
 
 class path_observer;
 class poll_frame;
+class poll_recorder;
 class tracked_operation;
 
 /// The poll-path word of an observer: a generation and flags. A worker chains its time stamps (the
@@ -67,12 +68,14 @@ struct thread_state {
 
   /// The task polled last on this thread at this depth (null: none), of which this thread holds one
   /// reference plus `spare` more. What its polls cost is added up here first and handed to the
-  /// task's record before long: when another task is polled, when `pending` has reached `flush_at`,
-  /// and when the thread leaves.
+  /// task's record before long: when another task is polled, when `pending` has reached
+  /// `settle_at`, and when the thread leaves. `flush_at` is the same, or 0 while a recorder is to
+  /// see each poll.
   task_record* account = nullptr;
   std::int64_t spare = 0;
   timing::ticks pending = 0;
   timing::ticks flush_at = 0;
+  timing::ticks settle_at = 0;
   std::uint64_t pending_polls = 0;
   timing::ticks longest_pending = 0;
 
@@ -132,8 +135,8 @@ struct thread_state {
   std::uint32_t pressure = 0;
   /// Hints have come, and what they led to is to be looked at again.
   bool pressured = false;
-  /// hint_epoch when this thread last looked for a source of hints.
-  std::uint32_t hint_epoch = 0;
+  /// service_epoch when this thread last looked what there is for it.
+  std::uint32_t service_epoch = 0;
   /// Its control block, null without one; what else belongs to it; and its CPU time as a scheduler
   /// publishes it, null where none does. Its own thread's.
   ::asio_pulse_scb* block = nullptr;
@@ -142,6 +145,9 @@ struct thread_state {
   /// By which it asks the kernel not to be interrupted in a critical section; null where that is
   /// not to be had, or nobody wants hints.
   timing::slice_control* slice = nullptr;
+  /// Who wants to see each poll; null: nobody. Its own thread sets it, between polls of its own or
+  /// at the start of one.
+  poll_recorder* recorder = nullptr;
 
   /// A fiber switch is under way: this thread's stack is nobody's. Read by a signal handler on this
   /// thread.
@@ -177,9 +183,9 @@ inline thread_state& this_thread() noexcept { return this_thread_state; }
 /// synchronised with whoever created it, and so sees its epoch.
 inline constinit std::atomic<std::uint32_t> observer_epoch{1};
 
-/// Grows whenever a source of hints comes or goes; each worker then looks at its next poll.
-/// Relaxed: what there is to find is guarded by a mutex.
-inline constinit std::atomic<std::uint32_t> hint_epoch{0};
+/// Grows whenever a source of hints, or somebody who wants to see polls, comes or goes; each worker
+/// then looks at its next poll. Relaxed: what there is to find is guarded by a mutex.
+inline constinit std::atomic<std::uint32_t> service_epoch{0};
 
 /// A whole poll, of which the last lap may be a part.
 struct poll_sum {
@@ -229,8 +235,8 @@ class path_observer {
   virtual void woken() noexcept {}
   /// A poll of `t` has ended on this thread at `now`, and a hint has come, or did lately.
   virtual void hinted(thread_state& /*ts*/, task_record& /*t*/, timing::ticks /*now*/) noexcept {}
-  /// hint_epoch has changed: this thread's source of hints may have.
-  virtual void renew_hints(thread_state& /*ts*/) noexcept {}
+  /// service_epoch has changed: this thread's source of hints may have, and its recorder.
+  virtual void renew(thread_state& /*ts*/) noexcept {}
   /// The clock that workers of this observer measure with.
   virtual timing::clock_kind clock() const noexcept = 0;
 };
@@ -279,6 +285,7 @@ class worker_scope {
     std::size_t extra_turns;
     std::uint32_t plain_epoch;
     timing::ticks critical_since;
+    poll_recorder* recorder;
     std::uint32_t critical;
     std::uint32_t no_yield;
     bool wrapped;

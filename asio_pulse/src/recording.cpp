@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: BSL-1.0
+
+#include <asio_pulse/recording.hpp>
+#include <asio_pulse/report.hpp>
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <filesystem>
+#include <fstream>
+#include <new>
+
+#include "replacing_file.hpp"
+
+namespace asio_pulse {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::uint64_t latest_start = (std::uint64_t{1} << 48) - 1;
+constexpr std::uint64_t largest_count = 0xffffffff;
+constexpr std::uint64_t coarse = 16;
+constexpr unsigned coarse_shift = 10;
+// More than the rings of 64 workers hold at the most that options allow is 16 GiB: whoever wants
+// such a file cuts it up first.
+constexpr std::uintmax_t largest_file = std::uintmax_t{4} << 30;
+constexpr std::size_t path_bytes = 512;
+
+std::uint64_t not_negative(std::chrono::nanoseconds value) noexcept {
+  return static_cast<std::uint64_t>(std::max<std::chrono::nanoseconds::rep>(value.count(), 0));
+}
+
+std::uint64_t first_word(event_kind kind, std::chrono::nanoseconds start,
+                         std::uint32_t site) noexcept {
+  return (static_cast<std::uint64_t>(kind) & 15) |
+         std::uint64_t{std::min(site, recorded_event::no_site)} << 5 |
+         std::min(not_negative(start), latest_start) << 16;
+}
+
+std::string read_file(const std::string& path, std::string& bytes, std::error_code& ec) {
+  const auto fault = [&](std::string_view rule) {
+    return fmt::format("recording: file: \"{}\" {}: {}", escape(path, path_bytes), rule,
+                       ec.message());
+  };
+  const fs::file_status there = fs::status(path, ec);
+  if (ec) return fault("cannot be read");
+  if (!fs::is_regular_file(there)) {
+    ec = std::make_error_code(fs::is_directory(there) ? std::errc::is_a_directory
+                                                      : std::errc::invalid_argument);
+    return fault("must be a regular file");
+  }
+  const std::uintmax_t size = fs::file_size(path, ec);
+  if (ec) return fault("cannot be read");
+  if (size > largest_file) {
+    ec = std::make_error_code(std::errc::file_too_large);
+    return fault("must be at most 4 GiB");
+  }
+  errno = 0;
+  std::ifstream file(path, std::ios::binary);
+  bytes.resize(static_cast<std::size_t>(size));
+  file.read(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+  if (!file.is_open() || file.bad()) {
+    ec = {errno != 0 ? errno : EIO, std::generic_category()};
+    return fault("cannot be read");
+  }
+  bytes.resize(static_cast<std::size_t>(file.gcount()));
+  return {};
+}
+
+}  // namespace
+
+std::string_view to_string(event_kind kind) noexcept {
+  switch (kind) {
+    case event_kind::poll:
+      return "poll";
+    case event_kind::tier:
+      return "tier";
+    case event_kind::parked:
+      return "parked";
+    case event_kind::yielded:
+      return "yielded";
+    case event_kind::isolated:
+      return "isolated";
+    case event_kind::hint:
+      return "hint";
+    case event_kind::stall:
+      return "stall";
+    case event_kind::queue_delay:
+      return "queue_delay";
+  }
+  return "unknown";
+}
+
+recorded_event recorded_event::make(event_kind kind, std::chrono::nanoseconds start,
+                                    std::uint32_t site, std::uint32_t task,
+                                    std::chrono::nanoseconds duration) noexcept {
+  recorded_event e;
+  e.first = first_word(kind, start, site);
+  std::uint64_t count = not_negative(duration);
+  if (count > largest_count) {
+    count = std::min(count >> coarse_shift, largest_count);
+    e.first |= coarse;
+  }
+  e.second = count << 32 | task;
+  return e;
+}
+
+recorded_event recorded_event::make(event_kind kind, std::chrono::nanoseconds start,
+                                    std::uint32_t site, std::uint32_t task,
+                                    std::uint32_t value) noexcept {
+  recorded_event e;
+  e.first = first_word(kind, start, site);
+  e.second = std::uint64_t{value} << 32 | task;
+  return e;
+}
+
+recording read_recording(const std::string& path, std::error_code& ec, std::string* why) {
+  std::string fault;
+  std::string bytes;
+  try {
+    fault = read_file(path, bytes, ec);
+  } catch (const std::bad_alloc&) {
+    ec = std::make_error_code(std::errc::not_enough_memory);
+    fault = "recording: file: there is not enough memory for it";
+  }
+  if (!ec) return decode_recording(bytes, ec, why);
+  if (why != nullptr) *why = fault;
+  return {};
+}
+
+void write_recording(const recording& r, const std::string& path, std::error_code& ec,
+                     std::string* why) {
+  const std::string bytes = encode(r);
+  const std::string fault = detail::replace_file(
+      path, "recording",
+      [&bytes](std::ostream& out) {
+        out.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+      },
+      ec);
+  if (why != nullptr) *why = fault;
+}
+
+}  // namespace asio_pulse

@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: BSL-1.0
+#include "trace_taker.hpp"
+
+#include <algorithm>
+#include <limits>
+#include <utility>
+
+#include "instruments.hpp"
+#include "process_name.hpp"
+
+namespace asio_pulse::detail {
+namespace {
+
+// Older events than this are not dated: their 48 bits of ticks say less than a day.
+constexpr std::chrono::hours farthest_back{12};
+constexpr std::size_t recorded_tasks = 4096;
+constexpr std::size_t name_bytes = 128;
+
+std::chrono::nanoseconds to_ns(timing::ticks t) noexcept {
+  return timing::timebase::get().to_ns(t);
+}
+
+}  // namespace
+
+trace_taker::trace_taker(context_core& core, from where, std::size_t limit)
+    : core_(core),
+      where_(where),
+      limit_(limit),
+      base_([] {
+        const timing::ticks now = timing::timebase::get().now();
+        return now - std::min(now, timing::timebase::get().from_ns(farthest_back));
+      }()),
+      began_(timing::timebase::get().now()) {}
+
+std::uint32_t trace_taker::site_of(const hooks::poll_recorder& r, std::uint32_t entry) {
+  if (entry > hooks::poll_recorder::sites) return recorded_event::no_site;
+  const std::uint64_t key = r.at(entry).key.load(std::memory_order_relaxed);
+  if (key == 0) return recorded_event::no_site;
+  const auto known = sites_.find(key);
+  if (known != sites_.end()) return known->second;
+  if (made_.sites.size() >= recorded_event::no_site) return recorded_event::no_site;
+  const auto number = static_cast<std::uint32_t>(made_.sites.size());
+  recorded_site& s = made_.sites.emplace_back();
+  s.type = short_type(hooks::poll_recorder::entry::site_in(key)->type_name);
+  const hooks::location where = hooks::location_of(hooks::poll_recorder::entry::location_in(key));
+  s.place = {where.file != nullptr ? where.file : "", where.line,
+             where.function != nullptr ? where.function : ""};
+  sites_.emplace(key, number);
+  return number;
+}
+
+void trace_taker::convert(const hooks::poll_recorder& r, timing::ticks last, track& to) {
+  for (const hooks::poll_recorder::event& e : raw_) {
+    if (kept_ == limit_) {
+      ++to.worker.lost;
+      continue;
+    }
+    // The low 48 bits of a time near `last`.
+    const auto near = static_cast<std::int64_t>((e.first >> 16) - last) << 16 >> 16;
+    const timing::ticks start = last + static_cast<std::uint64_t>(near);
+    const timing::ticks ends_at = start;
+    if (start < base_ || (where_ == from::now && ends_at < began_)) continue;
+    const auto kind = static_cast<event_kind>(e.first & 15);
+    const std::uint32_t site = site_of(r, static_cast<std::uint32_t>(e.first >> 5) & 0x7ff);
+    const auto task = static_cast<std::uint32_t>(e.second);
+    const std::chrono::nanoseconds at = to_ns(start - base_);
+    if (kind == event_kind::poll || kind == event_kind::queue_delay) {
+      const timing::ticks cost = e.second >> 32 << ((e.first & 16) != 0 ? 10 : 0);
+      to.worker.events.push_back(recorded_event::make(kind, at, site, task, to_ns(cost)));
+    } else {
+      to.worker.events.push_back(
+          recorded_event::make(kind, at, site, task, static_cast<std::uint32_t>(e.second >> 32)));
+    }
+    ++kept_;
+  }
+}
+
+void trace_taker::take() {
+  core_.tools().for_each([this](const hooks::poll_recorder& r) {
+    if (r.ring_size() == 0) return;
+    const auto [at, fresh] = tracks_.try_emplace(&r);
+    track& t = at->second;
+    if (fresh && where_ == from::now) t.next = r.pushed();
+    if (r.pushed() < t.next) t.next = 0;  // another ring
+    t.worker.thread = r.thread;
+    raw_.clear();
+    timing::ticks last = 0;
+    // What a ring has dropped before the first look is not missed.
+    std::uint64_t lost = 0;
+    t.next = r.copy(t.next, raw_, lost, last);
+    if (!fresh || where_ == from::now) t.worker.lost += lost;
+    convert(r, last, t);
+  });
+}
+
+recording trace_taker::finish() {
+  const timing::ticks now = timing::timebase::get().now();
+  const auto wall = std::chrono::system_clock::now();
+  std::chrono::nanoseconds first = to_ns(now - base_);
+  for (auto& [r, t] : tracks_) {
+    std::stable_sort(t.worker.events.begin(), t.worker.events.end(),
+                     [](const auto& a, const auto& b) { return a.start() < b.start(); });
+    if (!t.worker.events.empty()) first = std::min(first, t.worker.events.front().start());
+  }
+  if (where_ == from::now) first = std::min(first, to_ns(began_ - base_));
+  const auto shift = static_cast<std::uint64_t>(first.count()) << 16;
+  for (auto& [r, t] : tracks_) {
+    for (recorded_event& e : t.worker.events) e.first -= shift;
+    made_.workers.push_back(std::move(t.worker));
+  }
+  std::sort(made_.workers.begin(), made_.workers.end(),
+            [](const auto& a, const auto& b) { return a.thread < b.thread; });
+  made_.length = to_ns(now - base_) - first;
+  made_.begin =
+      std::chrono::time_point_cast<std::chrono::system_clock::duration>(wall - made_.length);
+  made_.pid = this_process_number();
+  made_.program = this_program();
+  const options& o = core_.opts();
+  made_.context = std::string_view(o.name).substr(0, name_bytes);
+  made_.clock = core_.stats().clock;
+  made_.settings = {.stall_threshold = o.stall_threshold,
+                    .yield_threshold = o.yield_threshold,
+                    .isolate_threshold = o.isolate_threshold,
+                    .tiers = o.tiers,
+                    .shadow = o.shadow};
+  core_.walk_tasks([this](task_state& t) {
+    if (made_.tasks.size() == recorded_tasks) return;
+    recorded_task& to = made_.tasks.emplace_back();
+    to.id = t.id;
+    to.name = std::string_view(t.name.get()).substr(0, name_bytes);
+    if (t.budget.unlimited()) return;
+    to.budget = to.burst = to_ns(t.budget.burst());
+    to.per = to_ns(t.budget.refill_time());
+  });
+  made_.stalls = core_.tools().stalls();
+  return std::move(made_);
+}
+
+}  // namespace asio_pulse::detail

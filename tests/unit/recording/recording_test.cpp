@@ -1,0 +1,366 @@
+// SPDX-License-Identifier: BSL-1.0
+
+#include <asio_pulse/recording.hpp>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <csignal>
+#include <cstdint>
+#include <filesystem>
+#include <fstream>
+#include <random>
+#include <string>
+#include <system_error>
+
+#if defined(__linux__)
+#include <sys/resource.h>
+#include <sys/stat.h>
+#endif
+
+#include "sample.hpp"
+
+namespace asio_pulse {
+namespace {
+
+namespace fs = std::filesystem;
+using namespace std::chrono_literals;
+using test::everything;
+using test::poll_at;
+using testing::HasSubstr;
+using testing::StartsWith;
+
+struct decoded {
+  recording value;
+  std::error_code ec;
+  std::string why;
+};
+
+decoded decode(std::string_view bytes) {
+  decoded d;
+  d.value = decode_recording(bytes, d.ec, &d.why);
+  return d;
+}
+
+std::string little_endian(std::uint64_t value, std::size_t bytes) {
+  std::string text;
+  for (std::size_t i = 0; i < bytes; ++i) text.push_back(static_cast<char>(value >> (8 * i) & 255));
+  return text;
+}
+
+// ---- events
+
+TEST(recorded_event, keeps_what_it_was_made_of) {
+  const auto e = recorded_event::make(event_kind::poll, 123456789ns, 77, 0xfffffffe, 4294967295ns);
+  EXPECT_EQ(e.kind(), event_kind::poll);
+  EXPECT_EQ(e.start(), 123456789ns);
+  EXPECT_EQ(e.site(), 77U);
+  EXPECT_EQ(e.task(), 0xfffffffeU);
+  EXPECT_EQ(e.duration(), 4294967295ns);
+}
+
+TEST(recorded_event, lies_in_memory_as_documented) {
+  const auto e = recorded_event::make(event_kind::tier, 0x123456789abcns, 0x7ff, 0x11223344,
+                                      std::uint32_t{0x55667788});
+  EXPECT_EQ(e.first, 0x123456789abc'ffe1ULL);
+  EXPECT_EQ(e.second, 0x55667788'11223344ULL);
+  EXPECT_EQ(e.value(), 0x55667788U);
+}
+
+TEST(recorded_event, keeps_long_durations_to_1024_ns_and_cuts_those_above_73_minutes) {
+  const auto first_coarse = poll_at(0ns, 1, 4294967296ns);
+  EXPECT_EQ(first_coarse.duration(), 4294967296ns);
+  EXPECT_EQ(poll_at(0ns, 1, 10s).duration(), 9765625 * 1024ns);
+  EXPECT_EQ(poll_at(0ns, 1, 10s + 1023ns).duration(), 9765625 * 1024ns);
+  EXPECT_EQ(poll_at(0ns, 1, 10h).duration(), 4294967295ns * 1024);
+}
+
+TEST(recorded_event, meets_what_does_not_fit_with_the_nearest) {
+  EXPECT_EQ(poll_at(-5ns, 1, -7ns), poll_at(0ns, 1, 0ns));
+  EXPECT_EQ(poll_at(std::chrono::nanoseconds::max(), 1, 0ns).start(), 281474976710655ns);
+  EXPECT_EQ(poll_at(0ns, 1, 0ns, 0xffffffff).site(), recorded_event::no_site);
+  EXPECT_EQ(recorded_event::make(static_cast<event_kind>(0xff), 0ns, 0, 1, 1ns).start(), 0ns);
+}
+
+TEST(event_kind, has_names) {
+  EXPECT_EQ(to_string(event_kind::poll), "poll");
+  EXPECT_EQ(to_string(event_kind::queue_delay), "queue_delay");
+  EXPECT_EQ(to_string(static_cast<event_kind>(8)), "unknown");
+}
+
+// ---- bytes
+
+TEST(recording_bytes, bring_everything_back) {
+  const recording made = everything();
+  const decoded d = decode(encode(made));
+  EXPECT_FALSE(d.ec) << d.why;
+  EXPECT_EQ(d.why, "");
+  EXPECT_TRUE(d.value == made);
+}
+
+TEST(recording_bytes, of_nothing_are_a_recording_too) {
+  const decoded d = decode(encode({}));
+  EXPECT_FALSE(d.ec) << d.why;
+  EXPECT_TRUE(d.value == recording{});
+}
+
+// The format is other programs' too: it must not change unnoticed.
+TEST(recording_bytes, are_as_documented) {
+  recording r;
+  r.pid = 0x0102030405060708;
+  r.program = "p";
+  r.workers = {{5, 6, {poll_at(1ns, 2, 3ns, 4)}}};
+  const std::string bytes = encode(r);
+  EXPECT_THAT(bytes, StartsWith("\x89pulse\r\n" + little_endian(1, 4) + "head" +
+                                little_endian(8 + 5 + 4 + 8 + 8 + 1, 8) +
+                                little_endian(0x0102030405060708, 8) + little_endian(1, 4) + "p"));
+  EXPECT_THAT(bytes, HasSubstr("work" + little_endian(4 + 8 + 8 + 8 + 16, 8) + little_endian(1, 4) +
+                               little_endian(5, 8) + little_endian(6, 8) + little_endian(1, 8) +
+                               little_endian(1 << 16 | 4 << 5, 8) +
+                               little_endian(3ULL << 32 | 2, 8) + "stal"));
+}
+
+TEST(recording_bytes, cut_what_the_format_cannot_hold) {
+  recording r;
+  r.program = std::string(70'000, 'x');
+  r.sites.resize(3000);
+  r.length = -1ns;
+  r.stalls.resize(1);
+  r.stalls[0].blamed = 3;
+  const decoded d = decode(encode(r));
+  EXPECT_FALSE(d.ec) << d.why;
+  EXPECT_EQ(d.value.program.size(), 65535U);
+  EXPECT_EQ(d.value.sites.size(), 2047U);
+  EXPECT_EQ(d.value.length, 0ns);
+  EXPECT_EQ(d.value.stalls.at(0).blamed, no_frame);
+}
+
+TEST(recording_bytes, that_are_foreign_are_refused) {
+  EXPECT_EQ(decode("").why, "recording: magic: this is no recording of asio-pulse");
+  EXPECT_EQ(decode("{\"traceEvents\":[]}").why,
+            "recording: magic: this is no recording of asio-pulse");
+  std::string bytes = encode(everything());
+  bytes[8] = 2;
+  const decoded d = decode(bytes);
+  EXPECT_EQ(d.ec, std::errc::bad_message);
+  EXPECT_EQ(d.why, "recording: version: must be 1 (got 2)");
+  EXPECT_TRUE(d.value == recording{});
+}
+
+TEST(recording_bytes, name_the_field_and_the_rule_when_a_count_lies) {
+  recording r;
+  r.workers.resize(3);
+  r.workers[2].events.resize(2);
+  std::string bytes = encode(r);
+  // The last section, of no stalls, takes 4 + 8 + 4 bytes.
+  const std::size_t count_at = bytes.size() - 16 - 2 * 16 - 8;
+  ASSERT_EQ(bytes.substr(count_at, 8), little_endian(2, 8));
+  bytes.replace(count_at, 8, little_endian(99'999, 8));
+  EXPECT_EQ(decode(bytes).why,
+            "recording: workers[2].events: 99999 events do not fit in the 32 bytes that are left");
+  bytes.replace(count_at, 8, little_endian(~0ULL, 8));
+  EXPECT_EQ(decode(bytes).ec, std::errc::bad_message);
+  bytes.replace(count_at, 8, little_endian(1, 8));
+  EXPECT_EQ(decode(bytes).why, "recording: section work: has bytes that belong to no field");
+}
+
+TEST(recording_bytes, with_values_that_no_program_has_are_refused) {
+  recording r;
+  r.settings.stall_threshold = 0x1122334455667788ns;
+  std::string bytes = encode(r);
+  const auto at = bytes.find(little_endian(0x1122334455667788, 8));
+  bytes.replace(at, 8, little_endian(~0ULL, 8));
+  EXPECT_EQ(decode(bytes).why, "recording: settings.stall_threshold: must not be negative");
+
+  bytes = encode({});
+  const auto shadow_at = bytes.find("site") - 1;
+  bytes[shadow_at] = 2;
+  EXPECT_EQ(decode(bytes).why, "recording: settings.shadow: must be at most 1 (got 2)");
+}
+
+TEST(recording_bytes, cut_short_anywhere_are_refused_with_a_sentence) {
+  const std::string bytes = encode(everything());
+  for (std::size_t length = 0; length < bytes.size(); ++length) {
+    const decoded d = decode(std::string_view(bytes).substr(0, length));
+    ASSERT_EQ(d.ec, std::errc::bad_message) << length;
+    ASSERT_THAT(d.why, StartsWith("recording: ")) << length;
+  }
+  const decoded d = decode(bytes + "x");
+  EXPECT_EQ(d.why, "recording: the end: 1 bytes follow it");
+}
+
+// What is made of it is never much larger than the bytes, whatever they claim.
+std::size_t footprint(const recording& r) {
+  std::size_t bytes =
+      r.sites.capacity() * sizeof(recorded_site) + r.tasks.capacity() * sizeof(recorded_task) +
+      r.workers.capacity() * sizeof(recorded_worker) + r.stalls.capacity() * sizeof(stall_metrics);
+  for (const recorded_worker& w : r.workers) bytes += w.events.capacity() * sizeof(recorded_event);
+  for (const stall_metrics& s : r.stalls) bytes += s.stack.capacity() * sizeof(std::string);
+  return bytes;
+}
+
+TEST(recording_bytes, with_flipped_bits_decode_or_are_refused_with_a_sentence) {
+  const std::string bytes = encode(everything());
+  std::mt19937 random(20'261'121);  // NOLINT(cert-msc32-c,cert-msc51-cpp): the same each time
+  std::uniform_int_distribution<std::size_t> place(0, bytes.size() - 1);
+  std::uniform_int_distribution<int> byte(0, 255);
+  int refused = 0;
+  int read = 0;
+  for (int round = 0; round < 20'000; ++round) {
+    std::string broken = bytes;
+    for (int flips = 1 + round % 4; flips > 0; --flips) {
+      broken[place(random)] = static_cast<char>(byte(random));
+    }
+    const decoded d = decode(broken);
+    if (d.ec) {
+      ++refused;
+      ASSERT_EQ(d.ec, std::errc::bad_message);
+      ASSERT_THAT(d.why, StartsWith("recording: "));
+      ASSERT_TRUE(d.value == recording{});
+    } else {
+      ++read;
+      ASSERT_EQ(d.why, "");
+      ASSERT_LE(footprint(d.value), 8 * broken.size());
+      const decoded again = decode(encode(d.value));
+      ASSERT_TRUE(again.value == d.value) << again.why;
+    }
+  }
+  EXPECT_GT(refused, 1000);
+  EXPECT_GT(read, 1000);
+}
+
+TEST(recording_bytes, without_a_place_for_the_sentence) {
+  std::error_code ec;
+  EXPECT_TRUE(decode_recording("?", ec) == recording{});
+  EXPECT_EQ(ec, std::errc::bad_message);
+  EXPECT_TRUE(decode_recording(encode(everything()), ec) == everything());
+  EXPECT_FALSE(ec);
+}
+
+// ---- files
+
+class recording_file : public testing::Test {
+ protected:
+  recording_file() {
+    folder_ = fs::temp_directory_path() /
+              ("asio_pulse_recording_" + std::to_string(std::random_device{}()));
+    fs::create_directory(folder_);
+    path_ = (folder_ / "a.pulse").string();
+  }
+  ~recording_file() override {
+    std::error_code ignored;
+    fs::remove_all(folder_, ignored);
+  }
+  [[nodiscard]] std::size_t files() const {
+    return static_cast<std::size_t>(
+        std::distance(fs::directory_iterator(folder_), fs::directory_iterator()));
+  }
+  void write(const recording& r, const std::string& path) { write_recording(r, path, ec_, &why_); }
+
+  fs::path folder_;
+  std::string path_;
+  std::error_code ec_;
+  std::string why_;
+};
+
+TEST_F(recording_file, brings_everything_back) {
+  write(everything(), path_);
+  EXPECT_FALSE(ec_) << why_;
+  EXPECT_EQ(files(), 1U);
+  const recording r = read_recording(path_, ec_, &why_);
+  EXPECT_FALSE(ec_) << why_;
+  EXPECT_TRUE(r == everything());
+}
+
+TEST_F(recording_file, replaces_an_older_one) {
+  std::ofstream(path_) << "old";
+  write(everything(), path_);
+  EXPECT_FALSE(ec_) << why_;
+  EXPECT_TRUE(read_recording(path_, ec_) == everything());
+  EXPECT_EQ(files(), 1U);
+}
+
+TEST_F(recording_file, leaves_what_another_program_is_writing_or_left_behind) {
+  std::ofstream(path_ + ".0.tmp") << "theirs";
+  fs::create_symlink("elsewhere", path_ + ".1.tmp");
+  write(everything(), path_);
+  EXPECT_FALSE(ec_) << why_;
+  EXPECT_EQ(files(), 3U);
+  EXPECT_FALSE(fs::exists(folder_ / "elsewhere"));
+  std::string text;
+  std::ifstream(path_ + ".0.tmp") >> text;
+  EXPECT_EQ(text, "theirs");
+}
+
+TEST_F(recording_file, that_is_not_there_is_named) {
+  (void)read_recording(path_ + "\x1b[2J", ec_, &why_);
+  EXPECT_EQ(ec_, std::errc::no_such_file_or_directory);
+  EXPECT_EQ(why_,
+            "recording: file: \"" + path_ + "\\x1b[2J\" cannot be read: No such file or directory");
+}
+
+TEST_F(recording_file, in_a_folder_that_is_not_there_is_an_error) {
+  write(everything(), (folder_ / "none" / "a.pulse").string());
+  EXPECT_EQ(ec_, std::errc::no_such_file_or_directory);
+  EXPECT_THAT(why_, HasSubstr("cannot be created: No such file or directory"));
+  EXPECT_EQ(files(), 0U);
+}
+
+TEST_F(recording_file, in_place_of_a_folder_or_a_device_is_refused) {
+  write(everything(), folder_.string());
+  EXPECT_EQ(ec_, std::errc::is_a_directory);
+  EXPECT_THAT(why_, HasSubstr("is there and must be a regular file"));
+  (void)read_recording(folder_.string(), ec_, &why_);
+  EXPECT_EQ(ec_, std::errc::is_a_directory);
+#if defined(__linux__)
+  write(everything(), "/dev/full");
+  EXPECT_EQ(ec_, std::errc::invalid_argument);
+  (void)read_recording("/dev/zero", ec_, &why_);
+  EXPECT_EQ(ec_, std::errc::invalid_argument);
+  EXPECT_EQ(why_, "recording: file: \"/dev/zero\" must be a regular file: Invalid argument");
+#endif
+}
+
+TEST_F(recording_file, without_a_name_is_refused) {
+  write(everything(), "");
+  EXPECT_EQ(ec_, std::errc::invalid_argument);
+  write(everything(), path_ + std::string(1, '\0') + "b");
+  EXPECT_EQ(ec_, std::errc::invalid_argument);
+  EXPECT_EQ(files(), 0U);
+}
+
+TEST_F(recording_file, of_no_recording_says_so) {
+  std::ofstream(path_) << "no recording";
+  (void)read_recording(path_, ec_, &why_);
+  EXPECT_EQ(ec_, std::errc::bad_message);
+  EXPECT_EQ(why_, "recording: magic: this is no recording of asio-pulse");
+}
+
+#if defined(__linux__)
+// As a full disk, by the limit on a file's size.
+TEST_F(recording_file, that_does_not_fit_leaves_the_old_one_and_no_half) {
+  recording large = everything();
+  large.workers[0].events.resize(10'000);
+  write(everything(), path_);
+  ASSERT_FALSE(ec_) << why_;
+
+  rlimit before{};
+  ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &before), 0);
+  rlimit little = before;
+  little.rlim_cur = 4096;
+  const auto handler = std::signal(SIGXFSZ, SIG_IGN);
+  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &little), 0);
+  write(large, path_);
+  setrlimit(RLIMIT_FSIZE, &before);
+  (void)std::signal(SIGXFSZ, handler);
+
+  EXPECT_EQ(ec_, std::errc::file_too_large) << why_;
+  EXPECT_THAT(why_, HasSubstr("could not be written whole, and nothing is left of it"));
+  EXPECT_EQ(files(), 1U);
+  EXPECT_TRUE(read_recording(path_, ec_) == everything());
+}
+#endif
+
+}  // namespace
+}  // namespace asio_pulse
