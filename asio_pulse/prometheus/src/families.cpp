@@ -112,8 +112,8 @@ constexpr std::array counts{
           "Tasks put behind everybody else for a hint."},
 };
 
-void add_totals(family_list& out, const context_metrics& c, const std::string& context,
-                std::uint64_t unknown_stalls) {
+void add_totals(family_list& out, const context_metrics& c, const context_labels::entry& known) {
+  const std::string& context = known.label;
   const auto with = [&context](std::string_view name, std::string_view value) {
     labels l{{"context", context}};
     if (!name.empty()) l.push_back({std::string(name), std::string(value)});
@@ -130,8 +130,8 @@ void add_totals(family_list& out, const context_metrics& c, const std::string& c
             plain, c.collecting ? 1.0 : 0.0);
   out.gauge("clock_info", "1; the label says which clock polls are measured with.",
             with("clock", timing::to_string(c.totals.clock)), 1.0);
-  out.counter("polls_total", "Handlers run, of all tasks.", plain, c.polls);
-  out.counter("cpu_seconds_total", "CPU time of handlers, in seconds.", plain, seconds(c.cpu));
+  out.counter("polls_total", "Handlers run, of all tasks.", plain, known.polls);
+  out.counter("cpu_seconds_total", "CPU time of handlers, in seconds.", plain, seconds(known.cpu));
   for (const count& k : counts) {
     out.counter(k.name, k.help, with(k.label, k.value), c.totals.*k.member);
   }
@@ -143,7 +143,7 @@ void add_totals(family_list& out, const context_metrics& c, const std::string& c
   };
   stalls("spinning", c.totals.stalls_spinning);
   stalls("blocked", c.totals.stalls_blocked);
-  stalls("unknown", unknown_stalls);
+  stalls("unknown", known.unknown_stalls);
   out.counter("shadow_saved_seconds_total",
               "CPU time of polls that enforcement would have put behind everybody else's, in "
               "seconds; in shadow mode only.",
@@ -166,14 +166,24 @@ void add_totals(family_list& out, const context_metrics& c, const std::string& c
   }
 }
 
+// Durations of at most `limit`. Each bucket is judged by itself, by about its middle: were it by
+// its neighbours, too, as far as they hold something, a count could fall when one of them fills.
+std::uint64_t at_most(const histogram& h, nanoseconds limit) {
+  std::uint64_t sum = 0;
+  for (const histogram::bucket& b : h.buckets) {
+    if (b.upper - b.upper / 16 <= limit) sum += b.count;
+  }
+  return sum;
+}
+
 void add_histogram(family_list& out, std::string_view name, std::string_view help,
                    const std::string& context, const histogram& h) {
   auto& to = out.add(name, MetricType::Histogram, help, {{"context", context}}).histogram;
   for (const nanoseconds bound : bounds) {
-    to.bucket.push_back({.cumulative_count = h.at_most(bound), .upper_bound = seconds(bound)});
+    to.bucket.push_back({.cumulative_count = at_most(h, bound), .upper_bound = seconds(bound)});
   }
   // The count and the buckets are read one after another, while they grow.
-  to.sample_count = std::max(h.count, h.at_most(nanoseconds::max()));
+  to.sample_count = std::max(h.count, at_most(h, nanoseconds::max()));
   to.sample_sum = seconds(h.sum);
 }
 
@@ -319,10 +329,8 @@ std::vector<MetricFamily> to_families(const process_metrics& m, const prometheus
   out.gauge("contexts", "Contexts alive.", {}, static_cast<double>(m.contexts.size()));
   for (const context_metrics& c : m.contexts) {
     context_labels::entry& entry = names[c.number];
-    const std::uint64_t known = c.totals.stalls_spinning + c.totals.stalls_blocked;
-    entry.unknown_stalls =
-        std::max(entry.unknown_stalls, c.totals.stalls > known ? c.totals.stalls - known : 0);
-    add_totals(out, c, entry.label, entry.unknown_stalls);
+    entry.see(c);
+    add_totals(out, c, entry);
     add_histogram(out, "poll_duration_seconds", "How long handlers ran, in seconds.", entry.label,
                   c.poll_duration);
     add_histogram(

@@ -7,6 +7,7 @@
 
 #include <asio_pulse/prometheus.hpp>
 
+#include <chrono>
 #include <cstdint>
 #include <map>
 #include <string>
@@ -37,8 +38,14 @@ class context_labels {
   struct entry {
     std::string name;   ///< options::name
     std::string label;  ///< it, or "unnamed", and "#2" if another has that
-    /// Stalls of no known cause, shown last: a difference of counters that are read one by one.
+    // The highest so far of what is a sum or a difference of counters that are read one by one: a
+    // task that ends meanwhile is in neither of the sums, and what fell would be a restart to
+    // Prometheus.
+    std::uint64_t polls = 0;
+    std::chrono::nanoseconds cpu{0};
     std::uint64_t unknown_stalls = 0;
+
+    void see(const context_metrics&);
   };
 
   /// Forgets contexts that are gone, and names new ones.

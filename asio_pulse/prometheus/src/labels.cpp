@@ -22,6 +22,13 @@ std::string label_value(std::string_view text, std::size_t max_bytes) {
   return fmt::format("{}#{:08x}", escape(text, max_bytes), checksum.checksum());
 }
 
+void context_labels::entry::see(const context_metrics& c) {
+  const std::uint64_t known = c.totals.stalls_spinning + c.totals.stalls_blocked;
+  polls = std::max(polls, c.polls);
+  cpu = std::max(cpu, c.cpu);
+  unknown_stalls = std::max(unknown_stalls, c.totals.stalls > known ? c.totals.stalls - known : 0);
+}
+
 void context_labels::update(const process_metrics& m) {
   if (pid_ != m.pid) entries_.clear();  // another process: the same numbers are other contexts
   pid_ = m.pid;

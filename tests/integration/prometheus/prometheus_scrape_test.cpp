@@ -202,7 +202,9 @@ TEST(prometheus_scrape_test, passes_prometheus_own_parser_and_linter) {
   const std::string file =
       ::testing::TempDir() + "asio_pulse_scrape." +
       std::to_string(std::chrono::steady_clock::now().time_since_epoch().count());
-  std::ofstream(file) << server.scrape();
+  const std::string text = server.scrape();
+  ASSERT_THAT(text, ::testing::HasSubstr("asio_pulse_site_cpu_seconds_total{"));
+  std::ofstream(file) << text;
   const std::string command = "promtool check metrics < '" + file + "' 2>&1";
   std::string said;
   FILE* const output = ::popen(command.c_str(), "r");

@@ -175,6 +175,40 @@ TEST(prometheus_test, never_counts_less_in_all_than_in_a_bucket) {
             100U);
 }
 
+TEST(prometheus_test, no_bucket_loses_what_it_has_when_another_fills) {
+  process_metrics m = sample_metrics();
+  const auto below_a_millisecond = [&m] {
+    const families all = scrape(m);
+    return find(all, "asio_pulse_queue_delay_seconds")->metric.at(0).histogram.bucket.at(9);
+  };
+  m.contexts[0].queue_delay = {.buckets = {{std::chrono::microseconds{1050}, 10}}};
+  EXPECT_EQ(below_a_millisecond().upper_bound, 1e-3);
+  EXPECT_EQ(below_a_millisecond().cumulative_count, 10U);
+  auto& buckets = m.contexts[0].queue_delay.buckets;
+  buckets.insert(buckets.begin(), {std::chrono::microseconds{1000}, 5});
+  EXPECT_EQ(below_a_millisecond().cumulative_count, 15U);
+  buckets.push_back({std::chrono::microseconds{1100}, 3});
+  EXPECT_EQ(below_a_millisecond().cumulative_count, 15U);
+}
+
+TEST(prometheus_test, counts_of_a_context_do_not_fall_when_a_task_ends_during_the_reading) {
+  exporter e(sample_metrics());
+  const auto value = [&e](const std::string& name) {
+    const families all = e.scrape();
+    return series(all, name).at({});
+  };
+  EXPECT_EQ(value("asio_pulse_polls_total"), 1000);
+  e.figures.contexts[0].polls = 900;
+  e.figures.contexts[0].cpu = std::chrono::milliseconds{1400};
+  EXPECT_EQ(value("asio_pulse_polls_total"), 1000);
+  EXPECT_EQ(value("asio_pulse_cpu_seconds_total"), 1.5);
+  e.figures.contexts[0].polls = 1100;
+  EXPECT_EQ(value("asio_pulse_polls_total"), 1100);
+  e.figures.contexts[0].number = 2;  // another one by this name starts anew
+  e.figures.contexts[0].polls = 1;
+  EXPECT_EQ(value("asio_pulse_polls_total"), 1);
+}
+
 TEST(prometheus_test, counts_of_unknown_stalls_do_not_fall) {
   exporter e(sample_metrics());
   const auto unknown = [&e] {
