@@ -65,6 +65,7 @@ std::string pressure_source::open() {
 
 void pressure_source::close() noexcept {
   if (fd_ >= 0) ::close(std::exchange(fd_, -1));
+  last_ = 0;  // what nobody tells any more is not so
   triggers_ = false;
 }
 

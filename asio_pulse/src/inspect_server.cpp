@@ -114,13 +114,10 @@ void inspect_server::begun() noexcept {
   wake();
 }
 
+// The watchdog's thread must not wait for this one: a fork holds both up.
 void inspect_server::stalled(context_core& core) noexcept {
-  const std::lock_guard lock(mutex_);
-  for (shown& s : contexts_) {
-    if (s.core != &core || s.to_write != clock::time_point{}) continue;
-    s.to_write = clock::now() + story_time;
-    wake();
-  }
+  core.tools().stalled();
+  wake();
 }
 
 // ---- the thread
@@ -156,10 +153,11 @@ void inspect_server::listen() noexcept {
 }
 
 void inspect_server::wake() noexcept {
-  if (bell_ < 0) return;
+  const int bell = bell_.load(std::memory_order_relaxed);
+  if (bell < 0) return;
   const std::uint64_t one = 1;
   const int saved = errno;
-  (void)!::write(bell_, &one, sizeof one);
+  (void)!::write(bell, &one, sizeof one);
   errno = saved;
 }
 
@@ -178,8 +176,9 @@ int inspect_server::timeout(clock::time_point now) const noexcept {
 }
 
 void inspect_server::work(clock::time_point now) {
-  for (const shown& s : contexts_) {
+  for (shown& s : contexts_) {
     instruments& tools = s.core->tools();
+    if (tools.take_stalled() && s.to_write == clock::time_point{}) s.to_write = now + story_time;
     if (tools.collecting()) s.core->probe();
     if (tools.expire(now)) s.core->tell_workers();
   }

@@ -3,6 +3,7 @@
 
 #include <asio_pulse/detail/context_core.hpp>
 #include <asio_pulse/detail/inspect_server.hpp>
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <memory>
@@ -89,7 +90,8 @@ class inspect_server {
   std::uint64_t written_ = 0;  ///< recordings
   bool running_ = false;
   bool may_start_ = true;
-  int bell_ = -1;  ///< an eventfd
+  /// An eventfd. Changed with the mutex held; relaxed: whoever rings needs nothing but the number.
+  std::atomic<int> bell_{-1};
   int socket_ = -1;
 };
 

@@ -77,6 +77,11 @@ class instruments {
   void stall_began(const context_core::stall& s, const task_state& t) noexcept;
   void stall_described(const context_core::stall& s, std::string_view system_call,
                        std::span<const stack_frame> stack) noexcept;
+  /// A stall is worth a recording; whether one was since this was last asked. Relaxed: a flag.
+  void stalled() noexcept { stalled_.store(true, std::memory_order_relaxed); }
+  [[nodiscard]] bool take_stalled() noexcept {
+    return stalled_.exchange(false, std::memory_order_relaxed);
+  }
   void stall_over(const context_core::stall& s) noexcept;
   /// Newest first.
   [[nodiscard]] std::vector<stall_metrics> stalls() const;
@@ -97,6 +102,7 @@ class instruments {
   std::atomic<bool> collecting_;
   std::atomic<bool> tracing_;
   std::atomic<std::uint64_t> refused_{0};
+  std::atomic<bool> stalled_{false};
   std::mutex snapshot_mutex_;
 
   mutable std::mutex mutex_;  ///< below: guarded by it

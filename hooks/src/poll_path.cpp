@@ -507,23 +507,38 @@ bool poll_frame::stall_ended(thread_state& ts, const timing::lap& last) noexcept
   return true;
 }
 
-void poll_frame::record(const thread_state& ts, timing::ticks start,
-                        timing::ticks cost) const noexcept {
-  ts.recorder->note(start, cost, *ts.poll_site.load(std::memory_order_relaxed),
-                    static_cast<location_id>(word_ >> 48), task_ != nullptr ? task_->number : 0);
-  if (mode_ == mode::outermost) return;
-  const poll_frame* const batch = outer_;
-  if (batch != nullptr && outer_site_->drains) {
-    ts.recorder->note_batch(batch->inner_polls_ == 1, cost);
+void poll_frame::record(thread_state& ts, timing::ticks start, timing::ticks cost) const noexcept {
+  const site& what = *ts.poll_site.load(std::memory_order_relaxed);
+  ts.recorder->note(start, cost, poll_recorder::key_of(what, word_),
+                    task_ != nullptr ? task_->number : 0);
+}
+
+void poll_frame::record_batch(thread_state& ts, timing::ticks cost) const noexcept {
+  if (mode_ != mode::outermost && outer_ != nullptr && outer_site_->drains) {
+    ts.recorder->note_batch(outer_->inner_polls_ == 1, cost);
   }
 }
 
 void poll_frame::end_noticed(bool known, timing::ticks cost) noexcept {
   thread_state& ts = this_thread();
-  if (known && ts.pending + cost < ts.settle_at) {  // nothing but the recorder wants to know
+  const timing::ticks pending = ts.pending + cost;
+  if (!known || pending >= ts.settle_at || mode_ != mode::outermost) [[unlikely]] {
+    return end_looked_at(known, cost);
+  }
+  // Nothing but the recorder wants to know: without one flush_at is settle_at, and this not reached.
+  ts.pending = pending;
+  ++ts.pending_polls;
+  record(ts, ts.clock.last() - cost, cost);
+}
+
+void poll_frame::end_looked_at(bool known, timing::ticks cost) noexcept {
+  thread_state& ts = this_thread();
+  if (known && ts.pending + cost < ts.settle_at) {
     ts.pending += cost;
     ++ts.pending_polls;
-    if (ts.recorder != nullptr) record(ts, ts.clock.last() - cost, cost);
+    if (ts.recorder == nullptr) return;
+    record(ts, ts.clock.last() - cost, cost);
+    record_batch(ts, cost);
     return;
   }
   end_poll(ts, known ? ts.clock.confirm(ts.pending + cost, cost) : ts.clock.take(), false, false);

@@ -5,15 +5,6 @@
 namespace asio_pulse::hooks {
 namespace {
 
-// One writer: no locked instruction.
-void add(std::atomic<std::uint64_t>& to, std::uint64_t n) noexcept {
-  to.store(to.load(std::memory_order_relaxed) + n, std::memory_order_relaxed);
-}
-
-void raise(std::atomic<std::uint64_t>& to, std::uint64_t n) noexcept {
-  if (n > to.load(std::memory_order_relaxed)) to.store(n, std::memory_order_relaxed);
-}
-
 constexpr std::uint64_t coarse = 16;
 constexpr unsigned coarse_bits = 10;
 constexpr unsigned start_bits = 16;
@@ -25,32 +16,6 @@ constexpr std::uint64_t word_of(poll_recorder::kind what, std::uint64_t site) no
 }
 
 }  // namespace
-
-void poll_recorder::note(timing::ticks start, timing::ticks cost, const site& what,
-                         location_id where, std::uint32_t task) noexcept {
-  const std::uint64_t key = reinterpret_cast<std::uintptr_t>(&what) | std::uint64_t{where} << 48;
-  const bool same = key == last_key_;
-  if (!same) {
-    last_entry_ = find(key);
-    last_key_ = key;
-  }
-  entry& e = entries_[last_entry_];
-  add(e.polls, 1);
-  add(e.cost, cost);
-  raise(e.longest, cost);
-  // Nothing came in between, not even the reactor: the one before made it ready.
-  if (same && task == last_task_ && start == last_end_) add(e.again, 1);
-  last_task_ = task;
-  last_end_ = start + cost;
-  add(durations_[duration_scale::bucket_of(cost)], 1);
-  if (ring_size_ == 0) return;
-  std::uint64_t word = word_of(kind::poll, last_entry_);
-  if (cost > longest_value) [[unlikely]] {
-    word |= coarse;
-    cost = std::min<timing::ticks>(cost >> coarse_bits, longest_value);
-  }
-  push(start, word, cost << 32 | task);
-}
 
 void poll_recorder::note_batch(bool first, timing::ticks cost) noexcept {
   batch_ = first ? cost : batch_ + cost;
@@ -81,26 +46,43 @@ void poll_recorder::note_delay(timing::ticks now, timing::ticks delay,
 void poll_recorder::mark(kind what, timing::ticks now, std::uint32_t task,
                          std::uint32_t value) noexcept {
   if (ring_size_ == 0) return;
-  const std::uint64_t site = last_key_ != 0 ? last_entry_ : no_site;
+  const std::uint64_t site = last_key_ != 0 ? last_site() : no_site;
   push(now, word_of(what, site), std::uint64_t{value} << 32 | task);
 }
 
 // Open addressing, and never far: a full table costs a few compares, not a walk.
-std::size_t poll_recorder::find(std::uint64_t key) noexcept {
+void poll_recorder::note_other(timing::ticks start, timing::ticks cost, std::uint64_t key,
+                               std::uint32_t task) noexcept {
   constexpr std::size_t farthest = 8;
   // Knuth's multiplicative hash: the addresses differ in their middle bits.
-  const std::size_t home = static_cast<std::size_t>((key * 0x9e3779b97f4a7c15U) >> 56);
+  const auto home = static_cast<std::size_t>((key * 0x9e3779b97f4a7c15U) >> 56);
   static_assert(sites == 256, "eight bits of the hash");
+  last_key_ = key;
+  last_ = &entries_[other_sites];
+  last_end_ = 0;  // another site: it does not run again
   for (std::size_t n = 0; n < farthest; ++n) {
-    const std::size_t index = (home + n) % sites;
-    const std::uint64_t there = entries_[index].key.load(std::memory_order_relaxed);
-    if (there == key) return index;
-    if (there == 0) {
-      entries_[index].key.store(key, std::memory_order_relaxed);
-      return index;
+    entry& e = entries_[(home + n) % sites];
+    const std::uint64_t there = e.key.load(std::memory_order_relaxed);
+    if (there == 0) e.key.store(key, std::memory_order_relaxed);
+    if (there == 0 || there == key) {
+      last_ = &e;
+      break;
     }
   }
-  return other_sites;
+  note(start, cost, key, task);
+}
+
+std::uint64_t poll_recorder::last_site() const noexcept {
+  return static_cast<std::uint64_t>(last_ - entries_.data());
+}
+
+void poll_recorder::put_poll(timing::ticks start, timing::ticks cost, std::uint32_t task) noexcept {
+  std::uint64_t word = word_of(kind::poll, last_site());
+  if (cost > longest_value) [[unlikely]] {
+    word |= coarse;
+    cost = std::min<timing::ticks>(cost >> coarse_bits, longest_value);
+  }
+  push(start, word, cost << 32 | task);
 }
 
 // A reader that saw a word of this event also sees that the ring had come this far: the release

@@ -178,10 +178,13 @@ class poll_frame {
   ASIO_PULSE_DETAIL_NOINLINE void begin_slow(void* owner, const site& what) noexcept;
   ASIO_PULSE_DETAIL_NOINLINE void end_slow() noexcept;
   ASIO_PULSE_DETAIL_NOINLINE void end_noticed(bool known, timing::ticks cost) noexcept;
+  ASIO_PULSE_DETAIL_COLD void end_looked_at(bool known, timing::ticks cost) noexcept;
   ASIO_PULSE_DETAIL_COLD static bool stall_ended(thread_state& ts,
                                                  const timing::lap& last) noexcept;
   void end_poll(thread_state& ts, const timing::lap& last, bool look, bool part) noexcept;
-  void record(const thread_state& ts, timing::ticks start, timing::ticks cost) const noexcept;
+  ASIO_PULSE_DETAIL_INLINE void record(thread_state& ts, timing::ticks start,
+                                       timing::ticks cost) const noexcept;
+  void record_batch(thread_state& ts, timing::ticks cost) const noexcept;
   void enter(thread_state& ts, const site& what) noexcept;
   void start(thread_state& ts, const site& what, task_record* current) noexcept;
   void open_account(thread_state& ts) noexcept;

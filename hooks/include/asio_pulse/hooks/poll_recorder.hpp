@@ -102,9 +102,30 @@ class alignas(64) poll_recorder {
 
   // ---- the worker
 
+  /// The key of a site and the location in the top 16 bits of an operation's word.
+  [[nodiscard]] static std::uint64_t key_of(const site& what, std::uint64_t word) noexcept {
+    return reinterpret_cast<std::uintptr_t>(&what) | (word & ~std::uint64_t{0} << 48);
+  }
   /// A poll that started at `start` has ended.
-  void note(timing::ticks start, timing::ticks cost, const site& what, location_id where,
-            std::uint32_t task) noexcept;
+  void note(timing::ticks start, timing::ticks cost, std::uint64_t key,
+            std::uint32_t task) noexcept {
+    if (key != last_key_) [[unlikely]] {
+      return note_other(start, cost, key,
+                        task);  // calls nothing that comes back: no register is saved
+    }
+    // Nothing came in between, not even the reactor: the one before made it ready.
+    if (start == last_end_ && task == last_task_) add(last_->again, 1);
+    entry& e = *last_;
+    last_task_ = task;
+    last_end_ = start + cost;
+    add(e.polls, 1);
+    add(e.cost, cost);
+    if (cost > e.longest.load(std::memory_order_relaxed)) [[unlikely]] {
+      e.longest.store(cost, std::memory_order_relaxed);
+    }
+    add(durations_[duration_scale::bucket_of(cost)], 1);
+    if (ring_size_ != 0) put_poll(start, cost, task);
+  }
   /// A poll of `cost`, the one noted last, was part of a strand's batch; `first`: it begins it.
   void note_batch(bool first, timing::ticks cost) noexcept;
   /// An operation that was ready `delay` ago runs now, as did those that would have been ready
@@ -157,12 +178,19 @@ class alignas(64) poll_recorder {
     std::atomic<std::uint64_t> second{0};
   };
 
-  [[nodiscard]] std::size_t find(std::uint64_t key) noexcept;
+  // One writer: no locked instruction.
+  static void add(std::atomic<std::uint64_t>& to, std::uint64_t n) noexcept {
+    to.store(to.load(std::memory_order_relaxed) + n, std::memory_order_relaxed);
+  }
+  void note_other(timing::ticks start, timing::ticks cost, std::uint64_t key,
+                  std::uint32_t task) noexcept;
+  [[nodiscard]] std::uint64_t last_site() const noexcept;
+  void put_poll(timing::ticks start, timing::ticks cost, std::uint32_t task) noexcept;
   void push(timing::ticks start, std::uint64_t word, std::uint64_t second) noexcept;
 
   // The worker's alone:
   std::uint64_t last_key_ = 0;
-  std::size_t last_entry_ = other_sites;
+  entry* last_ = &entries_[other_sites];
   timing::ticks last_end_ = 0;
   timing::ticks batch_ = 0;
   std::uint32_t last_task_ = 0;
