@@ -66,10 +66,11 @@ function(asio_pulse_warnings target)
   endif()
 endfunction()
 
-# asio_pulse_setup_library(TARGET EXPORT_NAME E OUTPUT_NAME O): what the modules' compiled libraries have
-# in common. Users know the library as asio_pulse::E; its public headers lie in include/ of its folder.
+# asio_pulse_setup_library(TARGET EXPORT_NAME E OUTPUT_NAME O [EXPORT SET]): what the modules' compiled
+# libraries have in common. Users know the library as asio_pulse::E; its public headers lie in include/ of
+# its folder.
 function(asio_pulse_setup_library target)
-  cmake_parse_arguments(PARSE_ARGV 1 arg "" "EXPORT_NAME;OUTPUT_NAME" "")
+  cmake_parse_arguments(PARSE_ARGV 1 arg "" "EXPORT_NAME;OUTPUT_NAME;EXPORT" "")
   get_target_property(folder ${target} SOURCE_DIR)
   # Position independent even when static: a static hooks library goes into a shared asio_pulse.
   set_target_properties(
@@ -83,7 +84,7 @@ function(asio_pulse_setup_library target)
   target_include_directories(${target} PUBLIC "$<BUILD_INTERFACE:${folder}/include>"
                                               "$<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>")
   asio_pulse_warnings(${target})
-  asio_pulse_install_target(${target})
+  asio_pulse_install_target(${target} ${arg_EXPORT})
   if(ASIO_PULSE_INSTALL)
     install(
       DIRECTORY "${folder}/include/"
@@ -132,14 +133,19 @@ function(asio_pulse_add_interface name export_name)
   asio_pulse_install_target(${name})
 endfunction()
 
-# asio_pulse_install_target(TARGET): into the export set that asio_pulseConfig.cmake reads.
+# asio_pulse_install_target(TARGET [SET]): into the export set that asio_pulseConfig.cmake reads, or into
+# that of a component.
 function(asio_pulse_install_target target)
   if(NOT ASIO_PULSE_INSTALL)
     return()
   endif()
+  set(set asio_pulseTargets)
+  if(ARGC GREATER 1)
+    set(set "${ARGV1}")
+  endif()
   install(
     TARGETS ${target}
-    EXPORT asio_pulseTargets
+    EXPORT ${set}
     ARCHIVE DESTINATION "${CMAKE_INSTALL_LIBDIR}"
     LIBRARY DESTINATION "${CMAKE_INSTALL_LIBDIR}"
     RUNTIME DESTINATION "${CMAKE_INSTALL_BINDIR}")
@@ -156,6 +162,13 @@ function(asio_pulse_install_package)
     EXPORT asio_pulseTargets
     NAMESPACE asio_pulse::
     DESTINATION "${cmake_dir}")
+  get_property(have_prometheus GLOBAL PROPERTY asio_pulse_have_prometheus)
+  if(have_prometheus)
+    install(
+      EXPORT asio_pulsePrometheusTargets
+      NAMESPACE asio_pulse::
+      DESTINATION "${cmake_dir}")
+  endif()
   configure_package_config_file(
     "${templates}/asio_pulseConfig.cmake.in" "${PROJECT_BINARY_DIR}/asio_pulseConfig.cmake"
     INSTALL_DESTINATION "${cmake_dir}")

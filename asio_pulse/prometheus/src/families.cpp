@@ -1,0 +1,350 @@
+// SPDX-License-Identifier: BSL-1.0
+
+#include "families.hpp"
+
+#include <asio_pulse/report.hpp>
+#include <asio_pulse/timing/clock.hpp>
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <utility>
+
+namespace asio_pulse::detail {
+namespace {
+
+using prometheus::ClientMetric;
+using prometheus::MetricFamily;
+using prometheus::MetricType;
+using labels = std::vector<ClientMetric::Label>;
+using std::chrono::nanoseconds;
+
+double seconds(nanoseconds value) { return std::chrono::duration<double>(value).count(); }
+
+// The families in the order in which they are first added to.
+class family_list {
+ public:
+  explicit family_list(const std::string& prefix) : prefix_(prefix) {}
+
+  void counter(std::string_view name, std::string_view help, labels l, double value) {
+    add(name, MetricType::Counter, help, std::move(l)).counter.value = value;
+  }
+  void counter(std::string_view name, std::string_view help, labels l, std::uint64_t value) {
+    counter(name, help, std::move(l), static_cast<double>(value));
+  }
+  void gauge(std::string_view name, std::string_view help, labels l, double value) {
+    add(name, MetricType::Gauge, help, std::move(l)).gauge.value = value;
+  }
+  void gauge(std::string_view name, std::string_view help, labels l, std::uint64_t value) {
+    gauge(name, help, std::move(l), static_cast<double>(value));
+  }
+  ClientMetric& add(std::string_view name, MetricType type, std::string_view help, labels l) {
+    std::string full = fmt::format("{}_{}", prefix_, name);
+    auto at = std::find_if(families_.begin(), families_.end(),
+                           [&full](const MetricFamily& f) { return f.name == full; });
+    if (at == families_.end()) {
+      at = families_.insert(
+          families_.end(),
+          {.name = std::move(full), .help = std::string(help), .type = type, .metric = {}});
+    }
+    at->metric.emplace_back().label = std::move(l);
+    return at->metric.back();
+  }
+  std::vector<MetricFamily> take() { return std::move(families_); }
+
+ private:
+  const std::string& prefix_;
+  std::vector<MetricFamily> families_;
+};
+
+// 1, 2.5, 5 in each decade from 1 us to 10 s.
+constexpr auto bounds = [] {
+  std::array<nanoseconds, 22> result{};
+  std::size_t at = 0;
+  for (std::int64_t decade = 1'000; decade < 10'000'000'000; decade *= 10) {
+    for (const std::int64_t tenths : {10, 25, 50}) result[at++] = nanoseconds{decade * tenths / 10};
+  }
+  result[at] = std::chrono::seconds{10};
+  return result;
+}();
+static_assert(bounds[0] == std::chrono::microseconds{1} && bounds[20] == std::chrono::seconds{5});
+
+// What the context has counted, as it is.
+struct count {
+  std::string_view name;
+  std::string_view label;  ///< empty: none
+  std::string_view value;
+  std::uint64_t statistics::*member;
+  std::string_view help;
+};
+constexpr std::string_view yields_help =
+    "Times that work was made to let others go first: operations put back when it was their "
+    "turn (kind=operation), strand batches cut short (kind=strand), checkpoints told to yield "
+    "(kind=checkpoint).";
+constexpr std::string_view tiers_help = "Changes of a task's tier, by direction.";
+constexpr std::string_view reports_help =
+    "Reports that were due, by what became of them: sent, or suppressed by the limits.";
+constexpr std::array counts{
+    count{"tier_transitions_total", "direction", "up", &statistics::promotions, tiers_help},
+    count{"tier_transitions_total", "direction", "down", &statistics::demotions, tiers_help},
+    count{"warns_total", "", "", &statistics::warns, "Changes of a task's tier into Warn."},
+    count{"yields_total", "kind", "operation", &statistics::yields, yields_help},
+    count{"yields_total", "kind", "strand", &statistics::strand_breaks, yields_help},
+    count{"yields_total", "kind", "checkpoint", &statistics::checkpoint_yields, yields_help},
+    count{"isolated_total", "", "", &statistics::isolated, "Handlers run on the isolation pool."},
+    count{"isolations_refused_total", "", "", &statistics::isolations_refused,
+          "Times that isolation was wanted and would have been unsafe."},
+    count{"reports_total", "outcome", "sent", &statistics::reports, reports_help},
+    count{"reports_total", "outcome", "suppressed", &statistics::reports_suppressed, reports_help},
+    count{"stall_reports_total", "", "", &statistics::stall_reports,
+          "Reports about polls found stuck: first ones, repeated ones and those of their end."},
+    count{"callback_errors_total", "", "", &statistics::callback_errors,
+          "Exceptions that on_report or a hook threw."},
+    count{"spares_started_total", "", "", &statistics::spares_started,
+          "Threads started to stand in for stuck ones."},
+    count{"hints_total", "", "", &statistics::hints,
+          "Hints of the operating system that others wait for a worker's CPU."},
+    count{"hints_lost_total", "", "", &statistics::hints_lost,
+          "Hints that the scheduler could not deliver."},
+    count{"deferrals_total", "", "", &statistics::deferrals,
+          "Tasks put behind everybody else for a hint."},
+};
+
+void add_totals(family_list& out, const context_metrics& c, const context_labels::entry& known) {
+  const std::string& context = known.label;
+  const auto with = [&context](std::string_view name, std::string_view value) {
+    labels l{{"context", context}};
+    if (!name.empty()) l.push_back({std::string(name), std::string(value)});
+    return l;
+  };
+  const labels plain{{"context", context}};
+  out.gauge("enabled", "1 if the context accounts for its handlers (options::enabled).", plain,
+            c.enabled ? 1.0 : 0.0);
+  out.gauge("shadow", "1 if everything is decided and nothing enforced (options::shadow).", plain,
+            c.shadow ? 1.0 : 0.0);
+  out.gauge("collecting",
+            "1 if histograms, and metrics of sites and workers, are being collected; 0 also at the "
+            "first scrape of a context that collects on demand.",
+            plain, c.collecting ? 1.0 : 0.0);
+  out.gauge("clock_info", "1; the label says which clock polls are measured with.",
+            with("clock", timing::to_string(c.totals.clock)), 1.0);
+  out.counter("polls_total", "Handlers run, of all tasks.", plain, known.polls);
+  out.counter("cpu_seconds_total", "CPU time of handlers, in seconds.", plain, seconds(known.cpu));
+  for (const count& k : counts) {
+    out.counter(k.name, k.help, with(k.label, k.value), c.totals.*k.member);
+  }
+  constexpr std::string_view stalls_help =
+      "Polls found stuck by the watchdog, by what they did then: use their CPU (spinning), wait in "
+      "the kernel (blocked), or neither as far as can be told (unknown).";
+  const auto stalls = [&](std::string_view cause, std::uint64_t value) {
+    out.counter("stalls_total", stalls_help, with("cause", cause), value);
+  };
+  stalls("spinning", c.totals.stalls_spinning);
+  stalls("blocked", c.totals.stalls_blocked);
+  stalls("unknown", known.unknown_stalls);
+  out.counter("shadow_saved_seconds_total",
+              "CPU time of polls that enforcement would have put behind everybody else's, in "
+              "seconds; in shadow mode only.",
+              plain, seconds(c.totals.shadow_saved));
+  out.gauge("tasks", "Tasks alive, without the unnamed one.", plain, c.task_count);
+  out.gauge("parked_operations", "Operations put back and not yet released.", plain,
+            c.totals.parked);
+  out.gauge("spares", "Threads that stand in for stuck ones now.", plain, c.totals.spares);
+  out.gauge("instrument_bytes", "Memory held by the instruments, in bytes.", plain,
+            c.instrument_bytes);
+  out.gauge("uncollected_workers",
+            "Threads for whom options::instrument_bytes left no room: nothing is known of them.",
+            plain, c.uncollected_workers);
+  if (!c.stalls.empty()) {
+    const auto newest = std::max_element(c.stalls.begin(), c.stalls.end(),
+                                         [](const auto& a, const auto& b) { return a.at < b.at; });
+    out.gauge("last_stall_timestamp_seconds",
+              "When a poll was last found stuck, in seconds since 1970.", plain,
+              seconds(newest->at.time_since_epoch()));
+  }
+}
+
+// Durations of at most `limit`. Each bucket is judged by itself, by about its middle: were it by
+// its neighbours, too, as far as they hold something, a count could fall when one of them fills.
+std::uint64_t at_most(const histogram& h, nanoseconds limit) {
+  std::uint64_t sum = 0;
+  for (const histogram::bucket& b : h.buckets) {
+    if (b.upper - b.upper / 16 <= limit) sum += b.count;
+  }
+  return sum;
+}
+
+void add_histogram(family_list& out, std::string_view name, std::string_view help,
+                   const std::string& context, const histogram& h) {
+  auto& to = out.add(name, MetricType::Histogram, help, {{"context", context}}).histogram;
+  for (const nanoseconds bound : bounds) {
+    to.bucket.push_back({.cumulative_count = at_most(h, bound), .upper_bound = seconds(bound)});
+  }
+  // The count and the buckets are read one after another, while they grow.
+  to.sample_count = std::max(h.count, at_most(h, nanoseconds::max()));
+  to.sample_sum = seconds(h.sum);
+}
+
+void add_workers(family_list& out, const context_metrics& c, const std::string& context) {
+  const auto live = std::count_if(c.workers.begin(), c.workers.end(),
+                                  [](const worker_metrics& w) { return w.thread != 0; });
+  out.gauge("workers", "Threads that poll the context.", {{"context", context}},
+            static_cast<double>(live));
+  for (std::size_t n = 0; n != c.workers.size(); ++n) {
+    const worker_metrics& w = c.workers[n];
+    // The place, not the thread: a thread's number is another one after each restart.
+    const labels l{{"context", context}, {"worker", fmt::format("{}", n)}};
+    out.gauge("worker_thread", "The kernel's number of the worker's thread; 0 if it has left.", l,
+              w.thread);
+    out.counter("worker_polls_total", "Handlers run by the worker.", l, w.polls);
+    out.counter("worker_cpu_seconds_total", "CPU time of handlers on the worker, in seconds.", l,
+                seconds(w.cpu));
+    out.gauge("worker_running_seconds",
+              "How long the worker's present poll has lasted by the wall clock, in seconds; 0 "
+              "between polls.",
+              l, w.running.empty() ? 0.0 : seconds(w.running_for));
+    out.gauge("worker_longest_batch_seconds",
+              "The longest batch of handlers that one strand ran on the worker without a break, in "
+              "seconds.",
+              l, seconds(w.longest_batch));
+  }
+}
+
+// Sites whose labels are the same are one.
+void add_sites(family_list& out, const context_metrics& c, const std::string& context,
+               std::size_t most) {
+  std::vector<std::pair<labels, site_metrics>> shown;
+  for (const site_metrics& s : c.sites) {
+    std::string place;
+    if (!s.place.file.empty()) {
+      place = label_value(fmt::format("{}:{}", s.place.file, s.place.line), place_bytes);
+    } else {
+      place = label_value(s.place.function, place_bytes);
+    }
+    shown.push_back({{{"context", context},
+                      {"site", label_value(s.type, site_bytes)},
+                      {"place", std::move(place)}},
+                     s});
+  }
+  std::sort(shown.begin(), shown.end(),
+            [](const auto& a, const auto& b) { return a.first < b.first; });
+  std::size_t kept = 0;
+  for (std::size_t n = 0; n != shown.size(); ++n) {
+    if (kept != 0 && shown[kept - 1].first == shown[n].first) {
+      site_metrics& to = shown[kept - 1].second;
+      const site_metrics& from = shown[n].second;
+      to.polls += from.polls;
+      to.again += from.again;
+      to.cpu += from.cpu;
+      to.longest = std::max(to.longest, from.longest);
+    } else {
+      if (kept != n) shown[kept] = std::move(shown[n]);
+      ++kept;
+    }
+  }
+  shown.resize(kept);
+  std::stable_sort(shown.begin(), shown.end(),
+                   [](const auto& a, const auto& b) { return a.second.cpu > b.second.cpu; });
+  shown.resize(std::min(shown.size(), most));
+  for (const auto& [l, s] : shown) {
+    out.counter("site_polls_total",
+                "Handlers run, by kind of handler (the first ones by CPU time).", l, s.polls);
+    out.counter("site_self_waking_polls_total",
+                "Handlers run directly after another one of the same kind and task.", l, s.again);
+    out.counter("site_cpu_seconds_total",
+                "CPU time of handlers, in seconds, by kind of handler (the first ones by it).", l,
+                seconds(s.cpu));
+    out.gauge("site_longest_poll_seconds", "CPU time of the longest run of a handler, in seconds.",
+              l, seconds(s.longest));
+  }
+}
+
+// Tasks of one name are one; gauges, since which tasks are considered changes all the time.
+void add_tasks(family_list& out, const context_metrics& c, const std::string& context,
+               std::size_t most) {
+  struct group {
+    nanoseconds recent{0};
+    tier level = tier::monitor;
+    std::uint64_t waiting = 0;
+  };
+  std::map<std::string, group> by_name;
+  for (const task_metrics& t : c.tasks) {
+    group& g = by_name[label_value(t.name, name_bytes)];
+    g.recent += t.recent;
+    g.level = std::max(g.level, t.level);
+    g.waiting += t.waiting ? 1 : 0;
+  }
+  std::vector<std::pair<std::string, group>> shown(by_name.begin(), by_name.end());
+  std::stable_sort(shown.begin(), shown.end(),
+                   [](const auto& a, const auto& b) { return a.second.recent > b.second.recent; });
+  constexpr std::string_view rest = "(all other)";
+  group others{.recent = c.other_tasks.recent, .level = c.other_tasks.level, .waiting = 0};
+  const auto merge = [&others](const group& g) {
+    others.recent += g.recent;
+    others.level = std::max(others.level, g.level);
+    others.waiting += g.waiting;
+  };
+  for (std::size_t n = shown.size(); n-- != 0;) {
+    if (n >= most || shown[n].first == rest) {
+      merge(shown[n].second);
+      shown.erase(shown.begin() + static_cast<std::ptrdiff_t>(n));
+    }
+  }
+  shown.emplace_back(rest, others);
+  const double interval = seconds(c.recent_interval);
+  for (const auto& [name, g] : shown) {
+    const labels l{{"context", context}, {"task", name}};
+    out.gauge("task_cpus",
+              "CPUs that tasks of the name keep busy: CPU seconds a second, over the last moments.",
+              l, interval > 0 ? seconds(g.recent) / interval : 0.0);
+    out.gauge("task_tier",
+              "The highest tier among tasks of the name: 0 monitor, 1 warn, 2 yield, 3 isolate.", l,
+              static_cast<std::uint64_t>(g.level));
+    out.gauge("task_waiting", "Tasks of the name of which operations are put back now.", l,
+              g.waiting);
+  }
+}
+
+}  // namespace
+
+MetricFamily up_family(const prometheus_options& opts, bool up) {
+  MetricFamily f{.name = opts.prefix + "_up",
+                 .help = "1 if the figures of this scrape could be collected.",
+                 .type = MetricType::Gauge,
+                 .metric = std::vector<ClientMetric>(1)};
+  f.metric[0].gauge.value = up ? 1.0 : 0.0;
+  return f;
+}
+
+std::vector<MetricFamily> to_families(const process_metrics& m, const prometheus_options& opts,
+                                      context_labels& names) {
+  names.update(m);
+  family_list out(opts.prefix);
+  out.gauge("build_info", "1; the labels say which version of asio-pulse, in which program.",
+            {{"version", label_value(m.version, name_bytes)},
+             {"program", label_value(m.program, name_bytes)}},
+            1.0);
+  out.gauge("contexts", "Contexts alive.", {}, static_cast<double>(m.contexts.size()));
+  for (const context_metrics& c : m.contexts) {
+    context_labels::entry& entry = names[c.number];
+    entry.see(c);
+    add_totals(out, c, entry);
+    add_histogram(out, "poll_duration_seconds", "How long handlers ran, in seconds.", entry.label,
+                  c.poll_duration);
+    add_histogram(
+        out, "queue_delay_seconds",
+        "How long a handler that is ready waits for its turn, in seconds: of a probe that "
+        "is posted every 10 ms while the context is busy.",
+        entry.label, c.queue_delay);
+    if (opts.workers) add_workers(out, c, entry.label);
+    if (opts.top_sites != 0) add_sites(out, c, entry.label, opts.top_sites);
+    if (opts.top_tasks != 0) add_tasks(out, c, entry.label, opts.top_tasks);
+  }
+  std::vector<MetricFamily> families = out.take();
+  families.insert(families.begin(), up_family(opts, true));
+  return families;
+}
+
+}  // namespace asio_pulse::detail

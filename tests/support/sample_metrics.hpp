@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: BSL-1.0
+#pragma once
+
+#include <asio_pulse/metrics.hpp>
+
+#include <chrono>
+#include <string>
+#include <utility>
+
+namespace pulse_test {
+
+inline asio_pulse::site_metrics make_site(std::string type, std::string file, std::uint32_t line,
+                                          std::chrono::milliseconds cpu, std::uint64_t polls) {
+  asio_pulse::site_metrics s;
+  s.type = std::move(type);
+  s.place = {.file = std::move(file), .line = line, .function = {}};
+  s.polls = polls;
+  s.again = polls / 2;
+  s.cpu = cpu;
+  s.longest = cpu / 2;
+  return s;
+}
+
+inline asio_pulse::task_metrics make_task(std::uint64_t id, std::string name,
+                                          std::chrono::milliseconds recent) {
+  asio_pulse::task_metrics t;
+  t.id = id;
+  t.name = std::move(name);
+  t.polls = 10 * id;
+  t.cpu = 10 * recent;
+  t.recent = recent;
+  return t;
+}
+
+inline asio_pulse::worker_metrics make_worker(std::uint64_t thread, std::string running) {
+  asio_pulse::worker_metrics w;
+  w.thread = thread;
+  w.polls = 700;
+  w.cpu = std::chrono::milliseconds{1250};
+  w.longest_batch = std::chrono::milliseconds{3};
+  w.running = std::move(running);
+  w.running_for = std::chrono::milliseconds{250};
+  return w;
+}
+
+/// A process with one context in which every metric has a figure of its own.
+inline asio_pulse::process_metrics sample_metrics() {
+  using namespace std::chrono_literals;
+  asio_pulse::context_metrics c;
+  c.number = 1;
+  c.name = "server";
+  c.collecting = true;
+  c.totals = {.warns = 1,
+              .yields = 2,
+              .strand_breaks = 3,
+              .checkpoint_yields = 4,
+              .isolated = 5,
+              .isolations_refused = 6,
+              .promotions = 7,
+              .demotions = 8,
+              .reports = 9,
+              .reports_suppressed = 10,
+              .callback_errors = 11,
+              .stalls = 36,
+              .stalls_spinning = 12,
+              .stalls_blocked = 23,
+              .stall_reports = 14,
+              .spares_started = 15,
+              .spares = 16,
+              .hints = 17,
+              .hints_lost = 18,
+              .deferrals = 19,
+              .parked = 20,
+              .tasks = 21,
+              .shadow_saved = 2500ms,
+              .clock = asio_pulse::timing::clock_kind::rseq_tsc};
+  c.polls = 1000;
+  c.cpu = 1500ms;
+  c.poll_duration = {.buckets = {{3us, 90}, {700us, 9}, {20s, 1}}, .count = 100, .sum = 20s};
+  c.queue_delay = {.buckets = {{15us, 4}}, .count = 4, .sum = 60us};
+  c.workers = {make_worker(4711, ""), make_worker(4712, "parse_request"), make_worker(0, "")};
+  c.sites = {make_site("parse_request", "src/parse.cpp", 12, 900ms, 300),
+             make_site("main()::<lambda()>", "", 0, 400ms, 80)};
+  c.other_sites = make_site("3 more", "", 0, 1ms, 3);
+  c.tasks = {make_task(3, "report", 500ms), make_task(4, "connection", 100ms)};
+  c.tasks[0].level = asio_pulse::tier::yield;
+  c.tasks[0].waiting = true;
+  c.other_tasks = make_task(0, "", 50ms);
+  c.task_count = 22;
+  c.recent_interval = 2s;
+  asio_pulse::stall_metrics stall;
+  stall.at = std::chrono::system_clock::time_point(1'700'000'000s);
+  c.stalls = {stall};
+  c.instrument_bytes = 65536;
+  c.uncollected_workers = 1;
+
+  asio_pulse::process_metrics m;
+  m.pid = 42;
+  m.program = "server";
+  m.version = "0.1.0";
+  m.contexts = {c};
+  return m;
+}
+
+}  // namespace pulse_test

@@ -1,0 +1,278 @@
+// SPDX-License-Identifier: BSL-1.0
+
+#include <asio_pulse/prometheus.hpp>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <prometheus/check_names.h>
+
+#include <map>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "scraping.hpp"
+#include "support/sample_metrics.hpp"
+
+namespace asio_pulse {
+namespace {
+
+using pulse_test::sample_metrics;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+
+TEST(prometheus_test, exports_these_families_and_no_others) {
+  std::string listed;
+  for (const auto& f : scrape(sample_metrics())) {
+    listed += f.name.substr(std::string("asio_pulse_").size());
+    listed += f.type == MetricType::Counter ? " counter\n"
+              : f.type == MetricType::Gauge ? " gauge\n"
+                                            : " histogram\n";
+  }
+  EXPECT_EQ(listed, R"(up gauge
+build_info gauge
+contexts gauge
+enabled gauge
+shadow gauge
+collecting gauge
+clock_info gauge
+polls_total counter
+cpu_seconds_total counter
+tier_transitions_total counter
+warns_total counter
+yields_total counter
+isolated_total counter
+isolations_refused_total counter
+reports_total counter
+stall_reports_total counter
+callback_errors_total counter
+spares_started_total counter
+hints_total counter
+hints_lost_total counter
+deferrals_total counter
+stalls_total counter
+shadow_saved_seconds_total counter
+tasks gauge
+parked_operations gauge
+spares gauge
+instrument_bytes gauge
+uncollected_workers gauge
+last_stall_timestamp_seconds gauge
+poll_duration_seconds histogram
+queue_delay_seconds histogram
+workers gauge
+worker_thread gauge
+worker_polls_total counter
+worker_cpu_seconds_total counter
+worker_running_seconds gauge
+worker_longest_batch_seconds gauge
+site_polls_total counter
+site_self_waking_polls_total counter
+site_cpu_seconds_total counter
+site_longest_poll_seconds gauge
+task_cpus gauge
+task_tier gauge
+task_waiting gauge
+)");
+}
+
+TEST(prometheus_test, keeps_the_conventions_of_names) {
+  for (const auto& f : scrape(sample_metrics())) {
+    SCOPED_TRACE(f.name);
+    EXPECT_TRUE(prometheus::CheckMetricName(f.name));
+    EXPECT_EQ(f.name.ends_with("_total"), f.type == MetricType::Counter);
+    EXPECT_TRUE(f.help.ends_with('.'));
+    EXPECT_TRUE(f.name.find("_seconds") == f.name.npos || f.help.find("seconds") != f.help.npos);
+    EXPECT_FALSE(f.metric.empty());
+  }
+}
+
+TEST(prometheus_test, hands_on_what_a_context_has_counted) {
+  const families all = scrape(sample_metrics());
+  const auto value = [&all](const std::string& name, const label_map& labels = {}) {
+    const auto found = series(all, "asio_pulse_" + name);
+    const auto at = found.find(labels);
+    return at == found.end() ? -1.0 : at->second;
+  };
+  EXPECT_EQ(value("up"), 1);
+  EXPECT_EQ(value("contexts"), 1);
+  EXPECT_EQ(value("build_info", {{"version", "0.1.0"}, {"program", "server"}}), 1);
+  EXPECT_EQ(value("clock_info", {{"clock", "rseq_tsc"}}), 1);
+  EXPECT_EQ(value("enabled"), 1);
+  EXPECT_EQ(value("shadow"), 0);
+  EXPECT_EQ(value("collecting"), 1);
+  EXPECT_EQ(value("polls_total"), 1000);
+  EXPECT_EQ(value("cpu_seconds_total"), 1.5);
+  EXPECT_EQ(value("warns_total"), 1);
+  EXPECT_EQ(value("yields_total", {{"kind", "operation"}}), 2);
+  EXPECT_EQ(value("yields_total", {{"kind", "strand"}}), 3);
+  EXPECT_EQ(value("yields_total", {{"kind", "checkpoint"}}), 4);
+  EXPECT_EQ(value("isolated_total"), 5);
+  EXPECT_EQ(value("isolations_refused_total"), 6);
+  EXPECT_EQ(value("tier_transitions_total", {{"direction", "up"}}), 7);
+  EXPECT_EQ(value("tier_transitions_total", {{"direction", "down"}}), 8);
+  EXPECT_EQ(value("reports_total", {{"outcome", "sent"}}), 9);
+  EXPECT_EQ(value("reports_total", {{"outcome", "suppressed"}}), 10);
+  EXPECT_EQ(value("callback_errors_total"), 11);
+  EXPECT_EQ(value("stalls_total", {{"cause", "spinning"}}), 12);
+  EXPECT_EQ(value("stalls_total", {{"cause", "blocked"}}), 23);
+  EXPECT_EQ(value("stalls_total", {{"cause", "unknown"}}), 1);
+  EXPECT_EQ(value("stall_reports_total"), 14);
+  EXPECT_EQ(value("spares_started_total"), 15);
+  EXPECT_EQ(value("spares"), 16);
+  EXPECT_EQ(value("hints_total"), 17);
+  EXPECT_EQ(value("hints_lost_total"), 18);
+  EXPECT_EQ(value("deferrals_total"), 19);
+  EXPECT_EQ(value("parked_operations"), 20);
+  EXPECT_EQ(value("tasks"), 22);
+  EXPECT_EQ(value("shadow_saved_seconds_total"), 2.5);
+  EXPECT_EQ(value("last_stall_timestamp_seconds"), 1'700'000'000);
+  EXPECT_EQ(value("instrument_bytes"), 65536);
+  EXPECT_EQ(value("uncollected_workers"), 1);
+  EXPECT_EQ(value("workers"), 2);
+  EXPECT_EQ(value("worker_thread", {{"worker", "1"}}), 4712);
+  EXPECT_EQ(value("worker_thread", {{"worker", "2"}}), 0);
+  EXPECT_EQ(value("worker_polls_total", {{"worker", "0"}}), 700);
+  EXPECT_EQ(value("worker_cpu_seconds_total", {{"worker", "0"}}), 1.25);
+  EXPECT_EQ(value("worker_running_seconds", {{"worker", "0"}}), 0);
+  EXPECT_EQ(value("worker_running_seconds", {{"worker", "1"}}), 0.25);
+  EXPECT_EQ(value("worker_longest_batch_seconds", {{"worker", "0"}}), 0.003);
+}
+
+TEST(prometheus_test, has_cumulative_buckets_with_fixed_bounds) {
+  const families all = scrape(sample_metrics());
+  const MetricFamily* const f = find(all, "asio_pulse_poll_duration_seconds");
+  ASSERT_NE(f, nullptr);
+  const auto& h = f->metric.at(0).histogram;
+  EXPECT_EQ(h.sample_count, 100U);
+  EXPECT_EQ(h.sample_sum, 20);
+  std::vector<double> bounds;
+  std::map<double, std::uint64_t> counts;
+  for (const auto& b : h.bucket) {
+    bounds.push_back(b.upper_bound);
+    counts[b.upper_bound] = b.cumulative_count;
+  }
+  EXPECT_THAT(bounds, ElementsAre(1e-6, 2.5e-6, 5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3,
+                                  2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1, 2.5, 5, 10));
+  EXPECT_EQ(counts[1e-6], 0U);
+  EXPECT_EQ(counts[5e-6], 90U);
+  EXPECT_EQ(counts[5e-4], 90U);
+  EXPECT_EQ(counts[1e-3], 99U);
+  EXPECT_EQ(counts[10], 99U);
+  EXPECT_THAT(text(all), HasSubstr("asio_pulse_poll_duration_seconds_bucket{context=\"server\","
+                                   "le=\"+Inf\"} 100\n"));
+  EXPECT_THAT(text(all), HasSubstr("asio_pulse_queue_delay_seconds_bucket{context=\"server\","
+                                   "le=\"2.5e-05\"} 4\n"));
+}
+
+TEST(prometheus_test, never_counts_less_in_all_than_in_a_bucket) {
+  process_metrics m = sample_metrics();
+  m.contexts[0].poll_duration.count = 95;  // read before the buckets grew
+  const families all = scrape(m);
+  EXPECT_EQ(find(all, "asio_pulse_poll_duration_seconds")->metric.at(0).histogram.sample_count,
+            100U);
+}
+
+TEST(prometheus_test, no_bucket_loses_what_it_has_when_another_fills) {
+  process_metrics m = sample_metrics();
+  const auto below_a_millisecond = [&m] {
+    const families all = scrape(m);
+    return find(all, "asio_pulse_queue_delay_seconds")->metric.at(0).histogram.bucket.at(9);
+  };
+  m.contexts[0].queue_delay = {.buckets = {{std::chrono::microseconds{1050}, 10}}};
+  EXPECT_EQ(below_a_millisecond().upper_bound, 1e-3);
+  EXPECT_EQ(below_a_millisecond().cumulative_count, 10U);
+  auto& buckets = m.contexts[0].queue_delay.buckets;
+  buckets.insert(buckets.begin(), {std::chrono::microseconds{1000}, 5});
+  EXPECT_EQ(below_a_millisecond().cumulative_count, 15U);
+  buckets.push_back({std::chrono::microseconds{1100}, 3});
+  EXPECT_EQ(below_a_millisecond().cumulative_count, 15U);
+}
+
+TEST(prometheus_test, counts_of_a_context_do_not_fall_when_a_task_ends_during_the_reading) {
+  exporter e(sample_metrics());
+  const auto value = [&e](const std::string& name) {
+    const families all = e.scrape();
+    return series(all, name).at({});
+  };
+  EXPECT_EQ(value("asio_pulse_polls_total"), 1000);
+  e.figures.contexts[0].polls = 900;
+  e.figures.contexts[0].cpu = std::chrono::milliseconds{1400};
+  EXPECT_EQ(value("asio_pulse_polls_total"), 1000);
+  EXPECT_EQ(value("asio_pulse_cpu_seconds_total"), 1.5);
+  e.figures.contexts[0].polls = 1100;
+  EXPECT_EQ(value("asio_pulse_polls_total"), 1100);
+  e.figures.contexts[0].number = 2;  // another one by this name starts anew
+  e.figures.contexts[0].polls = 1;
+  EXPECT_EQ(value("asio_pulse_polls_total"), 1);
+}
+
+TEST(prometheus_test, counts_of_unknown_stalls_do_not_fall) {
+  exporter e(sample_metrics());
+  const auto unknown = [&e] {
+    const families all = e.scrape();
+    return series(all, "asio_pulse_stalls_total")[{{"cause", "unknown"}}];
+  };
+  EXPECT_EQ(unknown(), 1);
+  e.figures.contexts[0].totals.stalls_blocked = 24;
+  EXPECT_EQ(unknown(), 1);
+  e.figures.contexts[0].totals.stalls_blocked = 40;  // more than in all: read later
+  EXPECT_EQ(unknown(), 1);
+  e.figures.contexts[0].totals.stalls = 60;
+  EXPECT_EQ(unknown(), 8);
+}
+
+TEST(prometheus_test, begins_names_with_the_prefix) {
+  for (const auto& f : scrape(sample_metrics(), {.prefix = "shop"})) {
+    EXPECT_TRUE(f.name.starts_with("shop_")) << f.name;
+  }
+}
+
+TEST(prometheus_test, says_so_when_there_are_no_figures) {
+  bool broken = true;
+  const prometheus_collectable c({}, [&broken](const metrics_request&) -> process_metrics {
+    if (broken) throw std::runtime_error("gone");
+    return sample_metrics();
+  });
+  EXPECT_THAT(text(c.Collect()), ::testing::EndsWith("asio_pulse_up 0\n"));
+  EXPECT_EQ(c.Collect().size(), 1U);
+  broken = false;
+  EXPECT_EQ(series(c.Collect(), "asio_pulse_up"), (std::map<label_map, double>{{{}, 1}}));
+}
+
+TEST(prometheus_test, has_figures_of_no_context_when_there_is_none) {
+  const families all = scrape(process_metrics{});
+  EXPECT_EQ(all.size(), 3U);
+  EXPECT_THAT(contexts_of(all), IsEmpty());
+}
+
+std::string refusal(prometheus_options o) {
+  try {
+    const prometheus_collectable c(std::move(o),
+                                   [](const metrics_request&) { return process_metrics{}; });
+  } catch (const std::invalid_argument& e) {
+    return e.what();
+  }
+  return {};
+}
+
+TEST(prometheus_test, refuses_options_by_name) {
+  EXPECT_EQ(refusal({}), "");
+  EXPECT_EQ(refusal({.prefix = "_x9"}), "");
+  for (const char* const wrong : {"", "9x", "a-b", "__a", "a:b", "\x1b[1m", "a b"}) {
+    EXPECT_THAT(
+        refusal({.prefix = wrong}),
+        HasSubstr("asio_pulse::prometheus_options.prefix must be a letter or an underscore"))
+        << wrong;
+  }
+  EXPECT_THAT(refusal({.prefix = "\x1b[1m"}), HasSubstr("(got \"\\x1b[1m\")"));
+  EXPECT_EQ(refusal({.top_tasks = 1001}),
+            "asio_pulse::prometheus_options.top_tasks must be at most 1000 (got 1001)");
+  EXPECT_EQ(refusal({.top_sites = 2048}),
+            "asio_pulse::prometheus_options.top_sites must be at most 2047 (got 2048)");
+}
+
+}  // namespace
+}  // namespace asio_pulse

@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: BSL-1.0
+//
+// Prints what the exporter says of a process in which every metric has a figure: what names there
+// are, for the checks of the dashboard and of the documentation.
+
+#include <asio_pulse/prometheus.hpp>
+
+#include <prometheus/text_serializer.h>
+
+#include <iostream>
+
+#include "support/sample_metrics.hpp"
+
+int main() {
+  const asio_pulse::prometheus_collectable metrics(
+      {}, [](const asio_pulse::metrics_request&) { return pulse_test::sample_metrics(); });
+  prometheus::TextSerializer().Serialize(std::cout, metrics.Collect());
+  std::cout.flush();
+  return std::cout ? 0 : 1;
+}
