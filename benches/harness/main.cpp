@@ -78,6 +78,9 @@ int run(run_arguments args, const std::string& command) {
   fmt::print("{}", tables(result));
   std::fflush(stdout);
   write_results(result, args.out, args.html);
+  for (const std::string& written : {args.out, args.html}) {
+    if (!written.empty()) fmt::print("written: {}\n", for_terminal(written));
+  }
   const std::vector<std::string> wrong = failures(result);
   for (const std::string& line : wrong) {
     fmt::print(stderr, "pulse_bench: not verified: {}\n", for_terminal(line));
@@ -114,8 +117,8 @@ void add_run(CLI::App& app, run_arguments& args) {
   app.add_option("--seconds", args.with.seconds, "length of one repetition, where that is free")
       ->check(CLI::Range(0.05, 86400.0));
   app.add_flag("--peers", args.with.peers, "tokio, Go and Erlang too, where they were built");
-  app.add_option("--out", args.out, "write the result there, as JSON");
-  app.add_option("--html", args.html, "write the report there, one page of HTML");
+  app.add_option("--out", args.out, "write the result there, as JSON")->take_last();
+  app.add_option("--html", args.html, "write the report there, one page of HTML")->take_last();
   app.add_flag("--quick", args.with.quick, "shorter, three repetitions: to try it out");
   app.add_option("--programs", args.with.programs, "the folder with the benches' programs")
       ->check(CLI::ExistingDirectory);

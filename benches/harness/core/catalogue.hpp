@@ -33,9 +33,10 @@ struct metric_spec {
   std::string unit;
   std::string better;  ///< "lower", "higher" or "none"
   bool headline = false;
-  std::string key;       ///< of a value, or of samples if \c share is not negative
-  double share = -1;     ///< which quantile of the samples
-  double divide_by = 1;  ///< what turns the program's unit into this one
+  std::string key = {};    ///< of a value, or of samples if \c share is not negative
+  double share = -1;       ///< which quantile of the samples
+  double divide_by = 1;    ///< what turns the program's unit into this one
+  std::string minus = {};  ///< key of a value to subtract first; empty: none
 };
 
 /// All samples of all repetitions.
@@ -69,6 +70,7 @@ struct variant_spec {
   std::vector<series_spec> series;
   bool timeline = false;
   int repetitions = 0;  ///< 0: as many as asked for
+  bool warm_up = true;  ///< the first round does not count
   int limit_s = 60;     ///< a repetition that takes longer is killed
 };
 

@@ -39,12 +39,22 @@ const char* word(arm_kind kind) {
   return "";
 }
 
+/// None, if what came before had gone wrong.
+const std::vector<run_output>& runs_of(const repetitions& runs, const arm_spec& arm) {
+  static const std::vector<run_output> none;
+  const auto found = runs.find(arm.name);
+  return found == runs.end() ? none : found->second;
+}
+
 /// The metric in one repetition, where that has it.
 std::optional<double> value_of(const metric_spec& m, const run_output& run) {
   if (m.share < 0) {
     const auto found = run.values.find(m.key);
     if (found == run.values.end()) return std::nullopt;
-    return found->second / m.divide_by;
+    if (m.minus.empty()) return found->second / m.divide_by;
+    const auto less = run.values.find(m.minus);
+    if (less == run.values.end()) return std::nullopt;
+    return (found->second - less->second) / m.divide_by;
   }
   const auto found = run.samples_ns.find(m.key);
   if (found == run.samples_ns.end() || found->second.empty()) return std::nullopt;
@@ -69,7 +79,7 @@ json::object collect_metric(const metric_spec& m, const variant_spec& spec,
   json::object arms;
   std::map<std::string, std::vector<double>> values;
   for (const arm_spec& arm : spec.arms) {
-    const std::vector<double> samples = values_of(m, runs.at(arm.name));
+    const std::vector<double> samples = values_of(m, runs_of(runs, arm));
     if (samples.empty()) continue;
     json::object entry{{"samples", to_array(samples)}};
     for (auto& [name, value] : to_json(median_interval(samples))) entry[name] = value;
@@ -103,7 +113,7 @@ json::object collect_distribution(const distribution_spec& d, const variant_spec
   json::object arms;
   for (const arm_spec& arm : spec.arms) {
     std::vector<double> all;
-    for (const run_output& run : runs.at(arm.name)) {
+    for (const run_output& run : runs_of(runs, arm)) {
       const auto found = run.samples_ns.find(d.key);
       if (found == run.samples_ns.end()) continue;
       for (const double value : found->second) all.push_back(value / d.divide_by);
@@ -134,7 +144,7 @@ json::object collect_series(const series_spec& s, const variant_spec& spec,
   json::object arms;
   for (const arm_spec& arm : spec.arms) {
     std::map<double, std::vector<double>> points;
-    for (const run_output& run : runs.at(arm.name)) {
+    for (const run_output& run : runs_of(runs, arm)) {
       for (const auto& [key, value] : run.values) {
         if (!key.starts_with(s.prefix)) continue;
         char* end = nullptr;
@@ -196,8 +206,8 @@ json::object collect_variant(const variant_spec& spec, const repetitions& runs) 
   std::string verification = spec.verification;
   json::object timelines;
   for (const arm_spec& arm : spec.arms) {
-    const std::vector<run_output>& all = runs.at(arm.name);
-    const std::string& own = all.front().label;
+    const std::vector<run_output>& all = runs_of(runs, arm);
+    const std::string own = all.empty() ? "" : all.front().label;
     arms.push_back(
         json::object{{"name", arm.name},
                      {"label", arm.kind == arm_kind::peer && !own.empty() ? own : arm.label},
@@ -206,7 +216,8 @@ json::object collect_variant(const variant_spec& spec, const repetitions& runs) 
       if (verified && !run.verification.empty()) verification = run.verification;
       verified = verified && run.verified;
     }
-    if (spec.timeline && !all.front().timeline.empty()) timelines[arm.name] = all.front().timeline;
+    if (spec.timeline && !all.empty() && !all.front().timeline.empty())
+      timelines[arm.name] = all.front().timeline;
   }
   json::array metrics;
   for (const metric_spec& m : spec.metrics) {

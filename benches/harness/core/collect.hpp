@@ -15,7 +15,8 @@
 
 namespace pulse_bench {
 
-/// The repetitions of each arm, in the order they ran: the same number for every arm.
+/// The repetitions of each arm, in the order they ran: the same number for every arm
+/// unless one went wrong.
 using repetitions = std::map<std::string, std::vector<run_output>>;
 
 /// One element of "variants".

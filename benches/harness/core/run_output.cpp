@@ -58,6 +58,11 @@ run_output from_worker(const std::string& text) {
   for (const auto& [name, value] : object_at(all, "values")) {
     if (!value.is_null()) result.values[name] = number(value, name);
   }
+  const auto steps = result.values.find("hog_steps");
+  const auto elapsed = result.values.find("elapsed_ms");
+  if (steps != result.values.end() && elapsed != result.values.end() && elapsed->second > 0) {
+    result.values["hog_steps_per_s"] = 1000 * steps->second / elapsed->second;
+  }
   result.timeline = object_at(all, "timeline");
   const json::value* const verified = all.if_contains("verified");
   if (verified == nullptr || !verified->is_bool()) {

@@ -30,9 +30,10 @@ run_output run_once(const arm_spec& arm, const variant_spec& variant, bool with_
   std::vector<std::string> command = arm.command;
   if (with_timeline && arm.kind != arm_kind::peer) command.emplace_back("--timeline");
   const std::string program = std::filesystem::path(command[0]).filename().string();
-  const process_result done = run_process(command, std::chrono::seconds{variant.limit_s});
-  const std::string said = printable(last_line(done.errors));
+  std::string said;
   try {
+    const process_result done = run_process(command, std::chrono::seconds{variant.limit_s});
+    said = done.status != 0 ? printable(last_line(done.errors)) : "";
     if (done.status != 0 && variant.output != format::worker) {
       throw std::runtime_error(fmt::format("it ended with status {}: {}", done.status, said));
     }
@@ -42,10 +43,14 @@ run_output run_once(const arm_spec& arm, const variant_spec& variant, bool with_
       result.verification = fmt::format("it ended with status {}: {}", done.status, said);
     }
     return result;
+  } catch (const interrupted&) {
+    throw;
   } catch (const std::exception& e) {
-    throw std::runtime_error(fmt::format("{} ({}, {}): {}{}{}", program, variant.name, arm.name,
-                                         e.what(), done.status != 0 && !said.empty() ? "; " : "",
-                                         done.status != 0 ? said : ""));
+    // The rest of the run is worth having.
+    run_output wrong;
+    wrong.verification =
+        fmt::format("{}: {}{}{}", program, e.what(), said.empty() ? "" : "; ", said);
+    return wrong;
   }
 }
 
@@ -60,9 +65,7 @@ class run_of_all {
 
   json::object variant(const scenario_spec& scenario, const variant_spec& v) {
     repetitions runs;
-    // The first round warms the machine up and does not count; a single long run has none.
-    const bool warm_up = v.repetitions != 1;
-    for (int round = warm_up ? -1 : 0; round < rounds(v); ++round) {
+    for (int round = v.warm_up ? -1 : 0; round < rounds(v); ++round) {
       std::vector<arm_spec> order = v.arms;
       if (round % 2 != 0) std::reverse(order.begin(), order.end());
       for (const arm_spec& arm : order) {
@@ -72,14 +75,19 @@ class run_of_all {
                           arm.name),
               static_cast<double>(done_++) / static_cast<double>(total_));
         run_output output = run_once(arm, v, v.timeline && round == 0);
-        if (round >= 0 || !output.verified) runs[arm.name].push_back(std::move(output));
+        const bool verified = output.verified;
+        if (round >= 0 || !verified) runs[arm.name].push_back(std::move(output));
+        if (!verified) {
+          done_ += count(v);  // about; it is for the eye only
+          return collect_variant(v, runs);
+        }
       }
     }
     return collect_variant(v, runs);
   }
 
   std::size_t count(const variant_spec& v) const {
-    return v.arms.size() * static_cast<std::size_t>(rounds(v) + (v.repetitions != 1 ? 1 : 0));
+    return v.arms.size() * static_cast<std::size_t>(rounds(v) + (v.warm_up ? 1 : 0));
   }
 
   void expect(std::size_t total) { total_ = total; }

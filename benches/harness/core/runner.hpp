@@ -19,8 +19,10 @@ using progress = std::function<void(const std::string& text, double share)>;
 
 /// The whole result, whatever was verified: see failures().
 ///
-/// \par Errors  std::runtime_error naming the program that could not be run, or whose output is
-///              wrong; interrupted.
+/// A repetition that cannot be run, or is wrong, ends its variant, which is not verified then; the
+/// rest goes on.
+///
+/// \par Errors  interrupted.
 boost::json::object run_scenarios(const std::vector<std::string>& names, const settings& with,
                                   const std::string& command, const progress& tell);
 

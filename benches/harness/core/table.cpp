@@ -2,6 +2,7 @@
 #include "table.hpp"
 
 #include "document.hpp"
+#include "statistics.hpp"
 
 #include <fmt/format.h>
 #include <boost/json.hpp>
@@ -50,8 +51,8 @@ std::string wrap(const std::string& t, const std::string& first) {
 }
 
 std::string row(const std::string& name, const std::vector<std::string>& cells) {
-  std::string line = fmt::format("  {:<32}", cut(name, 32));
-  constexpr std::size_t widths[] = {14, 14, 23, 12};
+  std::string line = fmt::format("  {:<40}", cut(name, 40));
+  constexpr std::size_t widths[] = {8, 10, 22, 11};
   for (std::size_t n = 0; n < cells.size(); ++n)
     line += fmt::format(" {:>{}}", cells[n], widths[n]);
   line.erase(line.find_last_not_of(' ') + 1);
@@ -70,10 +71,20 @@ void add_metric(std::string& out, const json::value& metric, const json::array& 
     const auto range = fmt::format("{} .. {}", number(value->at("low").to_number<double>()),
                                    number(value->at("high").to_number<double>()));
     const json::value* const ratio = ratios.if_contains(arm.at("name").as_string());
-    out += row(name, {cut(text(arm, "name"), 14), number(median_of(*value)), range,
+    out += row(name, {cut(text(arm, "name"), 8), number(median_of(*value)), range,
                       ratio != nullptr ? "x " + number(median_of(*ratio)) : ""});
     name.clear();
   }
+}
+
+/// Whether there were enough repetitions for what is called an interval; else it is their range.
+bool has_intervals(const json::value& variant) {
+  for (const json::value& metric : variant.at("metrics").as_array()) {
+    for (const auto& [name, arm] : metric.at("arms").as_object()) {
+      if (coverage(arm.at("samples").as_array().size()) < 0.95) return false;
+    }
+  }
+  return true;
 }
 
 std::string target_line(const json::value& target) {
@@ -85,8 +96,8 @@ std::string target_line(const json::value& target) {
                      limit->is_number() && met != nullptr && met->is_bool();
   if (!known) return text(target, "text") + ": not measured";
   const bool lower = better == nullptr || *better == "lower";
-  return fmt::format("{}: {} ({} {}): {}", text(target, "text"), number(value->to_number<double>()),
-                     lower ? "at most" : "at least", number(limit->to_number<double>()),
+  return fmt::format("{}: {:.4g} ({} {:.4g}): {}", text(target, "text"), value->to_number<double>(),
+                     lower ? "at most" : "at least", limit->to_number<double>(),
                      met->as_bool() ? "met" : "NOT MET");
 }
 
@@ -113,9 +124,12 @@ std::string tables(const json::object& result) {
     out += wrap(text(scenario, "question"), "  ");
     for (const json::value& variant : scenario.at("variants").as_array()) {
       const bool verified = variant.at("verified").as_bool();
-      out += "\n" + row(text(variant, "title"), {"", "median", "95 % interval", "to stock"});
+      out += "\n" +
+             row(text(variant, "title"),
+                 {"", "median", has_intervals(variant) ? "95 % interval" : "range", "to stock"});
       for (const json::value& metric : variant.at("metrics").as_array()) {
-        if (metric.at("better") == "none") continue;  // the report has them
+        // Counts of events without a unit are for the report.
+        if (metric.at("better") == "none" && metric.at("unit") == "") continue;
         add_metric(out, metric, variant.at("arms").as_array());
       }
       if (!verified) out += wrap(text(variant, "verification"), "  NOT VERIFIED: ");

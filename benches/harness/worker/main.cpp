@@ -54,10 +54,8 @@ json::object to_json(const worker::request& r, const worker::outcome& o, bool wi
 
 worker::outcome run(const worker::request& r) {
   static const std::map<std::string, worker::outcome (*)(const worker::request&)> scenarios{
-      {"starvation", worker::starvation},
-      {"storm", worker::storm},
-      {"liar", worker::liar},
-      {"latency", worker::latency}};
+      {"starvation", worker::starvation}, {"storm", worker::storm}, {"liar", worker::liar},
+      {"latency", worker::latency},       {"scale", worker::scale}, {"soak", worker::soak}};
   return scenarios.at(r.scenario)(r);
 }
 
@@ -78,6 +76,7 @@ int main(int argc, char** argv) try {
   app.add_option("--hog-ms", hog_ms)->check(CLI::Range(1L, 60'000L));
   app.add_option("--rate", r.rate)->check(CLI::Range(1, 100'000));
   app.add_option("--handlers,--tasks", r.handlers)->check(CLI::Range(1, 10'000'000));
+  app.add_option("--most-tasks", r.most_tasks)->check(CLI::Range(100, 10'000'000));
   app.add_flag("--timeline", with_timeline);
   CLI11_PARSE(app, argc, argv);
   r.duration = std::chrono::milliseconds{duration_ms};

@@ -29,6 +29,12 @@ class probe {
     wait();
   }
 
+  /// Takes the memory for so many samples, and uses it, before they come.
+  void reserve(std::size_t count) {
+    fired_.resize(count);
+    fired_.clear();
+  }
+
   /// The samples, the timeline, and whether every deadline was counted.
   void add_to(outcome& to) const {
     auto& late = to.samples_ns["probe_lateness"];
@@ -74,6 +80,9 @@ class hog_work {
 
   std::uint64_t steps_a_burst() const { return steps_a_burst_; }
   std::uint64_t done() const { return done_; }
+
+  /// A step that somebody else did, of a run that is too long to be drawn.
+  void count() { ++done_; }
 
   void step(std::uint64_t number) {
     const auto begin = clock_type::now();

@@ -163,7 +163,6 @@ outcome starvation(const request& r) {
   result.values["elapsed_ms"] = elapsed;
   timer.add_to(result);
   work.add_to(result, start);
-  result.values["hog_steps_per_s"] = static_cast<double>(work.done()) / elapsed * 1000;
   s.add_counts(result, start);
   result.verification = result.verified ? "each of the hog's steps ran once and in order; each "
                                           "deadline of the probe was counted once"

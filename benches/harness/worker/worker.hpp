@@ -6,6 +6,7 @@
 #pragma once
 
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <map>
 #include <string>
@@ -24,6 +25,7 @@ struct request {
   std::chrono::milliseconds hog{50};
   unsigned rate = 2000;
   unsigned handlers = 20000;
+  std::size_t most_tasks = 1'000'000;
 };
 
 /// What one repetition looked like, in ms since its start; the words are those of SCHEMA.md.
