@@ -22,7 +22,7 @@ void add_probe(variant_spec& v) {
 scenario_spec starvation(const settings& with) {
   scenario_spec result;
   result.title = "A timer beside a hog";
-  const auto length = with.length(300ms);
+  const auto length = with.length(250ms);
   for (const std::string kind : {"cooperative", "uncooperative"}) {
     for (const int workers : {1, 2}) {
       variant_spec v;

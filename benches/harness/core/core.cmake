@@ -1,5 +1,8 @@
 # What pulse_bench is made of, but for its command line: a library, so that the unit tests have it where
 # no bench is built.
+if(TARGET pulse_bench_core)
+  return()
+endif()
 file(GLOB sources CONFIGURE_DEPENDS "${CMAKE_CURRENT_LIST_DIR}/*.cpp")
 add_library(pulse_bench_core STATIC ${sources})
 target_include_directories(pulse_bench_core PUBLIC "${CMAKE_CURRENT_LIST_DIR}")
