@@ -31,6 +31,11 @@ struct run_arguments {
   std::string html;
 };
 
+/// What a range does not refuse: "nan".
+std::string finite(std::string& text) {
+  return text.find_first_of("nN") == std::string::npos ? "" : "must be a number (got " + text + ")";
+}
+
 /// One line that is written over and over, for people only.
 void show_progress(const std::string& text, double share) {
   static const bool terminal = isatty(STDERR_FILENO) != 0;
@@ -46,22 +51,6 @@ void write_results(const boost::json::object& result, const std::string& out,
   if (!html.empty()) write_file(html, report_page(result));
 }
 
-/// Before minutes are spent on it: whether the file could be written.
-void try_to_write(const std::string& path) {
-  if (path.empty()) return;
-  const std::filesystem::path folder = std::filesystem::absolute(path).parent_path();
-  if (!std::filesystem::is_directory(folder)) {
-    throw std::runtime_error(fmt::format("{} cannot be written: there is no folder {}",
-                                         for_terminal(path), for_terminal(folder.string())));
-  }
-  if (std::filesystem::is_directory(path) || access(folder.c_str(), W_OK) != 0) {
-    throw std::runtime_error(
-        fmt::format("{} cannot be written: it is a folder, or its folder is "
-                    "read-only",
-                    for_terminal(path)));
-  }
-}
-
 int run(run_arguments args, const std::string& command) {
   if (args.scenarios.empty()) {
     for (const scenario_name& one : scenario_names()) {
@@ -69,8 +58,9 @@ int run(run_arguments args, const std::string& command) {
     }
   }
   if (args.with.quick) args.with.repetitions = std::min(args.with.repetitions, 3);
-  try_to_write(args.out);
-  try_to_write(args.html);
+  for (const std::string& place : {args.out, args.html}) {
+    if (!place.empty()) check_place(place);
+  }
   catch_interrupts();
   const boost::json::object result =
       run_scenarios(args.scenarios, args.with, command, show_progress);
@@ -115,7 +105,8 @@ void add_run(CLI::App& app, run_arguments& args) {
   app.add_option("--repetitions", args.with.repetitions, "of each arm, by turns (default: 6)")
       ->check(CLI::Range(1, 1000));
   app.add_option("--seconds", args.with.seconds, "length of one repetition, where that is free")
-      ->check(CLI::Range(0.05, 86400.0));
+      ->check(CLI::Range(0.05, 86400.0))
+      ->check(CLI::Validator(finite, "FINITE"));
   app.add_flag("--peers", args.with.peers, "tokio, Go and Erlang too, where they were built");
   app.add_option("--out", args.out, "write the result there, as JSON")->take_last();
   app.add_option("--html", args.html, "write the report there, one page of HTML")->take_last();
@@ -144,14 +135,17 @@ int main(int argc, char** argv) try {
   compare_command->add_option("A", a, "the result before")->required();
   compare_command->add_option("B", b, "the result after")->required();
   compare_command->add_option("--limit", limit, "percent that a figure may change (default: 10)")
-      ->check(CLI::Range(0.0, 1e6));
+      ->check(CLI::Range(0.0, 1e6))
+      ->check(CLI::Validator(finite, "FINITE"));
   CLI::App* const report_command = app.add_subcommand("report", "a result as a page of HTML");
   report_command->add_option("RESULT", a, "a result")->required();
   report_command->add_option("--html", args.html, "where to write the page")->required();
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
-    return app.exit(e) == 0 ? 0 : 2;
+    if (e.get_exit_code() == 0) return app.exit(e);  // --help
+    fmt::print(stderr, "pulse_bench: {}; see --help\n", for_terminal(e.what()));
+    return 2;
   }
 
   if (*list_command) return list();

@@ -204,12 +204,31 @@ json::object load_document(const std::filesystem::path& path) {
   return parse_document(text, for_terminal(path.string()));
 }
 
-void write_file(const std::filesystem::path& path, std::string_view text) {
+void check_place(const std::filesystem::path& path) {
   const std::string shown = for_terminal(path.string());
+  std::error_code error;
+  const auto there = std::filesystem::status(path, error);
+  const auto refuse = [&shown](std::string_view why) {
+    throw std::runtime_error(fmt::format("{} cannot be written: {}", shown, why));
+  };
+  if (std::filesystem::is_directory(there)) refuse("it is a folder");
+  if (std::filesystem::exists(there) && !std::filesystem::is_regular_file(there)) {
+    refuse("it is no ordinary file");
+  }
+  std::filesystem::path folder = path.parent_path();
+  if (folder.empty()) folder = ".";
+  if (!std::filesystem::is_directory(folder, error)) refuse("there is no such folder");
+  if (::access(folder.c_str(), W_OK) != 0) refuse("its folder is read-only");
+}
+
+void write_file(const std::filesystem::path& asked, std::string_view text) {
+  check_place(asked);
+  // A link stays one; what it leads to is replaced.
+  const auto path = std::filesystem::exists(asked) ? std::filesystem::canonical(asked) : asked;
+  const std::string shown = for_terminal(asked.string());
   const auto fail = [&shown](int error) {
     throw std::runtime_error(fmt::format("{} cannot be written: {}", shown, std::strerror(error)));
   };
-  if (std::filesystem::is_directory(path)) fail(EISDIR);
   std::string draft = path.string() + ".XXXXXX";
   const int file = ::mkostemp(draft.data(), O_CLOEXEC);
   if (file < 0) fail(errno);

@@ -22,6 +22,11 @@ struct bad_document : std::runtime_error {
 boost::json::object parse_document(std::string_view text, const std::string& name);
 boost::json::object load_document(const std::filesystem::path& path);
 
+/// Whether a file could be written there: before minutes are spent on what is to be in it.
+///
+/// \par Errors  std::runtime_error with one sentence.
+void check_place(const std::filesystem::path& path);
+
 /// Writes the file beside its place, and then puts it there: afterwards it is there as a whole, or
 /// what was there before.
 ///

@@ -113,11 +113,21 @@ TEST_F(written_file, is_there_as_a_whole_and_alone) {
   EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder_), {}), 1);
 }
 
+TEST_F(written_file, a_link_stays_a_link) {
+  write_file(path_, "old");
+  const auto link = folder_ / "link.json";
+  std::filesystem::create_symlink("result.json", link);
+  write_file(link, "new");
+  EXPECT_TRUE(std::filesystem::is_symlink(link));
+  EXPECT_EQ(content(), "new");
+}
+
 TEST_F(written_file, what_was_there_stays_when_the_new_one_cannot_be_written) {
   write_file(path_, "old");
   EXPECT_THROW(write_file(folder_, "new"), std::runtime_error);
   EXPECT_THROW(write_file(folder_ / "none" / "result.json", "new"), std::runtime_error);
-  EXPECT_THROW(write_file("/dev/full/x", "new"), std::runtime_error);
+  EXPECT_THROW(write_file("/dev/null", "new"), std::runtime_error);
+  EXPECT_TRUE(std::filesystem::is_character_file("/dev/null"));
   EXPECT_EQ(content(), "old");
   EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder_), {}), 1);
 }
