@@ -32,7 +32,7 @@ struct run_arguments {
 };
 
 /// What a range does not refuse: "nan".
-std::string finite(std::string& text) {
+std::string refuse_nan(std::string& text) {
   return text.find_first_of("nN") == std::string::npos ? "" : "must be a number (got " + text + ")";
 }
 
@@ -106,7 +106,7 @@ void add_run(CLI::App& app, run_arguments& args) {
       ->check(CLI::Range(1, 1000));
   app.add_option("--seconds", args.with.seconds, "length of one repetition, where that is free")
       ->check(CLI::Range(0.05, 86400.0))
-      ->check(CLI::Validator(finite, "FINITE"));
+      ->check(CLI::Validator(refuse_nan, ""));
   app.add_flag("--peers", args.with.peers, "tokio, Go and Erlang too, where they were built");
   app.add_option("--out", args.out, "write the result there, as JSON")->take_last();
   app.add_option("--html", args.html, "write the report there, one page of HTML")->take_last();
@@ -136,7 +136,7 @@ int main(int argc, char** argv) try {
   compare_command->add_option("B", b, "the result after")->required();
   compare_command->add_option("--limit", limit, "percent that a figure may change (default: 10)")
       ->check(CLI::Range(0.0, 1e6))
-      ->check(CLI::Validator(finite, "FINITE"));
+      ->check(CLI::Validator(refuse_nan, ""));
   CLI::App* const report_command = app.add_subcommand("report", "a result as a page of HTML");
   report_command->add_option("RESULT", a, "a result")->required();
   report_command->add_option("--html", args.html, "where to write the page")->required();
