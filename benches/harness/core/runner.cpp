@@ -18,11 +18,15 @@ namespace {
 namespace json = boost::json;
 using clock_type = std::chrono::steady_clock;
 
-/// What a text from another program may show on a terminal: no control characters, one line.
+/// What of a text from outside goes into the result: printable ASCII, one line. Whatever its bytes
+/// were, the result is JSON.
 std::string printable(std::string text) {
   std::replace_if(
       text.begin(), text.end(),
-      [](char c) { return static_cast<unsigned char>(c) < 32 || c == 127; }, ' ');
+      [](char c) {
+        return static_cast<unsigned char>(c) < 32 || static_cast<unsigned char>(c) > 126;
+      },
+      '?');
   return text.substr(0, 300);
 }
 
@@ -146,7 +150,7 @@ json::object run_scenarios(const std::vector<std::string>& names, const settings
   return {{"schema", "asio-pulse-bench/1"},
           {"created", created},
           {"duration_s", took.count()},
-          {"machine", describe_machine(before, after, with.source, command)},
+          {"machine", describe_machine(before, after, with.source, printable(command))},
           {"scenarios", std::move(scenarios)}};
 }
 
