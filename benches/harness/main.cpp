@@ -61,6 +61,12 @@ int run(run_arguments args, const std::string& command) {
   for (const std::string& place : {args.out, args.html}) {
     if (!place.empty()) check_place(place);
   }
+  const auto peers = args.with.programs / "peers";
+  if (args.with.peers && !std::filesystem::is_directory(peers)) {
+    throw std::runtime_error(
+        "no peers were built: configure with -DASIO_PULSE_BUILD_PEERS=ON, or "
+        "say benches/run --peers");
+  }
   catch_interrupts();
   const boost::json::object result =
       run_scenarios(args.scenarios, args.with, command, show_progress);

@@ -22,7 +22,7 @@ void add_probe(variant_spec& v) {
 scenario_spec starvation(const settings& with) {
   scenario_spec result;
   result.title = "A timer beside a hog";
-  const auto length = with.length(250ms);
+  const auto length = with.length(200ms);
   for (const std::string kind : {"cooperative", "uncooperative"}) {
     for (const int workers : {1, 2}) {
       variant_spec v;
@@ -109,7 +109,7 @@ scenario_spec storm(const settings& with) {
 scenario_spec liar(const settings& with) {
   scenario_spec result;
   result.title = "Handlers that hide";
-  const auto length = with.length(250ms);
+  const auto length = with.length(200ms);
   struct lie {
     std::string name, title, what;
   };
@@ -155,7 +155,7 @@ scenario_spec liar(const settings& with) {
 scenario_spec latency(const settings& with) {
   scenario_spec result;
   result.title = "Requests at a fixed rate";
-  const auto length = with.length(400ms);
+  const auto length = with.length(300ms);
   for (const int rate : {2000, 8000}) {
     variant_spec v;
     v.name = fmt::format("{}/s", rate);
