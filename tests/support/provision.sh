@@ -12,8 +12,12 @@ provision_packages() {
   local group
   for group in "$@"; do
     case $group in
-      test) echo g++ cmake ninja-build ccache pkg-config libfmt-dev libdw-dev libgtest-dev libgmock-dev ;;
-      bench) echo g++ cmake ninja-build ccache git libfmt-dev libdw-dev libssl-dev python3 wrk valgrind ;;
+      test)
+        echo g++ cmake ninja-build ccache pkg-config libfmt-dev libdw-dev libgtest-dev libgmock-dev python3
+        echo libncurses-dev libcli11-dev            # pulse_top
+        echo prometheus-cpp-dev libcurl4-openssl-dev prometheus  # the exporter; promtool
+        ;;
+      bench) echo g++ cmake ninja-build ccache git libfmt-dev libdw-dev libssl-dev python3 wrk valgrind libcli11-dev libbenchmark-dev ;;
       # The peer programs of the benches, benches/peers: each toolchain is optional.
       peers) echo cmake ninja-build python3 rustc cargo librust-tokio-dev golang-go erlang-base ;;
       # The other Boosts come as .deb archives that are unpacked, never installed.
