@@ -58,6 +58,7 @@ std::uint64_t roughly(std::uint64_t value) {
 // Less is better, from the first member on.
 struct score {
   bool missed = false;
+  bool worse = false;     // it is missed, and others wait longer than they do now
   std::uint64_t p99 = 0;  // roughly, where it is missed
   std::uint64_t touched = 0;
   std::uint64_t put_back = 0;  // roughly
@@ -183,6 +184,7 @@ class tuner {
     if (alone) {
       o.value.p99 = ~std::uint64_t{0};
     } else if (o.value.missed) {
+      o.value.worse = !first && o.figures.others_p99 > seen_.at(present_).figures.others_p99;
       o.value.p99 = roughly(static_cast<std::uint64_t>(o.figures.others_p99.count()));
     }
     o.value.touched = o.figures.tasks_touched;

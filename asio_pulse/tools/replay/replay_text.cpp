@@ -78,16 +78,16 @@ std::string replay_text(const recording& r, const recorded_settings& settings,
   put_waits(text, "tasks left alone", result.others_before, result.others_after);
   put_waits(text, fmt::format("tasks held back ({})", result.tasks_touched), result.touched_before,
             result.touched_after);
-  put(text, "\n{:<40}{:>9}{:>11}{:>9}{:>9}{:>9}{:>7}{:>10}{:>10}{:>10}{:>12}\n", "task", "polls",
+  put(text, "\n{:<40}{:>9}{:>11}{:>9}{:>9}{:>9}{:>7}{:>10}{:>10}{:>10}{:>15}\n", "task", "polls",
       "CPU ms", "offences", "put back", "isolate", "warns", "in warn", "in yield", "in isol.",
-      "waits less");
+      "waits less ms");
   const std::size_t shown = std::min(result.tasks.size(), most_tasks);
   for (std::size_t i = 0; i < shown; ++i) {
     const replayed_task& t = result.tasks[i];
     const std::string name = t.id == 0 && t.name.empty() ? "(of no task)"
                              : t.name.empty()            ? fmt::format("#{}", t.id)
                                                          : escape(t.name, name_bytes - 16);
-    put(text, "{:<40}{:>9}{:>11.3f}{:>9}{:>9}{:>9}{:>7}{:>10.1f}{:>10.1f}{:>10.1f}{:>12.3f}\n",
+    put(text, "{:<40}{:>9}{:>11.3f}{:>9}{:>9}{:>9}{:>7}{:>10.1f}{:>10.1f}{:>10.1f}{:>15.1f}\n",
         name, t.polls, ms(t.cpu), t.offences, t.put_back, t.isolations, t.warns, ms(t.in_tier[1]),
         ms(t.in_tier[2]), ms(t.in_tier[3]), ms(t.waited_before) - ms(t.waited_after));
   }
