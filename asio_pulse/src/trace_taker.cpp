@@ -93,6 +93,23 @@ void trace_taker::take() {
   });
 }
 
+// In the track of the thread that was stuck, at the time at which that was found.
+void trace_taker::add_stalls() {
+  for (std::size_t i = 0; i < made_.stalls.size(); ++i) {
+    const stall_metrics& s = made_.stalls[i];
+    const auto at = std::chrono::duration_cast<std::chrono::nanoseconds>(s.at - made_.begin);
+    if (at < std::chrono::nanoseconds{0} || at > made_.length) continue;
+    const auto track = std::find_if(made_.workers.begin(), made_.workers.end(),
+                                    [&s](const auto& w) { return w.thread == s.thread; });
+    if (track == made_.workers.end()) continue;
+    const auto later = std::find_if(track->events.begin(), track->events.end(),
+                                    [at](const auto& e) { return e.start() > at; });
+    track->events.insert(later, recorded_event::make(event_kind::stall, at, recorded_event::no_site,
+                                                     static_cast<std::uint32_t>(s.task_id),
+                                                     static_cast<std::uint32_t>(i)));
+  }
+}
+
 recording trace_taker::finish() {
   const timing::ticks now = timing::timebase::get().now();
   const auto wall = std::chrono::system_clock::now();
@@ -133,6 +150,7 @@ recording trace_taker::finish() {
     to.per = to_ns(t.budget.refill_time());
   });
   made_.stalls = core_.tools().stalls();
+  add_stalls();
   return std::move(made_);
 }
 

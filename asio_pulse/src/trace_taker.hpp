@@ -39,6 +39,7 @@ class trace_taker {
   };
 
   [[nodiscard]] std::uint32_t site_of(const hooks::poll_recorder& r, std::uint32_t entry);
+  void add_stalls();
   void convert(const hooks::poll_recorder& r, timing::ticks last, track& to);
 
   context_core& core_;

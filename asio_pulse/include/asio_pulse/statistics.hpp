@@ -36,6 +36,7 @@ struct statistics {
   /// Shadow mode: CPU time of polls that enforcement would have put behind everybody else's.
   std::chrono::nanoseconds shadow_saved{0};
   timing::clock_kind clock = timing::clock_kind::none;  ///< in use by the workers
+  friend bool operator==(const statistics&, const statistics&) = default;
 };
 
 /// What one task has done so far.
