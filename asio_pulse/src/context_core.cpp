@@ -79,9 +79,9 @@ task_state& state_of(hooks::task_record& t) noexcept { return static_cast<task_s
 
 // ---- task_state
 
-task_state::task_state(context_core& core, std::uint64_t number,
+task_state::task_state(context_core& core, std::uint64_t its_id,
                        std::unique_ptr<char[]> text) noexcept
-    : task_record(core), id(number), name(std::move(text)) {}
+    : task_record(core), id(its_id), name(std::move(text)) {}
 
 task_state::~task_state() { delete serial.load(std::memory_order_acquire); }
 

@@ -27,17 +27,13 @@ std::chrono::nanoseconds histogram::quantile(double q) const noexcept {
 }
 
 std::uint64_t histogram::at_most(std::chrono::nanoseconds limit) const noexcept {
-  std::uint64_t sum = 0;
-  std::chrono::nanoseconds lower{0};  // the longest that is not in the bucket any more
+  std::uint64_t below = 0;
   for (const bucket& b : buckets) {
-    if (b.upper > limit && lower >= limit) break;
     // A bucket is an eighth wide at the most: what it may begin with.
-    lower = b.upper - b.upper / 8;
-    if (b.upper > limit && lower >= limit) break;
-    sum += b.count;
-    lower = b.upper;
+    if (b.upper > limit && b.upper - b.upper / 8 >= limit) break;
+    below += b.count;
   }
-  return sum;
+  return below;
 }
 
 histogram difference(const histogram& later, const histogram& earlier) {
@@ -366,6 +362,9 @@ void context_core::collect_tasks(const metrics_request& what,
   }
   walk_tasks(look);
   std::sort_heap(best.begin(), best.end(), before);
+  // A task that ended while the list was walked is in neither sum: counts only grow all the same.
+  instruments_->most_polls = polls = std::max(polls, instruments_->most_polls);
+  instruments_->most_cost = cost = std::max(cost, instruments_->most_cost);
   to.polls = polls;
   to.cpu = to_ns(cost);
   to.other_tasks.polls = polls;

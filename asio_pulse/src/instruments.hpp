@@ -72,6 +72,9 @@ class instruments {
   clock::time_point rolled{};         ///< under snapshot_mutex(): see task_state::seen_cost
   clock::duration recent_interval{};  ///< likewise
 
+  std::uint64_t most_polls = 0;       ///< likewise: what was told last
+  std::uint64_t most_cost = 0;
+
   // ---- stalls
 
   void stall_began(const context_core::stall& s, const task_state& t) noexcept;

@@ -15,7 +15,7 @@ provision_packages() {
       test)
         echo g++ cmake ninja-build ccache pkg-config libfmt-dev libdw-dev libgtest-dev libgmock-dev python3
         echo libncurses-dev libcli11-dev            # pulse_top
-        echo prometheus-cpp-dev libcurl4-openssl-dev prometheus  # the exporter; promtool
+        echo prometheus-cpp-dev libcurl4-openssl-dev    # the exporter
         ;;
       bench) echo g++ cmake ninja-build ccache git libfmt-dev libdw-dev libssl-dev python3 wrk valgrind libcli11-dev libbenchmark-dev ;;
       # The peer programs of the benches, benches/peers: each toolchain is optional.
@@ -30,7 +30,7 @@ provision_packages() {
           command -v busybox >/dev/null || echo busybox-static  # Debian has it in two packages that exclude each other
         fi
         ;;
-      ci) echo git clang-16 clang-tidy-16 clang-format-14 ;;
+      ci) echo git clang-16 clang-tidy-16 clang-format-14 prometheus ;;  # prometheus: for promtool
       *) echo "provision: no group '$group'" >&2; return 1 ;;
     esac
   done | tr ' ' '\n' | sort -u

@@ -151,7 +151,7 @@ struct process_metrics {
   std::string program{};  ///< base name of the executable
   std::string version{};  ///< of asio-pulse, as "0.1.0"
   std::chrono::system_clock::time_point at{};
-  std::chrono::nanoseconds uptime{0};  ///< of the steady clock: for rates between two readings
+  std::chrono::nanoseconds uptime{0};  ///< the steady clock: for rates between two readings
   std::vector<context_metrics> contexts{};
   friend bool operator==(const process_metrics&, const process_metrics&) = default;
 };

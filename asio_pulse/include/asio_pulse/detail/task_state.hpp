@@ -24,7 +24,7 @@ struct parked_work {
 
 /// A task: the poll path's cache line and what lies beside it.
 struct task_state final : hooks::task_record {
-  task_state(context_core& core, std::uint64_t number, std::unique_ptr<char[]> text) noexcept;
+  task_state(context_core& core, std::uint64_t its_id, std::unique_ptr<char[]> text) noexcept;
   ~task_state();
 
   [[nodiscard]] context_core& core() const noexcept;
