@@ -56,8 +56,6 @@ namespace {
 
 using namespace std::chrono_literals;
 
-// Between two calls of a program that looks now and then, as a scraper does once a minute.
-constexpr std::chrono::seconds looks_again = 90s;
 // Tasks that are looked at with the mutex held: between how long a new task waits for it (about 10
 // us), and how often it is taken. A guess.
 constexpr std::size_t chunk = 128;
@@ -170,16 +168,17 @@ void context_core::probed(timing::ticks ready) noexcept {
 // ---- metrics
 
 context_metrics context_core::metrics(const metrics_request& what) {
-  context_metrics m = snapshot(what);
+  context_metrics m = snapshot(what, looks_again);
   if (instruments_->collecting()) inspect_collecting();
   return m;
 }
 
-context_metrics context_core::snapshot(const metrics_request& what) {
+context_metrics context_core::snapshot(const metrics_request& what,
+                                       std::chrono::milliseconds lease) {
   context_metrics m;
   const std::lock_guard one_at_a_time(instruments_->snapshot_mutex());
   m.collecting = instruments_->collecting();
-  want_metrics(looks_again);
+  want_metrics(lease);
   m.number = number_;
   m.name = std::string_view(options_.name).substr(0, name_bytes);
   m.enabled = options_.enabled;

@@ -139,7 +139,7 @@ void inspect_server::answer(guest& g, clock::time_point now) {
     if (!request.number(tasks, most_top) || !request.number(sites, most_top) || !request.empty()) {
       return refuse(g, fmt::format("metrics TASKS SITES: numbers up to {}", most_top));
     }
-    process_metrics m = collect_now({.top_tasks = tasks, .top_sites = sites});
+    process_metrics m = collect_now({.top_tasks = tasks, .top_sites = sites}, metrics_lease);
     std::erase_if(m.contexts, [this](const context_metrics& c) { return !visible(c.number); });
     return give(g, encode(m));
   }
@@ -215,20 +215,21 @@ void inspect_server::write_wanted(clock::time_point now) {
 
 // ---- metrics
 
-process_metrics inspect_server::collect_now(const metrics_request& what) {
+process_metrics inspect_server::collect_now(const metrics_request& what,
+                                            std::chrono::milliseconds lease) {
   process_metrics m;
   m.pid = this_process_number();
   m.program = this_program();
   m.version = ASIO_PULSE_VERSION;
   m.at = std::chrono::system_clock::now();
   m.uptime = clock::now().time_since_epoch();
-  for (const shown& s : contexts_) m.contexts.push_back(s.core->snapshot(what));
+  for (const shown& s : contexts_) m.contexts.push_back(s.core->snapshot(what, lease));
   return m;
 }
 
 process_metrics inspect_server::collect(const metrics_request& what) {
   const std::lock_guard lock(mutex_);
-  process_metrics m = collect_now(what);
+  process_metrics m = collect_now(what, looks_again);
   start();
   wake();
   return m;

@@ -82,7 +82,8 @@ class inspect_server {
   void follow(guest& g, clock::time_point now);
   void write_wanted(clock::time_point now);
   [[nodiscard]] bool visible(std::uint64_t number) const noexcept;
-  [[nodiscard]] process_metrics collect_now(const metrics_request& what);
+  [[nodiscard]] process_metrics collect_now(const metrics_request& what,
+                                            std::chrono::milliseconds lease);
 
   std::mutex mutex_;  ///< below: guarded by it
   std::vector<shown> contexts_;

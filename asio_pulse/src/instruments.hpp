@@ -18,6 +18,9 @@
 
 namespace asio_pulse::detail {
 
+/// Between two calls of a program that looks now and then, as a scraper does once a minute.
+inline constexpr std::chrono::seconds looks_again{90};
+
 /// The instruments of a context: a recorder for each worker while somebody wants to know, and the
 /// last stalls.
 ///
@@ -72,7 +75,7 @@ class instruments {
   clock::time_point rolled{};         ///< under snapshot_mutex(): see task_state::seen_cost
   clock::duration recent_interval{};  ///< likewise
 
-  std::uint64_t most_polls = 0;       ///< likewise: what was told last
+  std::uint64_t most_polls = 0;  ///< likewise: what was told last
   std::uint64_t most_cost = 0;
 
   // ---- stalls

@@ -183,7 +183,8 @@ class context_core final : public hooks::path_observer {
   /// \par Errors  std::bad_alloc.
   [[nodiscard]] recording trace();
   /// The same two, for the inspection's own thread.
-  [[nodiscard]] context_metrics snapshot(const metrics_request& what);
+  [[nodiscard]] context_metrics snapshot(const metrics_request& what,
+                                         std::chrono::milliseconds lease);
   [[nodiscard]] recording recorded();
   /// Calls `look` for each task, the unnamed one included, with the mutex held; it is let go now
   /// and then in between.

@@ -96,7 +96,7 @@ class alignas(64) poll_recorder {
   };
   static constexpr std::uint32_t no_site = 0x7ff;
 
-  poll_recorder() = default;
+  poll_recorder() noexcept { last_ = &entries_[other_sites]; }
   poll_recorder(const poll_recorder&) = delete;
   poll_recorder& operator=(const poll_recorder&) = delete;
 
@@ -190,7 +190,7 @@ class alignas(64) poll_recorder {
 
   // The worker's alone:
   std::uint64_t last_key_ = 0;
-  entry* last_ = &entries_[other_sites];
+  entry* last_ = nullptr;
   timing::ticks last_end_ = 0;
   timing::ticks batch_ = 0;
   std::uint32_t last_task_ = 0;
