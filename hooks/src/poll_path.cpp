@@ -525,7 +525,8 @@ void poll_frame::end_noticed(bool known, timing::ticks cost) noexcept {
   if (!known || pending >= ts.settle_at || mode_ != mode::outermost) [[unlikely]] {
     return end_looked_at(known, cost);
   }
-  // Nothing but the recorder wants to know: without one flush_at is settle_at, and this not reached.
+  // Nothing but the recorder wants to know: without one flush_at is settle_at, and this not
+  // reached.
   ts.pending = pending;
   ++ts.pending_polls;
   record(ts, ts.clock.last() - cost, cost);
