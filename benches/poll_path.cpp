@@ -30,8 +30,9 @@ namespace {
 namespace asio = boost::asio;
 using namespace std::chrono_literals;
 
-/// How asio-pulse is used: \c plain has no watchdog, whose thread ends the C library's shortcuts
-/// for single-threaded programs; \c watched has what is on by default; \c off is switched off.
+/// How asio-pulse is used: \c plain has no watchdog and cannot be looked into, whose threads end
+/// the C library's shortcuts for single-threaded programs; \c watched has what is on by default; \c
+/// off is switched off.
 enum class use { plain, watched, off };
 
 std::unique_ptr<bench::io_context> make_context(bool hint_one, [[maybe_unused]] use how) {
@@ -39,6 +40,7 @@ std::unique_ptr<bench::io_context> make_context(bool hint_one, [[maybe_unused]] 
   if (how != use::watched) {
     asio_pulse::options o;
     o.watchdog = false;
+    o.inspectable = false;
     o.enabled = how != use::off;
     return hint_one ? std::make_unique<bench::io_context>(o, 1)
                     : std::make_unique<bench::io_context>(o);

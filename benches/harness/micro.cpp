@@ -81,6 +81,7 @@ asio_pulse::options calm() {
   o.stall_threshold = o.yield_threshold = o.isolate_threshold = 0ns;
   o.quantum = 1h;
   o.watchdog = false;
+  o.inspectable = false;
   return o;
 }
 

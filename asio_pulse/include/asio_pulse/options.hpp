@@ -218,7 +218,8 @@ struct options {
   /// for and that says nothing about a fault.
   int trace_signal = 0;
 
-  /// pulse_top, run by the same user, may look into this context.
+  /// pulse_top, run by the same user, may look into this context. It takes a thread in the process,
+  /// which sleeps while nobody does.
   bool inspectable = true;
 };
 
