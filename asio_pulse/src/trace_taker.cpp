@@ -99,14 +99,15 @@ void trace_taker::add_stalls() {
     const stall_metrics& s = made_.stalls[i];
     const auto at = std::chrono::duration_cast<std::chrono::nanoseconds>(s.at - made_.begin);
     if (at < std::chrono::nanoseconds{0} || at > made_.length) continue;
-    const auto track = std::find_if(made_.workers.begin(), made_.workers.end(),
-                                    [&s](const auto& w) { return w.thread == s.thread; });
-    if (track == made_.workers.end()) continue;
-    const auto later = std::find_if(track->events.begin(), track->events.end(),
+    const auto worker = std::find_if(made_.workers.begin(), made_.workers.end(),
+                                     [&s](const auto& w) { return w.thread == s.thread; });
+    if (worker == made_.workers.end()) continue;
+    const auto later = std::find_if(worker->events.begin(), worker->events.end(),
                                     [at](const auto& e) { return e.start() > at; });
-    track->events.insert(later, recorded_event::make(event_kind::stall, at, recorded_event::no_site,
-                                                     static_cast<std::uint32_t>(s.task_id),
-                                                     static_cast<std::uint32_t>(i)));
+    worker->events.insert(
+        later,
+        recorded_event::make(event_kind::stall, at, recorded_event::no_site,
+                             static_cast<std::uint32_t>(s.task_id), static_cast<std::uint32_t>(i)));
   }
 }
 
