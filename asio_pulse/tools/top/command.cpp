@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: BSL-1.0
+
+#include "command.hpp"
+
+#include "output.hpp"
+#include "picture.hpp"
+#include "targets.hpp"
+#include "tracing.hpp"
+
+#include <fmt/format.h>
+#include <CLI/CLI.hpp>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <thread>
+
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+namespace asio_pulse::top {
+namespace {
+
+constexpr const char* description =
+    "Looks into a running process that uses asio-pulse: which handlers take the CPU, what is stuck "
+    "and where, what to do about it.\n"
+    "It only reads: one request per interval.";
+
+constexpr const char* statuses =
+    "Exit status:\n"
+    "  0  fine\n"
+    "  1  the process has ended or cannot be read, or a file cannot be written\n"
+    "  2  bad usage; or several processes, and none was chosen";
+
+constexpr std::size_t width_without_terminal = 120;
+constexpr std::size_t least_width = 60;
+constexpr double most_trace_seconds = 60;  // inspector::trace()'s
+
+struct settings {
+  std::string who{};
+  bool once = false;
+  bool json = false;
+  std::uint64_t count = 1;
+  double interval = 1;
+  double trace = 0;
+  std::string out{};
+};
+
+// CLI11's own Range takes "nan" for within.
+CLI::Validator within(double least, double most, const char* unit) {
+  const std::string rule = fmt::format("must be a number from {:g} to {:g}{}", least, most, unit);
+  return {[=](std::string& text) {
+            double value = 0;
+            const bool number = CLI::detail::lexical_cast(text, value);
+            if (number && value >= least && value <= most) return std::string();
+            return fmt::format("{}, and is {}", rule, printable(text, charset_of_locale()));
+          },
+          fmt::format("[{:g} to {:g}{}]", least, most, unit)};
+}
+
+std::chrono::milliseconds from_seconds(double seconds) {
+  return std::chrono::milliseconds{std::llround(seconds * 1e3)};
+}
+
+// False: nobody reads it any more, or the disk is full.
+bool print(const std::string& text) {
+  return std::fwrite(text.data(), 1, text.size(), stdout) == text.size() &&
+         std::fflush(stdout) == 0;
+}
+
+std::size_t output_width() {
+  winsize w{};
+  const bool terminal = ::isatty(STDOUT_FILENO) != 0;
+  if (!terminal || ::ioctl(STDOUT_FILENO, TIOCGWINSZ, &w) != 0 || w.ws_col == 0) {
+    return width_without_terminal;
+  }
+  return std::max<std::size_t>(w.ws_col, least_width);
+}
+
+// The one that is meant; zero and a status where there is none.
+std::uint64_t choose(machine& m, const std::string& who, int& status) {
+  const target found = find_target(m, who);
+  if (found.pid) return *found.pid;
+  if (found.choice.empty()) {
+    status = complain(found.trouble, cannot);
+    return 0;
+  }
+  print(list_of(found.choice, charset_of_locale()));
+  status = complain(
+      fmt::format("{} processes can be looked into; say which, by its number", found.choice.size()),
+      bad_usage);
+  return 0;
+}
+
+int read_and_print(machine& m, const settings& s) {
+  int status = fine;
+  const std::uint64_t pid = choose(m, s.who, status);
+  if (pid == 0) return status;
+  watcher from(m, pid);
+  reading before = from.read_first();
+  if (!before.metrics) return complain(before.trouble, cannot);
+  const std::size_t width = output_width();
+  for (std::uint64_t i = 0; i != s.count; ++i) {
+    std::this_thread::sleep_for(from_seconds(s.interval));
+    reading now = from.read();
+    if (!now.metrics) return complain(now.trouble, cannot);
+    const picture p = make_picture(*now.metrics, &*before.metrics, now.age);
+    std::string text;
+    if (s.json) {
+      text = json_text(p) + '\n';
+    } else {
+      if (i != 0) text += '\n';
+      text += plain_text(p, width, charset_of_locale());
+    }
+    if (!print(text)) return complain("the output cannot be written", cannot);
+    before = std::move(now);
+  }
+  return fine;
+}
+
+int trace(machine& m, const settings& s) {
+  int status = fine;
+  const std::uint64_t pid = choose(m, s.who, status);
+  if (pid == 0) return status;
+  trace_files files;
+  if (s.out.empty()) {
+    watcher from(m, pid);
+    const reading first = from.read();
+    if (!first.metrics) return complain(first.trouble, cannot);
+    files = free_files(first.metrics->program, pid);
+  } else {
+    files = files_of(s.out);
+  }
+  const trace_result result = write_trace_of(m, pid, 0, from_seconds(s.trace), files);
+  if (!result.written) return complain(result.text, cannot);
+  return print(printable_again(result.text, charset_of_locale()) + '\n')
+             ? fine
+             : complain("the output cannot be written", cannot);
+}
+
+}  // namespace
+
+int complain(const std::string& what, int status) {
+  fmt::print(stderr, "pulse_top: {}\n", printable_again(what, charset_of_locale()));
+  return status;
+}
+
+int run_command(int argc, char** argv, machine& m) {
+  settings s;
+  CLI::App app(description, "pulse_top");
+  app.footer(statuses);
+  app.set_version_flag("--version", "pulse_top " ASIO_PULSE_VERSION);
+  app.add_option("process", s.who,
+                 "its number or its name; without it the only one, or a choice of them");
+  CLI::Option* const once =
+      app.add_flag("--once", s.once, "print a plain table after one interval, and end");
+  CLI::Option* const as_json =
+      app.add_flag("--json", s.json, "print a JSON object after one interval, and end");
+  CLI::Option* const count =
+      app.add_option("--count", s.count, "with --json or --once: print so many, one per interval")
+          ->check(within(1, 1e9, ""))
+          ->capture_default_str();
+  CLI::Option* const interval =
+      app.add_option("--interval", s.interval, "seconds between two readings")
+          ->check(within(0.1, 60, " s"))
+          ->capture_default_str();
+  CLI::Option* const tracing =
+      app.add_option("--trace", s.trace,
+                     "record for so many seconds and write the files; 0: what a process that "
+                     "traces all the time holds")
+          ->check(within(0, most_trace_seconds, " s"));
+  CLI::Option* const out =
+      app.add_option("--out", s.out,
+                     "with --trace: the recording's file; Perfetto's .json comes beside it "
+                     "(default: PROGRAM.PID.NUMBER.pulse here)");
+  once->excludes(as_json);
+  tracing->excludes(once)->excludes(as_json)->excludes(interval);
+  out->needs(tracing);
+  try {
+    app.parse(argc, argv);
+    if (count->count() != 0 && !s.once && !s.json) {
+      throw CLI::RequiresError("--count", "--json or --once");
+    }
+  } catch (const CLI::ParseError& e) {
+    return app.exit(e) == 0 ? fine : bad_usage;
+  }
+  if (tracing->count() != 0) return trace(m, s);
+  if (s.once || s.json) return read_and_print(m, s);
+  if (::isatty(STDIN_FILENO) == 0 || ::isatty(STDOUT_FILENO) == 0) {
+    return complain("this is not a terminal; --once prints a table, --json an object", bad_usage);
+  }
+  return run_screen(m, s.who, from_seconds(s.interval));
+}
+
+}  // namespace asio_pulse::top

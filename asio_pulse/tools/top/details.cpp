@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: BSL-1.0
+
+#include "details.hpp"
+
+#include "short_numbers.hpp"
+#include "tables.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <string_view>
+
+namespace asio_pulse::top {
+namespace {
+
+using detail::short_duration;
+
+// "label      value", the value wrapped beside the label.
+class sheet {
+ public:
+  explicit sheet(std::size_t width) : width_(width) {}
+
+  void title(std::string_view text) { lines_.emplace_back(std::string{text}, style::title); }
+  void blank() { lines_.emplace_back(std::string{}); }
+  void entry(std::string_view label, std::string_view value, style how = style::plain) {
+    constexpr std::size_t label_width = 14;
+    auto parts = wrap(value, width_ - std::min(width_, label_width));
+    if (parts.empty()) parts.emplace_back("-");
+    for (std::size_t i = 0; i != parts.size(); ++i) {
+      line l;
+      l.add(left(i == 0 ? label : std::string_view{}, label_width, charset::ascii), style::dim);
+      l.add(std::move(parts[i]), how);
+      lines_.push_back(std::move(l));
+    }
+  }
+  void paragraph(std::string_view text, style how = style::plain) {
+    for (std::string& part : wrap(text, width_)) lines_.emplace_back(std::move(part), how);
+  }
+  void frame(std::string_view text, bool blamed) {
+    const auto parts = wrap(text, width_ - std::min<std::size_t>(width_, 6));
+    for (std::size_t i = 0; i != parts.size(); ++i) {
+      const char* const margin = i != 0 ? "      " : (blamed ? ">> " : "   ");
+      lines_.emplace_back(margin + parts[i], blamed ? style::alarm : style::plain);
+    }
+  }
+  std::vector<line> take() { return std::move(lines_); }
+
+ private:
+  std::size_t width_;
+  std::vector<line> lines_;
+};
+
+void place(sheet& s, const source_place& where, charset set) {
+  if (!where.file.empty()) s.entry("created at", place_text(where, set));
+  if (!where.function.empty()) s.entry("in", printable(where.function, set));
+}
+
+}  // namespace
+
+std::vector<line> details_of(const task_view& task, const context_view& context, std::size_t width,
+                             charset set) {
+  sheet s(width);
+  s.title("Task");
+  s.entry("name", printable(task.now.name, set));
+  s.entry("id", task.now.id == 0 ? "0 (work of no task)" : fmt::format("{}", task.now.id));
+  s.entry("tier", to_string(task.now.level));
+  s.entry("held back", task.now.waiting ? "yes: operations of it wait until others have run" : "no",
+          task.now.waiting ? style::warn : style::plain);
+  s.entry("CPU", fmt::format("{} of a CPU in the last {}", load_text(task.load),
+                             short_duration(context.now.recent_interval)));
+  s.entry("CPU time", short_duration(task.now.cpu));
+  s.entry("polls", fmt::format("{} ({}/s)", task.now.polls, rate_text(task.polls)));
+  for (const worker_view& worker : context.workers) {
+    if (worker.running.empty() || worker.running_task != task.now.id) continue;
+    s.entry("runs now",
+            fmt::format("on thread {} for {}: {}", worker.thread,
+                        short_duration(worker.running_for), printable(worker.running, set)));
+  }
+  return s.take();
+}
+
+std::vector<line> details_of(const site_view& site, std::size_t width, charset set) {
+  sheet s(width);
+  s.title("Handler");
+  s.entry("type", printable(site.now.type, set));
+  place(s, site.now.place, set);
+  s.entry("CPU", load_text(site.load) + " of a CPU now");
+  s.entry("CPU time", short_duration(site.now.cpu));
+  s.entry("polls", fmt::format("{} ({}/s)", site.now.polls, rate_text(site.polls)));
+  s.entry("a poll", fmt::format("{} on average, {} at longest", short_duration(site.mean),
+                                short_duration(site.now.longest)));
+  s.entry("again", fmt::format("{} polls directly after another one of the same task and handler",
+                               site.now.again));
+  return s.take();
+}
+
+std::vector<line> details_of(const stall_metrics& stall, std::chrono::system_clock::time_point now,
+                             std::size_t width, charset set) {
+  sheet s(width);
+  s.title("Stall");
+  s.entry("lasted", short_duration(stall.lasted) + (stall.ended ? "" : " so far, and goes on"),
+          stall.ended ? style::plain : style::alarm);
+  s.entry("found", age_text(stall.at, now));
+  s.entry("cause", to_string(stall.cause));
+  if (!stall.system_call.empty()) s.entry("system call", printable(stall.system_call, set));
+  s.entry("task", fmt::format("{} (id {})", printable(stall.task, set), stall.task_id));
+  s.entry("handler", printable(stall.site, set));
+  place(s, stall.place, set);
+  s.entry("thread", fmt::format("{}", stall.thread));
+  s.blank();
+  if (stall.stack.empty()) {
+    s.paragraph("Its stack could not be taken.");
+    return s.take();
+  }
+  s.title(stall.blamed < stall.stack.size() ? "Stack, innermost first; >> is to blame"
+                                            : "Stack, innermost first");
+  for (std::size_t i = 0; i != stall.stack.size(); ++i) {
+    std::string text = printable_again(stall.stack[i], set);
+    text.erase(0, std::min(text.find_first_not_of(' '), text.size()));
+    if (!text.starts_with('#')) text = fmt::format("#{} {}", i, text);
+    s.frame(text, i == stall.blamed);
+  }
+  return s.take();
+}
+
+std::vector<line> details_of(const lint& l, std::size_t width, charset set) {
+  sheet s(width);
+  s.title(to_string(l.kind));
+  s.paragraph(printable_again(l.text, set));
+  s.blank();
+  s.title("What to do");
+  s.paragraph(printable_again(l.advice, set), style::good);
+  s.blank();
+  s.entry("more", fmt::format("asio_pulse/docs/lints.md#{}", printable(l.anchor, set)));
+  if (!l.subject.empty()) s.entry("about", printable(l.subject, set));
+  return s.take();
+}
+
+}  // namespace asio_pulse::top

@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: BSL-1.0
+//
+// One thing in full: what Enter shows.
+
+#pragma once
+
+#include "picture.hpp"
+#include "styled.hpp"
+
+#include <chrono>
+#include <cstddef>
+#include <vector>
+
+namespace asio_pulse::top {
+
+std::vector<line> details_of(const task_view&, const context_view&, std::size_t width, charset);
+std::vector<line> details_of(const site_view&, std::size_t width, charset);
+/// With its stack; the frame to blame is marked.
+std::vector<line> details_of(const stall_metrics&, std::chrono::system_clock::time_point now,
+                             std::size_t width, charset);
+std::vector<line> details_of(const lint&, std::size_t width, charset);
+
+}  // namespace asio_pulse::top

@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: BSL-1.0
+
+#include "output.hpp"
+
+#include <asio_pulse/report.hpp>
+
+// The whole of Boost.JSON, here and nowhere else: no library to link.
+#include <boost/json/src.hpp>
+
+#include <algorithm>
+#include <cstdint>
+
+namespace asio_pulse::top {
+namespace {
+
+namespace json = boost::json;
+using std::chrono::nanoseconds;
+
+// Names are any bytes, and JSON is UTF-8.
+constexpr std::size_t name_bytes = 16384;
+std::string text(std::string_view bytes) { return escape(bytes, name_bytes); }
+
+std::int64_t ns(nanoseconds value) { return value.count(); }
+
+std::int64_t ns(std::chrono::system_clock::time_point value) {
+  return std::chrono::duration_cast<nanoseconds>(value.time_since_epoch()).count();
+}
+
+json::value number(const rate& r) { return r ? json::value(*r) : json::value(nullptr); }
+
+json::value place(const source_place& where) {
+  if (where.file.empty() && where.function.empty()) return nullptr;
+  return json::object{
+      {"file", text(where.file)}, {"line", where.line}, {"function", text(where.function)}};
+}
+
+json::object value_of(const duration_view& d) {
+  return {{"count", d.count}, {"p50_ns", ns(d.p50)}, {"p99_ns", ns(d.p99)}, {"max_ns", ns(d.most)}};
+}
+
+json::object value_of(const worker_view& w) {
+  json::object object{{"thread", w.thread},
+                      {"load", number(w.load)},
+                      {"polls_per_second", number(w.polls)},
+                      {"running", nullptr}};
+  if (!w.running.empty()) {
+    object["running"] = json::object{{"site", text(w.running)},
+                                     {"task", w.running_task},
+                                     {"for_ns", ns(w.running_for)},
+                                     {"system_call", text(w.waits_in)}};
+  }
+  return object;
+}
+
+json::object value_of(const task_view& t) {
+  return {{"id", t.now.id},
+          {"name", text(t.now.name)},
+          {"tier", to_string(t.now.level)},
+          {"load", number(t.load)},
+          {"cpu_ns", ns(t.now.cpu)},
+          {"polls", t.now.polls},
+          {"polls_per_second", number(t.polls)},
+          {"held_back", t.now.waiting}};
+}
+
+json::object value_of(const site_view& s) {
+  return {{"type", text(s.now.type)},       {"place", place(s.now.place)},
+          {"load", number(s.load)},         {"cpu_ns", ns(s.now.cpu)},
+          {"polls", s.now.polls},           {"polls_per_second", number(s.polls)},
+          {"again", s.now.again},           {"mean_ns", ns(s.mean)},
+          {"longest_ns", ns(s.now.longest)}};
+}
+
+json::object value_of(const stall_metrics& s) {
+  json::array stack;
+  // Escaped where it was made; what is not UTF-8 all the same is made so.
+  for (const std::string& frame : s.stack) {
+    stack.emplace_back(printable_again(frame, charset::ascii));
+  }
+  return {{"at_unix_ns", ns(s.at)},
+          {"lasted_ns", ns(s.lasted)},
+          {"ended", s.ended},
+          {"cause", to_string(s.cause)},
+          {"system_call", text(s.system_call)},
+          {"task_id", s.task_id},
+          {"task", text(s.task)},
+          {"site", text(s.site)},
+          {"place", place(s.place)},
+          {"thread", s.thread},
+          {"stack", std::move(stack)},
+          {"blamed", s.blamed < s.stack.size() ? json::value(s.blamed) : json::value(nullptr)}};
+}
+
+json::object value_of(const lint& l) {
+  return {{"kind", to_string(l.kind)},  {"context", l.context},
+          {"subject", text(l.subject)}, {"text", printable_again(l.text, charset::ascii)},
+          {"advice", l.advice},         {"anchor", l.anchor}};
+}
+
+json::object value_of(const context_view&);
+
+template <typename Range>
+json::array array_of(const Range& range) {
+  json::array array;
+  array.reserve(range.size());
+  for (const auto& element : range) array.emplace_back(value_of(element));
+  return array;
+}
+
+json::object totals_of(const context_view& c) {
+  const statistics& now = c.now.totals;
+  return {{"polls", c.now.polls},
+          {"polls_per_second", number(c.totals.polls)},
+          {"cpu_ns", ns(c.now.cpu)},
+          {"load", number(c.totals.load)},
+          {"yields", now.yields},
+          {"yields_per_second", number(c.totals.yields)},
+          {"checkpoint_yields", now.checkpoint_yields},
+          {"checkpoint_yields_per_second", number(c.totals.checkpoint_yields)},
+          {"strand_breaks", now.strand_breaks},
+          {"isolated", now.isolated},
+          {"isolated_per_second", number(c.totals.isolated)},
+          {"isolations_refused", now.isolations_refused},
+          {"parked", now.parked},
+          {"stalls", now.stalls},
+          {"stalls_spinning", now.stalls_spinning},
+          {"stalls_blocked", now.stalls_blocked},
+          {"reports", now.reports},
+          {"reports_suppressed", now.reports_suppressed},
+          {"spares", now.spares},
+          {"hints", now.hints},
+          {"hints_per_second", number(c.totals.hints)}};
+}
+
+json::object value_of(const context_view& c) {
+  return {{"number", c.now.number},
+          {"name", text(c.now.name)},
+          {"enabled", c.now.enabled},
+          {"shadow", c.now.shadow},
+          {"collecting", c.now.collecting},
+          {"clock", timing::to_string(c.now.totals.clock)},
+          {"totals", totals_of(c)},
+          {"queue_delay", value_of(c.queue_delay)},
+          {"poll_duration", value_of(c.poll_duration)},
+          {"workers", array_of(c.workers)},
+          {"task_count", c.now.task_count},
+          {"tasks", array_of(c.tasks)},
+          {"sites", array_of(c.sites)},
+          {"stalls", array_of(c.now.stalls)}};
+}
+
+}  // namespace
+
+std::string json_text(const picture& p) {
+  return json::serialize(json::object{
+      {"schema", "asio-pulse-top/1"},
+      {"pid", p.pid},
+      {"program", text(p.program)},
+      {"version", text(p.version)},
+      {"at_unix_ns", ns(p.at)},
+      {"age_ns", p.age ? json::value(ns(*p.age)) : json::value(nullptr)},
+      {"interval_ns", p.interval ? json::value(ns(*p.interval)) : json::value(nullptr)},
+      {"contexts", array_of(p.contexts)},
+      {"lints", array_of(p.lints)}});
+}
+
+}  // namespace asio_pulse::top

@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: BSL-1.0
+
+#include "ui.hpp"
+
+#include <algorithm>
+#include <iterator>
+
+namespace asio_pulse::top {
+namespace {
+
+using std::chrono::milliseconds;
+
+// The steps of + and -.
+constexpr milliseconds intervals[] = {
+    milliseconds{100},    milliseconds{200},    milliseconds{500},
+    milliseconds{1'000},  milliseconds{2'000},  milliseconds{5'000},
+    milliseconds{10'000}, milliseconds{30'000}, milliseconds{60'000}};
+static_assert(intervals[0] == least_interval && *std::rbegin(intervals) == most_interval);
+
+constexpr std::size_t filter_bytes = 200;
+
+void move(std::size_t& at, bool forward, std::size_t by) {
+  at = forward ? at + by : at - std::min(at, by);  // too far: the frame corrects it
+}
+
+wish type(ui_state& ui, const key_press& press) {
+  switch (press.code) {
+    case key::enter:
+      ui.typing = false;
+      break;
+    case key::escape:
+      ui.typing = false;
+      ui.filter.clear();
+      break;
+    case key::backspace:
+      // With the rest of a character of several bytes.
+      while (!ui.filter.empty() && (static_cast<unsigned char>(ui.filter.back()) & 0xc0U) == 0x80) {
+        ui.filter.pop_back();
+      }
+      if (!ui.filter.empty()) ui.filter.pop_back();
+      break;
+    case key::text:
+      if (ui.filter.size() + press.text.size() <= filter_bytes) ui.filter += press.text;
+      break;
+    default:
+      break;
+  }
+  return wish::nothing;
+}
+
+wish scroll(ui_state& ui, key code) {
+  const bool forward = code == key::down || code == key::page_down || code == key::end;
+  std::size_t by = 1;
+  if (code == key::page_up || code == key::page_down) by = std::max<std::size_t>(ui.page, 2) - 1;
+  if (code == key::home || code == key::end) by = 1'000'000;
+  if (ui.details) {
+    move(ui.details_top, forward, by);
+  } else {
+    move(ui.current().selected, forward, by);
+    ui.current().key.clear();
+  }
+  return wish::nothing;
+}
+
+void show(ui_state& ui, std::size_t which) {
+  ui.shown = static_cast<pane>(which % pane_names.size());
+  ui.details = false;
+}
+
+wish step_interval(ui_state& ui, bool longer) {
+  if (longer) {
+    const auto* const next =
+        std::upper_bound(std::begin(intervals), std::end(intervals), ui.interval);
+    if (next != std::end(intervals)) ui.interval = *next;
+  } else {
+    const auto* const same =
+        std::lower_bound(std::begin(intervals), std::end(intervals), ui.interval);
+    if (same != std::begin(intervals)) ui.interval = *std::prev(same);
+  }
+  return wish::new_interval;
+}
+
+wish command(ui_state& ui, char c, std::size_t contexts) {
+  switch (c) {
+    case 'q':
+    case 'Q':
+      return wish::quit;
+    case '?':
+    case 'h':
+      ui.help = true;
+      break;
+    case '1':
+    case '2':
+    case '3':
+    case '4':
+    case '5':
+      show(ui, static_cast<std::size_t>(c - '1'));
+      break;
+    case 's':
+      ++ui.current().how.by;
+      break;
+    case 'r':
+      ui.current().how.reverse = !ui.current().how.reverse;
+      break;
+    case '/':
+      ui.typing = true;
+      ui.details = false;
+      break;
+    case ' ':
+    case 'f':
+      ui.frozen = !ui.frozen;
+      return wish::freeze;
+    case '+':
+    case '=':
+      return step_interval(ui, true);
+    case '-':
+      return step_interval(ui, false);
+    case 'c':
+      if (contexts != 0) ui.context = (ui.context + 1) % contexts;
+      for (auto& list : ui.lists) list.key.clear();
+      ui.details = false;
+      break;
+    case 'j':
+      return scroll(ui, key::down);
+    case 'k':
+      return scroll(ui, key::up);
+    case 't':
+      return wish::trace;
+    default:
+      break;
+  }
+  return wish::nothing;
+}
+
+}  // namespace
+
+wish press(ui_state& ui, const key_press& pressed, std::size_t contexts) {
+  if (ui.typing) return type(ui, pressed);
+  if (!ui.ended) ui.message.clear();
+  const bool quits = pressed.code == key::text && (pressed.text == "q" || pressed.text == "Q");
+  if (ui.help && !quits) {
+    ui.help = false;
+    return wish::nothing;
+  }
+  switch (pressed.code) {
+    case key::text:
+      return pressed.text.size() == 1 ? command(ui, pressed.text[0], contexts) : wish::nothing;
+    case key::up:
+    case key::down:
+    case key::page_up:
+    case key::page_down:
+    case key::home:
+    case key::end:
+      return scroll(ui, pressed.code);
+    case key::enter:
+      // The overview's worst lint is the first of the last pane.
+      if (ui.shown == pane::overview) {
+        show(ui, static_cast<std::size_t>(pane::lints));
+      } else {
+        ui.details = !ui.details;
+        ui.details_top = 0;
+      }
+      break;
+    case key::escape:
+    case key::backspace:
+      if (ui.details) {
+        ui.details = false;
+      } else {
+        ui.filter.clear();
+      }
+      break;
+    case key::tab:
+      show(ui, static_cast<std::size_t>(ui.shown) + 1);
+      break;
+    case key::back_tab:
+      show(ui, static_cast<std::size_t>(ui.shown) + pane_names.size() - 1);
+      break;
+    case key::other:
+      break;
+  }
+  return wish::nothing;
+}
+
+}  // namespace asio_pulse::top

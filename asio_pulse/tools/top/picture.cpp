@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: BSL-1.0
+
+#include "picture.hpp"
+
+#include <algorithm>
+
+namespace asio_pulse::top {
+namespace {
+
+using std::chrono::nanoseconds;
+
+// What turns two readings of a figure that only grows into a rate.
+class meter {
+ public:
+  explicit meter(std::optional<nanoseconds> interval) noexcept
+      : seconds_(interval ? std::chrono::duration<double>(*interval).count() : 0.0) {}
+
+  // Smaller than before: it started again.
+  [[nodiscard]] rate of(std::uint64_t now, std::uint64_t before) const noexcept {
+    if (!(seconds_ > 0)) return std::nullopt;
+    return static_cast<double>(now >= before ? now - before : now) / seconds_;
+  }
+  [[nodiscard]] rate of(nanoseconds now, nanoseconds before) const noexcept {
+    if (!(seconds_ > 0)) return std::nullopt;
+    const nanoseconds spent = now >= before ? now - before : now;
+    return std::chrono::duration<double>(spent).count() / seconds_;
+  }
+
+ private:
+  double seconds_;
+};
+
+template <typename Range, typename Same>
+auto* find(const Range* range, Same same) {
+  using element = const typename Range::value_type;
+  if (range == nullptr) return static_cast<element*>(nullptr);
+  const auto found = std::find_if(range->begin(), range->end(), same);
+  return found == range->end() ? nullptr : &*found;
+}
+
+duration_view view_of(const histogram& now, const histogram* before) {
+  const histogram counted = before == nullptr ? now : difference(now, *before);
+  return {counted.count, counted.quantile(0.5), counted.quantile(0.99), counted.quantile(1.0)};
+}
+
+worker_view view_of(const worker_metrics& now, const worker_metrics* before, const meter& m,
+                    const std::vector<stall_metrics>& stalls) {
+  worker_view view{.thread = now.thread,
+                   .running = now.running,
+                   .running_task = now.running_task,
+                   .running_for = now.running_for};
+  if (before != nullptr) {
+    view.load = m.of(now.cpu, before->cpu);
+    view.polls = m.of(now.polls, before->polls);
+  }
+  for (const stall_metrics& stall : stalls) {
+    if (!stall.ended && stall.thread == now.thread && stall.site == now.running) {
+      view.waits_in = stall.system_call;
+      break;  // the newest
+    }
+  }
+  return view;
+}
+
+totals_view view_of_totals(const context_metrics& now, const context_metrics* before,
+                           const meter& m) {
+  if (before == nullptr) return {};
+  const statistics& a = now.totals;
+  const statistics& b = before->totals;
+  return {.polls = m.of(now.polls, before->polls),
+          .load = m.of(now.cpu, before->cpu),
+          .yields = m.of(a.yields, b.yields),
+          .checkpoint_yields = m.of(a.checkpoint_yields, b.checkpoint_yields),
+          .isolated = m.of(a.isolated, b.isolated),
+          .stalls = m.of(a.stalls, b.stalls),
+          .reports = m.of(a.reports, b.reports),
+          .hints = m.of(a.hints, b.hints)};
+}
+
+context_view view_of(const context_metrics& now, const context_metrics* before, const meter& m) {
+  context_view view;
+  view.now = now;
+  // Collected only from now on: nothing to compare with.
+  const context_metrics* const counted = before != nullptr && before->collecting ? before : nullptr;
+  for (const worker_metrics& worker : now.workers) {
+    if (worker.thread == 0) continue;  // it has left
+    const auto* old = find(counted == nullptr ? nullptr : &counted->workers,
+                           [&](const auto& w) { return w.thread == worker.thread; });
+    // Not there before though all were: collected from since then.
+    static const worker_metrics fresh;
+    if (old == nullptr && counted != nullptr && counted->uncollected_workers == 0) old = &fresh;
+    view.workers.push_back(view_of(worker, old, m, now.stalls));
+  }
+  // A worker that was stuck before collecting began: the watchdog alone knows of it.
+  for (const stall_metrics& stall : now.stalls) {
+    if (stall.ended || find(&view.workers, [&](const worker_view& w) {
+                         return w.thread == stall.thread;
+                       }) != nullptr) {
+      continue;
+    }
+    view.workers.push_back({.thread = stall.thread,
+                            .running = stall.site,
+                            .running_task = stall.task_id,
+                            .running_for = stall.lasted,
+                            .waits_in = stall.system_call});
+  }
+  for (const task_metrics& task : now.tasks) {
+    const auto* const old = find(before == nullptr ? nullptr : &before->tasks,
+                                 [&](const auto& t) { return t.id == task.id; });
+    task_view row{.now = task};
+    if (now.recent_interval.count() > 0) {
+      row.load = meter{now.recent_interval}.of(task.recent, nanoseconds{0});
+    }
+    if (old != nullptr) row.polls = m.of(task.polls, old->polls);
+    view.tasks.push_back(std::move(row));
+  }
+  for (const site_metrics& site : now.sites) {
+    const auto* const old =
+        find(counted == nullptr ? nullptr : &counted->sites,
+             [&](const site_metrics& s) { return s.type == site.type && s.place == site.place; });
+    site_view row{.now = site};
+    if (old != nullptr) {
+      row.load = m.of(site.cpu, old->cpu);
+      row.polls = m.of(site.polls, old->polls);
+    } else if (counted != nullptr && counted->other_sites.polls == 0) {
+      row.load = m.of(site.cpu, nanoseconds{0});  // all sites were listed: it is new
+      row.polls = m.of(site.polls, 0);
+    }
+    if (site.polls != 0) {
+      row.mean = nanoseconds{site.cpu.count() / static_cast<std::int64_t>(site.polls)};
+    }
+    view.sites.push_back(std::move(row));
+  }
+  view.totals = view_of_totals(now, before, m);
+  view.queue_delay = view_of(now.queue_delay, counted == nullptr ? nullptr : &counted->queue_delay);
+  view.poll_duration =
+      view_of(now.poll_duration, counted == nullptr ? nullptr : &counted->poll_duration);
+  return view;
+}
+
+}  // namespace
+
+picture make_picture(const process_metrics& now, const process_metrics* before,
+                     std::optional<nanoseconds> age) {
+  if (before != nullptr && (before->pid != now.pid || before->uptime >= now.uptime)) {
+    before = nullptr;
+  }
+  picture result{
+      .pid = now.pid, .program = now.program, .version = now.version, .at = now.at, .age = age};
+  if (before != nullptr) result.interval = now.uptime - before->uptime;
+  const meter m{result.interval};
+  for (const context_metrics& context : now.contexts) {
+    const auto* const old = find(before == nullptr ? nullptr : &before->contexts,
+                                 [&](const auto& c) { return c.number == context.number; });
+    result.contexts.push_back(view_of(context, old, m));
+  }
+  result.lints = lints(now, before);
+  return result;
+}
+
+std::string_view mode_of(const context_metrics& context) noexcept {
+  if (!context.enabled) return "off";
+  return context.shadow ? "watching only (shadow)" : "enforcing";
+}
+
+}  // namespace asio_pulse::top

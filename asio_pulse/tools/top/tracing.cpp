@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: BSL-1.0
+
+#include "tracing.hpp"
+
+#include "replacing_file.hpp"
+
+#include <asio_pulse/recording.hpp>
+
+#include <fmt/format.h>
+
+#include <atomic>
+#include <exception>
+#include <filesystem>
+#include <ostream>
+#include <utility>
+
+namespace asio_pulse::top {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::string safe_name(std::string_view program) {
+  std::string name{program.substr(0, 64)};
+  for (char& c : name) {
+    const bool safe = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+                      c == '-' || c == '_' || c == '.';
+    if (!safe) c = '_';
+  }
+  // Not hidden, not an option, not empty.
+  if (name.empty() || name[0] == '.' || name[0] == '-') name.insert(0, "_");
+  return name;
+}
+
+}  // namespace
+
+trace_files files_of(std::string_view path) {
+  std::string_view stem = path;
+  for (const std::string_view extension : {".pulse", ".json"}) {
+    if (stem.size() > extension.size() && stem.ends_with(extension)) {
+      stem.remove_suffix(extension.size());
+      break;
+    }
+  }
+  return {fmt::format("{}.pulse", stem), fmt::format("{}.json", stem)};
+}
+
+trace_files free_files(std::string_view program, std::uint64_t pid) {
+  const std::string stem = fmt::format("{}.{}", safe_name(program), pid);
+  for (int number = 1;; ++number) {
+    trace_files files = files_of(fmt::format("{}.{}.pulse", stem, number));
+    std::error_code ignored;
+    if (!fs::exists(files.recording, ignored) && !fs::exists(files.json, ignored)) return files;
+  }
+}
+
+trace_result write_trace_of(machine& m, std::uint64_t pid, std::uint64_t context,
+                            std::chrono::milliseconds how_long, const trace_files& files) {
+  const auto peer = m.open();
+  std::error_code ec;
+  peer->connect(pid, ec);
+  recording what;
+  if (!ec) what = peer->trace(how_long, context, ec);
+  if (ec) {
+    if (!m.alive(pid)) return {false, fmt::format("process {} has ended", pid)};
+    std::string detail = peer->detail();
+    if (detail.empty()) detail = fmt::format("process {}: {}", pid, ec.message());
+    return {false, std::move(detail)};
+  }
+  std::string why;
+  write_recording(what, files.recording, ec, &why);
+  if (ec) {
+    return {false, why.empty()
+                       ? fmt::format("{} cannot be written: {}", files.recording, ec.message())
+                       : why};
+  }
+  why = detail::replace_file(
+      files.json, "trace", [&](std::ostream& to) { write_trace(what, to); }, ec);
+  if (ec) return {false, why};
+  std::size_t events = 0;
+  for (const recorded_worker& worker : what.workers) events += worker.events.size();
+  return {true, fmt::format("{} events in {} and {}", events, files.recording, files.json)};
+}
+
+struct tracer::shared {
+  trace_result result{};
+  std::atomic<bool> done{false};  // release after the result is written, acquire before it is read
+};
+
+void tracer::start(machine& m, std::uint64_t pid, std::uint64_t context,
+                   std::chrono::milliseconds how_long, trace_files files) {
+  shared_ = std::make_shared<shared>();
+  thread_ = std::jthread([&m, pid, context, how_long, files = std::move(files), to = shared_] {
+    try {
+      to->result = write_trace_of(m, pid, context, how_long, files);
+    } catch (const std::exception& e) {  // out of memory, a folder that cannot be read
+      to->result = {false, e.what()};
+    }
+    to->done.store(true, std::memory_order_release);
+  });
+}
+
+std::optional<trace_result> tracer::take() {
+  if (!running() || !shared_->done.load(std::memory_order_acquire)) return std::nullopt;
+  thread_.join();
+  return std::move(shared_->result);
+}
+
+}  // namespace asio_pulse::top

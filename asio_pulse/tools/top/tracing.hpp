@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: BSL-1.0
+//
+// Records a process for a while and writes the two files of it.
+
+#pragma once
+
+#include "machine.hpp"
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <thread>
+
+namespace asio_pulse::top {
+
+/// A recording's file, and Perfetto's beside it.
+struct trace_files {
+  std::string recording{};
+  std::string json{};
+};
+
+/// "x" and "x.pulse" and "x.json": x.pulse and x.json.
+trace_files files_of(std::string_view path);
+
+/// In the current folder, "PROGRAM.PID.NUMBER", the first number that is free; what of the name is
+/// no letter, digit, '-', '_' or '.' becomes '_'.
+trace_files free_files(std::string_view program, std::uint64_t pid);
+
+struct trace_result {
+  bool written = false;
+  std::string text{};  ///< a sentence without a full stop, not escaped
+};
+
+/// Blocks for `how_long`, and some more. `context`: its number; 0: the one with the most events.
+trace_result write_trace_of(machine&, std::uint64_t pid, std::uint64_t context,
+                            std::chrono::milliseconds how_long, const trace_files&);
+
+/// The same on a thread of its own. The destructor waits for it.
+class tracer {
+ public:
+  [[nodiscard]] bool running() const noexcept { return thread_.joinable(); }
+  /// \pre !running()
+  void start(machine&, std::uint64_t pid, std::uint64_t context, std::chrono::milliseconds how_long,
+             trace_files);
+  /// Once, when it is done.
+  std::optional<trace_result> take();
+
+ private:
+  struct shared;
+  std::shared_ptr<shared> shared_;
+  std::jthread thread_;
+};
+
+}  // namespace asio_pulse::top

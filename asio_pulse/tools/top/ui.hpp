@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: BSL-1.0
+//
+// What the user looks at, and what keys do to it. Pure: the keys come from anywhere, the picture
+// goes anywhere.
+
+#pragma once
+
+#include "picture.hpp"
+#include "styled.hpp"
+#include "tables.hpp"
+
+#include <array>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace asio_pulse::top {
+
+enum class pane : std::uint8_t { overview, tasks, sites, stalls, lints };
+inline constexpr std::array<std::string_view, 5> pane_names{"Overview", "Tasks", "Sites", "Stalls",
+                                                            "Lints"};
+
+enum class key : std::uint8_t {
+  other,
+  text,  ///< a character: key_press::text
+  up,
+  down,
+  page_up,
+  page_down,
+  home,
+  end,
+  enter,
+  escape,
+  backspace,
+  tab,
+  back_tab
+};
+
+struct key_press {
+  key code = key::other;
+  std::string text{};  ///< printable, of one character
+};
+
+/// What a key asks of whoever runs the screen.
+enum class wish : std::uint8_t { nothing, quit, new_interval, freeze, trace };
+
+/// Recent 99th percentiles of the queue delay, by context_metrics::number.
+using history = std::map<std::uint64_t, std::vector<std::chrono::nanoseconds>>;
+void remember(history&, const picture&);
+
+struct size {
+  std::size_t rows = 24;
+  std::size_t columns = 80;
+};
+
+struct ui_state {
+  struct list {
+    std::size_t selected = 0;
+    std::string key{};  ///< of the selected row, which it follows; empty: it stays where it is
+    std::size_t top = 0;
+    order how{};
+  };
+
+  pane shown = pane::overview;
+  std::size_t context = 0;  ///< index in picture::contexts
+  std::array<list, pane_names.size()> lists{};
+  std::string filter{};
+  bool typing = false;  ///< the filter
+  bool help = false;
+  bool details = false;  ///< of the selected row
+  std::size_t details_top = 0;
+  std::size_t page = 10;  ///< rows of the list, as they were drawn last
+  bool frozen = false;
+  std::chrono::milliseconds interval{1000};
+  std::string message{};  ///< on the last line
+  bool ended = false;     ///< the process is gone: the message says so and stays
+
+  [[nodiscard]] list& current() { return lists[static_cast<std::size_t>(shown)]; }
+};
+
+inline constexpr std::chrono::milliseconds least_interval{100};
+inline constexpr std::chrono::milliseconds most_interval{60'000};
+
+wish press(ui_state&, const key_press&, std::size_t contexts);
+
+/// Exactly `rows` lines of at most `columns` columns. Corrects what of the state does not fit the
+/// picture any more.
+std::vector<line> frame(const picture&, const history&, ui_state&, size, charset);
+
+// Parts of it:
+
+/// The first lines, up to and with the names of the panes.
+std::vector<line> header(const picture&, const ui_state&, std::size_t columns, charset);
+/// Of the overview what is not a list: workers (a quarter of the room at most), totals and delays.
+std::vector<line> figures(const context_view&, const history&, size, charset);
+std::vector<line> overview(const picture&, const context_view&, const history&, size, charset);
+std::vector<line> help_text(std::size_t columns);
+line footer(const ui_state&, std::size_t columns, charset);
+
+}  // namespace asio_pulse::top
