@@ -6,16 +6,9 @@
 
 #include "annotations.hpp"
 #include "measure.hpp"
+#include "storms.hpp"
 
-#include <boost/asio/awaitable.hpp>
-#include <boost/asio/co_spawn.hpp>
-#include <boost/asio/detached.hpp>
-#include <boost/asio/dispatch.hpp>
-#include <boost/asio/post.hpp>
 #include <boost/asio/steady_timer.hpp>
-#include <boost/asio/strand.hpp>
-
-#include <pthread.h>
 
 #include <algorithm>
 #include <chrono>
@@ -32,27 +25,10 @@ namespace asio = boost::asio;
 using namespace std::chrono_literals;
 using clock_type = std::chrono::steady_clock;
 
-constexpr auto work = 10us;
-
-/// Counts the storm's handlers and sees that they ran in the order in which they were started.
-struct progress {
-  unsigned total;
-  unsigned done = 0;
-  bool ordered = true;
-
-  bool over() const { return done == total; }
-
-  void step(unsigned number) {
-    bench::spin(work);
-    ordered = ordered && number == done;
-    ++done;
-  }
-};
-
 /// Sleeps 1 ms at a time until the storm is over, and keeps how late each wake-up was.
 class probe {
  public:
-  probe(bench::io_context& io, const progress& storm) : timer_{io}, storm_{storm} {}
+  probe(bench::io_context& io, const bench::storm_progress& storm) : timer_{io}, storm_{storm} {}
 
   void arm() {
     due_ = clock_type::now() + 1ms;
@@ -69,63 +45,16 @@ class probe {
 
  private:
   asio::steady_timer timer_;
-  const progress& storm_;
+  const bench::storm_progress& storm_;
   clock_type::time_point due_;
   std::vector<double> lateness_ms_;
 };
 
-template <class Executor>
-void storm_of_posts(const Executor& executor, progress& storm) {
-  for (unsigned i = 0; i < storm.total; ++i) {
-    asio::post(executor, [&storm, i] { storm.step(i); });
-  }
-}
-
-/// A handler that dispatches the next one: Asio calls it at once, inside the first, and so on down
-/// the stack.
-void recurse(bench::io_context& io, progress& storm) {
-  storm.step(storm.done);
-  if (storm.over()) return;
-  auto next = [&io, &storm] { recurse(io, storm); };
-  if (bench::should_yield()) {
-    asio::post(io, std::move(next));
-  } else {
-    asio::dispatch(io, std::move(next));
-  }
-}
-
-asio::awaitable<void> child(progress& storm) {
-  storm.step(storm.done);
-  co_return;
-}
-
-asio::awaitable<void> storm_of_children(progress& storm) {
-  while (!storm.over()) {
-    co_await child(storm);
-    ASIO_PULSE_CHECKPOINT();
-  }
-}
-
-void start_storm(bench::io_context& io, const std::string& scenario, progress& storm) {
-  const bench::task_scope scope{bench::task{io, 500us, 5ms}};
-  if (scenario == "posts") {
-    storm_of_posts(io.get_executor(), storm);
-  } else if (scenario == "strand") {
-    storm_of_posts(asio::make_strand(io), storm);
-  } else if (scenario == "dispatch") {
-    asio::post(io, [&io, &storm] { recurse(io, storm); });
-  } else if (scenario == "children") {
-    asio::co_spawn(io, storm_of_children(storm), asio::detached);
-  } else {
-    throw std::invalid_argument("no scenario called " + scenario);
-  }
-}
-
 void run(const std::string& scenario, unsigned handlers) {
   bench::io_context io{1};
-  progress storm{handlers};
+  bench::storm_progress storm{handlers};
   probe timer{io, storm};
-  start_storm(io, scenario, storm);
+  bench::start_storm(io, scenario, storm);
   timer.arm();  // after the storm was queued: to queue it is not what is measured
   const auto start = clock_type::now();
   io.run();
@@ -142,38 +71,16 @@ void run(const std::string& scenario, unsigned handlers) {
               took.count(), bench::stats_json(io).c_str());
 }
 
-struct arguments {
-  std::string scenario;
-  unsigned handlers;
-};
-
-/// Plain Asio needs the stack: the recursion is as deep as the storm is long.
-void* run_with_deep_stack(void* raw) try {
-  const auto& args = *static_cast<const arguments*>(raw);
-  run(args.scenario, args.handlers);
-  return nullptr;
-} catch (const std::exception& e) {
-  std::fprintf(stderr, "%s\n", e.what());
-  return raw;
-}
-
 }  // namespace
 
-int main(int argc, char** argv) {
+int main(int argc, char** argv) try {
   if (argc != 3 || std::atoi(argv[2]) <= 0) {
     std::fprintf(stderr, "usage: %s posts|strand|dispatch|children HANDLERS\n", argv[0]);
     return 2;
   }
-  arguments args{argv[1], static_cast<unsigned>(std::atoi(argv[2]))};
-  pthread_attr_t attributes;
-  pthread_t thread;
-  if (pthread_attr_init(&attributes) != 0 ||
-      pthread_attr_setstacksize(&attributes, std::size_t{64} << 20) != 0 ||
-      pthread_create(&thread, &attributes, &run_with_deep_stack, &args) != 0) {
-    std::perror("thread");
-    return 1;
-  }
-  void* failed = nullptr;
-  pthread_join(thread, &failed);
-  return failed == nullptr ? 0 : 1;
+  bench::on_deep_stack([argv] { run(argv[1], static_cast<unsigned>(std::atoi(argv[2]))); });
+  return 0;
+} catch (const std::exception& e) {
+  std::fprintf(stderr, "%s\n", e.what());
+  return 1;
 }

@@ -131,7 +131,8 @@ def arguments(description, **defaults):
     parser.add_argument("--build", type=pathlib.Path, default=ROOT / "build/bench")
     parser.add_argument("--record", action="store_true", help="write the result to RESULTS.md")
     for name, value in defaults.items():
-        parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
+        how = {"action": "store_true"} if value is False else {"type": type(value), "default": value}
+        parser.add_argument(f"--{name.replace('_', '-')}", **how)
     parsed = parser.parse_args()
     parsed.programs = parsed.build / "benches"
     parsed.defaults = defaults

@@ -189,18 +189,31 @@ def threads_section(args, threads, rounds, digest):
     return lines, {"better": better, "ahead": ahead, "same": same}
 
 
-def main():
-    args = common.arguments(__doc__, calm_runs=6, calm_seconds=1, hog_runs=4, hog_seconds=2)
-    rounds = int(subprocess.run([args.programs / "http_server_stock", "calibrate", str(HOG_MS)],
-                                check=True, capture_output=True, text=True).stdout)
+def digest_of(rounds):
     digest = hashlib.sha256(SEED).digest()
     for _ in range(rounds):
         digest = hashlib.sha256(digest).digest()
+    return digest.hex()
 
+
+def main():
+    args = common.arguments(__doc__, calm_runs=6, calm_seconds=1, hog_runs=4, hog_seconds=2, one="",
+                            threads=2, rounds=0, seconds=1, hogs=False)
+    if args.one:  # for pulse_bench: a single run, as one line of JSON
+        if args.rounds <= 0:
+            common.fail("--one needs --rounds, as http_server_stock calibrate prints it")
+        result = one_run(args.programs / f"http_server_{args.one}", args.threads, args.rounds,
+                         args.seconds, args.hogs, digest_of(args.rounds))
+        del result["reports"]
+        print(json.dumps(result))
+        return
+    rounds = int(subprocess.run([args.programs / "http_server_stock", "calibrate", str(HOG_MS)],
+                                check=True, capture_output=True, text=True).stdout)
+    digest = digest_of(rounds)
     lines = [PREFACE.format(rounds=f"{args.calm_runs} (no hogs) or {args.hog_runs} (hogs)"), ""]
     figures = {}
     for threads in (1, 2):
-        section, figures[threads] = threads_section(args, threads, rounds, digest.hex())
+        section, figures[threads] = threads_section(args, threads, rounds, digest)
         lines += section
     middle = {key: statistics.median(values) for key, values in figures[2].items()}
     calm = max(statistics.median(figures[n]["same"]) for n in (1, 2))

@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: BSL-1.0
+//
+// The scenarios that bench_worker runs: starvation, storm, liar, latency.
+
+#include "catalogue_parts.hpp"
+
+namespace pulse_bench {
+
+using namespace std::chrono_literals;
+
+namespace {
+
+constexpr auto hog_ms = 50;
+
+void add_probe(variant_spec& v) {
+  v.metrics = lateness_metrics("probe_lateness", "timer lateness");
+  v.distributions = {{"probe_lateness", "timer lateness", "ms", "probe_lateness", 1e6}};
+}
+
+}  // namespace
+
+scenario_spec starvation(const settings& with) {
+  scenario_spec result;
+  result.title = "A timer beside a hog";
+  const auto length = with.length(300ms);
+  for (const std::string kind : {"cooperative", "uncooperative"}) {
+    for (const int workers : {1, 2}) {
+      variant_spec v;
+      v.name = fmt::format("{}/{}", kind, workers);
+      v.title = fmt::format("{} hog, {}", kind, workers == 1 ? "one worker" : "two workers");
+      v.timeline = true;
+      v.parameters = {{"workers", workers},
+                      {"hog_ms", hog_ms},
+                      {"pause_ms", 5},
+                      {"step_us", 10},
+                      {"duration_ms", length.count()}};
+      const words arguments{"starvation",
+                            "--hog",
+                            kind,
+                            "--workers",
+                            fmt::to_string(workers),
+                            "--hog-ms",
+                            fmt::to_string(hog_ms),
+                            "--duration-ms",
+                            fmt::to_string(length.count())};
+      v.arms = worker_arms(with, arguments);
+      if (kind == "cooperative") {
+        v.parameters["pulse_budget"] = "0.5 ms in 2.5 ms";
+        arm_spec post = v.arms[0];
+        post.name = "post";
+        post.label = "Boost.Asio, post() a step";
+        post.command[3] = "cooperative-post";
+        v.arms.push_back(std::move(post));
+      } else {
+        v.parameters["pulse_spare_workers"] = 1;
+        v.parameters["pulse_stall_threshold_ms"] = 1;
+      }
+      add_peers(v.arms, with, arguments);
+      add_probe(v);
+      v.metrics.push_back(
+          {"hog_steps_per_s", "hog's work", "steps/s", "higher", false, "hog_steps_per_s"});
+      add_counts(v.metrics, {"checkpoint_yields", "yields", "stalls", "spares_started"});
+      result.variants.push_back(std::move(v));
+    }
+  }
+  result.notes = {
+      "One hog: bursts of 50 ms of work in steps of 10 us, 5 ms of sleep between them. Beside it a "
+      "timer with a deadline every 1 ms; each deadline counts with its own lateness, those too "
+      "that "
+      "passed while the timer was still late.",
+      "cooperative: ASIO_PULSE_PREEMPTION_BUDGET(0.5 ms) and a checkpoint after each step. Plain "
+      "Boost.Asio has no such thing and runs the same source without; beside it stands what can be "
+      "done by hand, a post() after each step.",
+      "uncooperative: no checkpoint. asio-pulse then helps by options::spare_workers = 1, which a "
+      "program with such handlers would set, and a stall threshold of 1 ms (default: 5 ms).",
+      "A post() after each step, or the runtime of another language, may serve the timer as well: "
+      "look at the hog's work, too."};
+  return result;
+}
+
+scenario_spec storm(const settings& with) {
+  scenario_spec result;
+  result.title = "A timer beside a storm of small handlers";
+  const int handlers = with.quick ? 5000 : 20000;
+  for (const std::string kind : {"posts", "strand", "dispatch"}) {
+    variant_spec v;
+    v.name = kind;
+    v.title = kind == "posts"    ? "posted at once"
+              : kind == "strand" ? "posted to one strand"
+                                 : "each dispatches the next";
+    v.parameters = {{"workers", 1}, {"handlers", handlers}, {"work_us", 10}};
+    words arguments{"storm", "--workers", "1", "--tasks", fmt::to_string(handlers)};
+    v.arms = worker_arms(with, arguments);
+    if (kind == "posts") add_peers(v.arms, with, arguments);
+    for (arm_spec& arm : v.arms) {
+      if (arm.kind != arm_kind::peer) arm.command.insert(arm.command.end(), {"--variant", kind});
+    }
+    add_probe(v);
+    v.metrics.push_back({"took_ms", "until all have run", "ms", "lower", false, "elapsed_ms"});
+    add_counts(v.metrics, {"yields", "strand_breaks", "checkpoint_yields"});
+    result.variants.push_back(std::move(v));
+  }
+  result.notes = {
+      "The storm is a task with a budget of 0.5 ms in 5 ms; the timer is nobody's. "
+      "dispatch asks should_yield() and posts where it says so."};
+  return result;
+}
+
+scenario_spec liar(const settings& with) {
+  scenario_spec result;
+  result.title = "Handlers that hide";
+  const auto length = with.length(250ms);
+  struct lie {
+    std::string name, title, what;
+  };
+  const std::vector<lie> lies{
+      {"critical", "critical sections that never end",
+       "a critical_section over each poll of 30 ms, in which checkpoints do nothing"},
+      {"sleeper", "sleeps in the kernel", "20 ms of sleep in each poll, which take no CPU time"},
+      {"under_stall", "polls just under the stall threshold",
+       "four tasks, each poll 4.8 ms of work; the threshold is 5 ms"},
+      {"under_yield", "polls just under the yield threshold",
+       "one task, each poll 19 ms of work; the threshold is 20 ms"},
+      {"under_budget", "use just under the budget",
+       "eight tasks, each 0.28 ms of work in every 3 ms; the budget is 0.3 ms"}};
+  for (const lie& one : lies) {
+    variant_spec v;
+    v.name = one.name;
+    v.title = one.title;
+    v.parameters = {{"workers", 1},
+                    {"load", one.what},
+                    {"duration_ms", length.count()},
+                    {"pulse_spare_workers", 1}};
+    v.arms = worker_arms(with, {"liar", "--variant", one.name, "--workers", "1", "--duration-ms",
+                                fmt::to_string(length.count())});
+    add_probe(v);
+    v.metrics.push_back({"lies", "polls of the liars", "", "none", false, "lies"});
+    v.metrics.push_back({"lies_reported_share", "of these noticed by asio-pulse", "%", "none",
+                         false, "lies_noticed_percent"});
+    add_counts(v.metrics, {"stalls", "stalls_blocked", "critical_overstays", "checkpoint_yields",
+                           "yields", "promotions", "reports_made", "spares_started"});
+    result.variants.push_back(std::move(v));
+  }
+  result.notes = {
+      "Default options but for spare_workers = 1, and no limit on reports, so that each can be "
+      "counted. Noticed is a poll that was found stuck while it ran, or a critical section that "
+      "stayed too long; a poll under every threshold is noticed by the budget only (yields).",
+      "under_stall: a task's debt is capped at one more burst, so a poll that is long beside the "
+      "budget is paid back while three others have their turn, and none is held back.",
+      "What stays under all thresholds and budgets is what asio-pulse allows: there it can be no "
+      "better than plain Boost.Asio."};
+  return result;
+}
+
+scenario_spec latency(const settings& with) {
+  scenario_spec result;
+  result.title = "Requests at a fixed rate";
+  const auto length = with.length(400ms);
+  for (const int rate : {2000, 8000}) {
+    variant_spec v;
+    v.name = fmt::format("{}/s", rate);
+    v.title = fmt::format("{} requests a second", rate);
+    v.parameters = {{"workers", 1}, {"rate_per_s", rate},  {"request_us", 20},
+                    {"hog_ms", 20}, {"hog_every_ms", 100}, {"duration_ms", length.count()}};
+    const words arguments{"latency",
+                          "--workers",
+                          "1",
+                          "--rate",
+                          fmt::to_string(rate),
+                          "--duration-ms",
+                          fmt::to_string(length.count())};
+    v.arms = worker_arms(with, arguments);
+    add_peers(v.arms, with, arguments);
+    v.metrics = lateness_metrics("latency", "latency");
+    v.metrics.push_back({"uncorrected_p99_ms", "p99 from the actual start", "ms", "none", false,
+                         "uncorrected", 0.99, 1e6});
+    v.distributions = {{"latency", "latency", "ms", "latency", 1e6}};
+    result.variants.push_back(std::move(v));
+  }
+  result.notes = {
+      "An open loop: a request arrives on schedule whether or not those before it were served. "
+      "Latency counts from the scheduled arrival, so nothing is left out that a stalled generator "
+      "did not send (coordinated omission). \"From the actual start\" is what a measurement that "
+      "leaves it out would have said.",
+      "The hog computes 20 ms in every 100 ms and has a budget of 0.5 ms in 2.5 ms and checkpoints "
+      "where the runtime is asio-pulse."};
+  return result;
+}
+
+}  // namespace pulse_bench

@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: BSL-1.0
+//
+// What the files that describe the scenarios share.
+
+#pragma once
+
+#include "catalogue.hpp"
+
+#include <fmt/format.h>
+
+namespace pulse_bench {
+
+using words = std::vector<std::string>;
+
+/// The worker's two halves with the same arguments.
+std::vector<arm_spec> worker_arms(const settings& with, const words& arguments);
+
+/// The peers that were built, if they were asked for, with those arguments.
+void add_peers(std::vector<arm_spec>& arms, const settings& with, const words& arguments);
+
+/// The p50, the p99 and the worst of the samples \p key, which are nanoseconds, in ms; the p99 is
+/// the headline.
+std::vector<metric_spec> lateness_metrics(const std::string& key, const std::string& label);
+
+/// What asio-pulse counted, by the names of the worker's values.
+void add_counts(std::vector<metric_spec>& metrics, const words& names);
+
+scenario_spec starvation(const settings& with);
+scenario_spec storm(const settings& with);
+scenario_spec liar(const settings& with);
+scenario_spec latency(const settings& with);
+scenario_spec http(const settings& with);
+scenario_spec overhead(const settings& with);
+scenario_spec scale(const settings& with);
+scenario_spec soak(const settings& with);
+
+}  // namespace pulse_bench

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: BSL-1.0
+//
+// Two results side by side: what is different, and whether that is more than chance.
+
+#pragma once
+
+#include <boost/json/object.hpp>
+
+#include <string>
+#include <vector>
+
+namespace pulse_bench {
+
+enum class verdict {
+  same,       ///< no difference that is more than chance, or not past the limit
+  better,     ///< by more than the limit, and more than chance
+  worse,      ///< the same, the other way
+  undecided,  ///< too few repetitions to tell
+};
+
+struct difference {
+  std::string scenario;
+  std::string variant;
+  std::string metric;  ///< its label
+  std::string unit;
+  std::string arm;
+  bool ours = false;  ///< an arm of asio-pulse: what is worse here is a regression
+  double before = 0;  ///< medians
+  double after = 0;
+  double change = 0;   ///< in percent of before
+  double p_value = 1;  ///< by the Mann-Whitney U test
+  verdict is = verdict::same;
+};
+
+struct comparison {
+  std::vector<difference> differences;
+  std::vector<std::string> warnings;  ///< what makes the two hard to compare, and what only one has
+  bool regression = false;
+};
+
+/// \par limit  in percent: a smaller change is none.
+comparison compare(const boost::json::object& a, const boost::json::object& b, double limit);
+
+}  // namespace pulse_bench

@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: BSL-1.0
+#include "machine.hpp"
+
+#include "process.hpp"
+#include "statistics.hpp"
+
+#include <fmt/chrono.h>
+#include <fmt/format.h>
+#include <boost/json/array.hpp>
+#include <boost/version.hpp>
+
+#include <sched.h>
+#include <sys/utsname.h>
+
+#include <algorithm>
+#include <chrono>
+#include <ctime>
+#include <fstream>
+#include <numeric>
+#include <sstream>
+
+namespace pulse_bench {
+
+namespace {
+
+/// A fixed piece of work, about a millisecond: how long it takes says how evenly the CPU is given.
+double timed_work() {
+  const auto start = std::chrono::steady_clock::now();
+  std::uint64_t value = 88172645463325252U;
+  for (int i = 0; i < 400'000; ++i) {
+    value ^= value << 13U;
+    value ^= value >> 7U;
+    value ^= value << 17U;
+  }
+  asm volatile("" : : "r"(value));
+  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start)
+      .count();
+}
+
+std::string cpu_model(bool& is_virtual) {
+  std::ifstream info("/proc/cpuinfo");
+  std::string model = "unknown";
+  for (std::string line; std::getline(info, line);) {
+    const std::size_t colon = line.find(':');
+    if (colon == std::string::npos) continue;
+    if (line.starts_with("model name") && colon + 2 <= line.size()) model = line.substr(colon + 2);
+    if (line.starts_with("flags")) is_virtual = line.find(" hypervisor") != std::string::npos;
+  }
+  return model;
+}
+
+unsigned usable_cpus() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  if (sched_getaffinity(0, sizeof set, &set) != 0) return 1;
+  return static_cast<unsigned>(CPU_COUNT(&set));
+}
+
+std::string git(const std::filesystem::path& source, std::vector<std::string> words) {
+  words.insert(words.begin(), {"git", "-C", source.string()});
+  try {
+    const process_result done = run_process(words, std::chrono::seconds{10});
+    return done.status == 0 ? done.output : "unknown";
+  } catch (const interrupted&) {
+    throw;
+  } catch (const std::exception&) {
+    return "unknown";  // no git here
+  }
+}
+
+}  // namespace
+
+disturbance look_around() {
+  disturbance result;
+  std::ifstream("/proc/loadavg") >> result.load;
+  std::ifstream stat("/proc/stat");
+  std::string line;
+  std::getline(stat, line);
+  std::istringstream fields(line.substr(std::min(line.size(), std::size_t{4})));
+  std::vector<double> ticks;
+  for (double value = 0; fields >> value;) ticks.push_back(value);
+  // user nice system idle iowait irq softirq steal; what follows is part of the first two.
+  ticks.resize(8);
+  result.stolen = ticks[7];
+  result.ticks = std::accumulate(ticks.begin(), ticks.end(), 0.0);
+  std::vector<double> runs;
+  for (int n = 0; n < 60; ++n) runs.push_back(timed_work());
+  std::sort(runs.begin(), runs.end());
+  result.spin_spread = quantile(runs, 0.9) / runs.front();
+  return result;
+}
+
+std::vector<std::string> noise(const disturbance& before, const disturbance& after, unsigned cpus) {
+  std::vector<std::string> reasons;
+  if (before.load > 0.25 * cpus) {
+    reasons.push_back(fmt::format("the load average was {:.2f} before the start", before.load));
+  }
+  const double ticks = after.ticks - before.ticks;
+  const double stolen = ticks > 0 ? 100 * (after.stolen - before.stolen) / ticks : 0;
+  if (stolen > 1) {
+    reasons.push_back(fmt::format("the hypervisor took {:.1f} % of the CPU time away", stolen));
+  }
+  const double spread = std::max(before.spin_spread, after.spin_spread);
+  if (spread > 1.1) {
+    reasons.push_back(
+        fmt::format("a fixed piece of work took up to {:.0f} % longer than at its best (p90)",
+                    100 * (spread - 1)));
+  }
+  return reasons;
+}
+
+boost::json::object describe_machine(const disturbance& before, const disturbance& after,
+                                     const std::filesystem::path& source,
+                                     const std::string& command) {
+  bool is_virtual = false;
+  const std::string model = cpu_model(is_virtual);
+  utsname kernel{};
+  uname(&kernel);
+  const unsigned cpus = usable_cpus();
+  const double ticks = after.ticks - before.ticks;
+  boost::json::array reasons;
+  for (const std::string& reason : noise(before, after, cpus)) reasons.emplace_back(reason);
+  const std::string changes = git(source, {"status", "--porcelain", "-uno"});
+#if defined(__clang__)
+  const std::string compiler = "clang++ " __clang_version__;
+#else
+  const std::string compiler = "g++ " __VERSION__;
+#endif
+  std::string boost_version = BOOST_LIB_VERSION;
+  std::replace(boost_version.begin(), boost_version.end(), '_', '.');
+  return {{"cpu", model},
+          {"cpus", cpus},
+          {"virtual", is_virtual},
+          {"kernel", kernel.release},
+          {"compiler", compiler},
+          {"flags", PULSE_BENCH_FLAGS},
+          {"boost", boost_version},
+          {"commit", last_line(git(source, {"rev-parse", "--short=12", "HEAD"}))},
+          {"dirty", !changes.empty() && changes != "unknown"},
+          {"command", command},
+          {"load_before", before.load},
+          {"load_after", after.load},
+          {"steal_percent", ticks > 0 ? 100 * (after.stolen - before.stolen) / ticks : 0.0},
+          {"noisy", !reasons.empty()},
+          {"noise", std::move(reasons)}};
+}
+
+std::string timestamp() {
+  return fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(std::time(nullptr)));
+}
+
+}  // namespace pulse_bench

@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: BSL-1.0
+//
+// Runs a program to its end and keeps what it printed.
+
+#pragma once
+
+#include <chrono>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+namespace pulse_bench {
+
+struct process_result {
+  int status = 0;      ///< exit status; 128 + the signal that ended it
+  std::string output;  ///< all of stdout
+  std::string errors;  ///< the end of stderr
+};
+
+/// Thrown out of run_process() when the user has pressed Ctrl-C; the program is gone by then.
+struct interrupted : std::runtime_error {
+  interrupted() : std::runtime_error("interrupted") {}
+};
+
+/// From now on SIGINT and SIGTERM end the program that runs, with its children, and then us.
+void catch_interrupts();
+
+/// Runs \p command, looked up in PATH, in a process group of its own. A program that is not done
+/// within \p limit is killed, with its children, and an error is thrown.
+process_result run_process(const std::vector<std::string>& command, std::chrono::seconds limit);
+
+/// The last line of a text that is not empty, without its newline.
+std::string last_line(const std::string& text);
+
+}  // namespace pulse_bench

@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: BSL-1.0
+//
+// Results for a terminal: plain text, at most 100 columns wide.
+
+#pragma once
+
+#include "compare.hpp"
+
+#include <boost/json/object.hpp>
+
+#include <string>
+
+namespace pulse_bench {
+
+/// One table a scenario, its targets, and what disturbed the measurement.
+std::string tables(const boost::json::object& result);
+
+/// What differs, the worst first, and the verdict.
+std::string table(const comparison& c, double limit);
+
+/// A number with three digits that count, and no exponent: "0.0123", "12.3", "1 234 567".
+std::string number(double value);
+
+}  // namespace pulse_bench

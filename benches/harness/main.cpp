@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: BSL-1.0
+//
+// pulse_bench: runs the scenarios on plain Boost.Asio and on asio-pulse, compares, reports.
+
+#include "catalogue.hpp"
+#include "compare.hpp"
+#include "document.hpp"
+#include "process.hpp"
+#include "report_page.hpp"
+#include "runner.hpp"
+#include "table.hpp"
+
+#include <fmt/format.h>
+#include <CLI/CLI.hpp>
+#include <boost/json.hpp>
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <exception>
+
+namespace {
+
+using namespace pulse_bench;
+
+struct run_arguments {
+  std::vector<std::string> scenarios;
+  settings with;
+  std::string out;
+  std::string html;
+};
+
+/// One line that is written over and over, for people only.
+void show_progress(const std::string& text, double share) {
+  static const bool terminal = isatty(STDERR_FILENO) != 0;
+  if (!terminal) return;
+  fmt::print(stderr, "\r\x1b[K{}",
+             text.empty() ? "" : fmt::format("{:3.0f} % {}", 100 * share, text));
+  std::fflush(stderr);
+}
+
+void write_results(const boost::json::object& result, const std::string& out,
+                   const std::string& html) {
+  if (!out.empty()) write_file(out, boost::json::serialize(result) + "\n");
+  if (!html.empty()) write_file(html, report_page(result));
+}
+
+/// Before minutes are spent on it: whether the file could be written.
+void try_to_write(const std::string& path) {
+  if (path.empty()) return;
+  const std::filesystem::path folder = std::filesystem::absolute(path).parent_path();
+  if (!std::filesystem::is_directory(folder)) {
+    throw std::runtime_error(fmt::format("{} cannot be written: there is no folder {}",
+                                         for_terminal(path), for_terminal(folder.string())));
+  }
+  if (std::filesystem::is_directory(path) || access(folder.c_str(), W_OK) != 0) {
+    throw std::runtime_error(
+        fmt::format("{} cannot be written: it is a folder, or its folder is "
+                    "read-only",
+                    for_terminal(path)));
+  }
+}
+
+int run(run_arguments args, const std::string& command) {
+  if (args.scenarios.empty()) {
+    for (const scenario_name& one : scenario_names()) {
+      if (one.in_default_set) args.scenarios.push_back(one.name);
+    }
+  }
+  if (args.with.quick) args.with.repetitions = std::min(args.with.repetitions, 3);
+  try_to_write(args.out);
+  try_to_write(args.html);
+  catch_interrupts();
+  const boost::json::object result =
+      run_scenarios(args.scenarios, args.with, command, show_progress);
+  show_progress("", 1);
+  fmt::print("{}", tables(result));
+  std::fflush(stdout);
+  write_results(result, args.out, args.html);
+  for (const std::string& written : {args.out, args.html}) {
+    if (!written.empty()) fmt::print("written: {}\n", for_terminal(written));
+  }
+  const std::vector<std::string> wrong = failures(result);
+  for (const std::string& line : wrong) {
+    fmt::print(stderr, "pulse_bench: not verified: {}\n", for_terminal(line));
+  }
+  return wrong.empty() ? 0 : 1;
+}
+
+int list() {
+  for (const scenario_name& one : scenario_names()) {
+    fmt::print("{:<12} {}{}\n", one.name, one.question,
+               one.in_default_set ? "" : " (only when named)");
+  }
+  return 0;
+}
+
+int compare_files(const std::string& a, const std::string& b, double limit) {
+  const auto before = load_document(a);
+  const auto after = load_document(b);
+  const comparison c = compare(before, after, limit);
+  if (c.differences.empty()) {
+    throw bad_document("the two results have no figure in common");
+  }
+  fmt::print("{}", table(c, limit));
+  return c.regression ? 1 : 0;
+}
+
+void add_run(CLI::App& app, run_arguments& args) {
+  std::vector<std::string> known;
+  for (const scenario_name& one : scenario_names()) known.push_back(one.name);
+  app.add_option("SCENARIO", args.scenarios, "which; without, all but soak")
+      ->check(CLI::IsMember(known));
+  app.add_option("--repetitions", args.with.repetitions, "of each arm, by turns (default: 6)")
+      ->check(CLI::Range(1, 1000));
+  app.add_option("--seconds", args.with.seconds, "length of one repetition, where that is free")
+      ->check(CLI::Range(0.05, 86400.0));
+  app.add_flag("--peers", args.with.peers, "tokio, Go and Erlang too, where they were built");
+  app.add_option("--out", args.out, "write the result there, as JSON")->take_last();
+  app.add_option("--html", args.html, "write the report there, one page of HTML")->take_last();
+  app.add_flag("--quick", args.with.quick, "shorter, three repetitions: to try it out");
+  app.add_option("--programs", args.with.programs, "the folder with the benches' programs")
+      ->check(CLI::ExistingDirectory);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) try {
+  CLI::App app{"Measures asio-pulse beside plain Boost.Asio."};
+  app.name("pulse_bench");
+  app.require_subcommand(1);
+  run_arguments args;
+  args.with.programs = built_programs();
+  args.with.source = source_folder();
+  CLI::App* const run_command = app.add_subcommand("run", "measure, and print tables");
+  add_run(*run_command, args);
+  CLI::App* const list_command = app.add_subcommand("list", "the scenarios");
+  CLI::App* const compare_command = app.add_subcommand(
+      "compare", "two results; status 1 where asio-pulse got worse, 2 where a file is no result");
+  std::string a;
+  std::string b;
+  double limit = 10;
+  compare_command->add_option("A", a, "the result before")->required();
+  compare_command->add_option("B", b, "the result after")->required();
+  compare_command->add_option("--limit", limit, "percent that a figure may change (default: 10)")
+      ->check(CLI::Range(0.0, 1e6));
+  CLI::App* const report_command = app.add_subcommand("report", "a result as a page of HTML");
+  report_command->add_option("RESULT", a, "a result")->required();
+  report_command->add_option("--html", args.html, "where to write the page")->required();
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& e) {
+    return app.exit(e) == 0 ? 0 : 2;
+  }
+
+  if (*list_command) return list();
+  if (*compare_command) return compare_files(a, b, limit);
+  if (*report_command) {
+    write_file(args.html, report_page(load_document(a)));
+    return 0;
+  }
+  std::string command = "pulse_bench";
+  for (int n = 1; n < argc; ++n) command += std::string(" ") + argv[n];
+  return run(std::move(args), command);
+} catch (const interrupted&) {
+  fmt::print(stderr, "\npulse_bench: interrupted; nothing was written\n");
+  return 130;
+} catch (const bad_document& e) {
+  fmt::print(stderr, "pulse_bench: {}\n", e.what());
+  return 2;
+} catch (const std::exception& e) {
+  fmt::print(stderr, "pulse_bench: {}\n", e.what());
+  return 1;
+}

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: BSL-1.0
+//
+// The context that a scenario runs in, plain or asio-pulse's, and what the latter reported.
+
+#pragma once
+
+#include "worker.hpp"
+
+#include "../../annotations.hpp"
+
+#include <cstddef>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <tuple>
+#include <vector>
+
+namespace worker {
+
+struct server_options {
+  unsigned workers = 1;
+  std::size_t spare_workers = 0;                 ///< of asio-pulse
+  std::chrono::milliseconds stall_threshold{5};  ///< of asio-pulse
+  bool count_reports = false;                    ///< of asio-pulse: no limit on reports
+};
+
+class server {
+ public:
+  explicit server(const server_options& o);
+  ~server();
+  server(const server&) = delete;
+  server& operator=(const server&) = delete;
+
+  bench::io_context& io();
+
+  /// run() on all workers, this thread among them, until there is nothing left to do.
+  void run();
+
+  /// What asio-pulse counted, as values by name, and when, as marks since \p start. Nothing in
+  /// stock.
+  void add_counts(outcome& to, clock_type::time_point start) const;
+
+ private:
+  struct state;
+  std::unique_ptr<state> state_;
+  unsigned workers_;
+};
+
+}  // namespace worker

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: BSL-1.0
+//
+// One repetition of one scenario: what was asked for, and what came of it. One source, built as
+// bench_worker_stock and bench_worker_pulse.
+
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <string>
+#include <tuple>
+#include <vector>
+
+namespace worker {
+
+using clock_type = std::chrono::steady_clock;
+
+struct request {
+  std::string scenario;
+  std::string variant;
+  unsigned workers = 1;
+  std::chrono::milliseconds duration{1000};
+  std::chrono::milliseconds hog{50};
+  unsigned rate = 2000;
+  unsigned handlers = 20000;
+  std::size_t most_tasks = 1'000'000;
+};
+
+/// What one repetition looked like, in ms since its start; the words are those of SCHEMA.md.
+struct timeline {
+  double duration_ms = 0;
+  std::vector<std::pair<double, double>> probe;
+  std::vector<std::tuple<double, double, std::string>> spans;
+  std::vector<std::tuple<double, std::string, std::string>> marks;
+};
+
+struct outcome {
+  std::map<std::string, std::vector<std::int64_t>> samples_ns;
+  std::map<std::string, double> values;
+  worker::timeline timeline;
+  bool verified = true;
+  std::string verification;  ///< what was verified, or what was wrong
+
+  /// Notes what was wrong, if it was.
+  void check(bool right, const std::string& rule) {
+    if (right || !verified) return;
+    verified = false;
+    verification = "not so: " + rule;
+  }
+};
+
+inline double ms(clock_type::duration d) {
+  return std::chrono::duration<double, std::milli>(d).count();
+}
+
+outcome starvation(const request& r);
+outcome storm(const request& r);
+outcome liar(const request& r);
+outcome latency(const request& r);
+outcome scale(const request& r);
+outcome soak(const request& r);
+
+}  // namespace worker
