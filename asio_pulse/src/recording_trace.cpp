@@ -18,16 +18,15 @@
 #include <utility>
 
 #include "json_text.hpp"
+#include "slices.hpp"
 
 namespace asio_pulse {
 namespace {
 
+using detail::fit;
+using detail::slice;
 using std::chrono::nanoseconds;
 using namespace std::chrono_literals;
-
-// Where a poll seems to run this much into the next one, two clocks differ; more is a poll inside a
-// poll. A guess, above what two readings of the clock take and below what a nested run does.
-constexpr nanoseconds clocks_differ = 1us;
 
 // Perfetto keeps the numbers of threads and processes in 32 bits; the kernel's are below 2^22.
 constexpr std::uint64_t most_threads = 1'000'000'000;
@@ -35,38 +34,6 @@ constexpr std::uint64_t first_made_up_thread = 2'000'000'000;
 constexpr std::uint64_t first_stall_track = 2'100'000'000;
 
 constexpr std::size_t flush_bytes = std::size_t{1} << 16;
-
-// Centuries: only a forged recording comes near, and sums of two stay in range.
-constexpr nanoseconds latest_end{std::int64_t{1} << 60};
-
-struct slice {
-  nanoseconds start{0};
-  nanoseconds end{0};
-};
-
-// What is inside one another on a track must not stick out: an outer poll's cost leaves out what
-// the inner ones have cost, so they are added to it. Slices come in the order of start.
-void fit(std::vector<slice>& slices, bool costs_exclude_inner) {
-  std::vector<std::size_t> open;
-  const auto close = [&] {
-    const slice inner = slices[open.back()];
-    open.pop_back();
-    if (open.empty()) return;
-    nanoseconds& end = slices[open.back()].end;
-    end = costs_exclude_inner ? std::min(end + (inner.end - inner.start), latest_end)
-                              : std::max(end, inner.end);
-  };
-  for (std::size_t i = 0; i < slices.size(); ++i) {
-    const nanoseconds start = slices[i].start;
-    while (!open.empty() && slices[open.back()].end <= start + clocks_differ) {
-      slice& last = slices[open.back()];
-      last.end = std::min(last.end, std::max(start, last.start));
-      close();
-    }
-    open.push_back(i);
-  }
-  while (!open.empty()) close();
-}
 
 class trace_writer {
  public:
@@ -182,7 +149,8 @@ class trace_writer {
 
     std::vector<slice> polls;
     for (const recorded_event& e : events) {
-      if (e.kind() == event_kind::poll) polls.push_back({e.start(), e.start() + e.duration()});
+      if (e.kind() == event_kind::poll)
+        polls.push_back({.start = e.start(), .end = e.start() + e.duration()});
     }
     fit(polls, true);
     std::size_t poll = 0;
@@ -245,7 +213,7 @@ class trace_writer {
       const nanoseconds lasted = std::clamp(s.lasted, 0ns, nanoseconds{24h});
       nanoseconds start = e.start();
       if (poll != last_poll.end() && e.start() - poll->second <= lasted) start = poll->second;
-      stalls.push_back({{start, start + lasted}, &e, &s});
+      stalls.push_back({{.start = start, .end = start + lasted}, &e, &s});
     }
     if (stalls.empty()) return;
     std::stable_sort(stalls.begin(), stalls.end(),

@@ -307,18 +307,21 @@ TEST_F(recording_file, in_a_folder_that_is_not_there_is_an_error) {
   EXPECT_EQ(files(), 0U);
 }
 
-TEST_F(recording_file, in_place_of_a_folder_or_a_device_is_refused) {
+TEST_F(recording_file, in_place_of_a_folder_or_a_pipe_is_refused) {
   write(everything(), folder_.string());
   EXPECT_EQ(ec_, std::errc::is_a_directory);
   EXPECT_THAT(why_, HasSubstr("is there and must be a regular file"));
   (void)read_recording(folder_.string(), ec_, &why_);
   EXPECT_EQ(ec_, std::errc::is_a_directory);
 #if defined(__linux__)
-  write(everything(), "/dev/full");
+  // Neither waits for somebody at the other end.
+  ASSERT_EQ(mkfifo(path_.c_str(), 0600), 0);
+  write(everything(), path_);
   EXPECT_EQ(ec_, std::errc::invalid_argument);
-  (void)read_recording("/dev/zero", ec_, &why_);
+  EXPECT_TRUE(fs::is_fifo(path_));
+  (void)read_recording(path_, ec_, &why_);
   EXPECT_EQ(ec_, std::errc::invalid_argument);
-  EXPECT_EQ(why_, "recording: file: \"/dev/zero\" must be a regular file: Invalid argument");
+  EXPECT_EQ(why_, "recording: file: \"" + path_ + "\" must be a regular file: Invalid argument");
 #endif
 }
 

@@ -2,14 +2,15 @@
 //
 // The trace as a parser of JSON that is not ours reads it.
 
-#if __has_include(<boost/json/src.hpp>)
+#if defined(ASIO_PULSE_TEST_JSON)
 
 #include <asio_pulse/recording.hpp>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <boost/json/src.hpp>
+#include <boost/json.hpp>
+
 #include <chrono>
 #include <map>
 #include <sstream>
@@ -251,13 +252,16 @@ TEST(trace, of_a_forged_recording_is_well_formed) {
 TEST(trace, escapes_any_bytes_and_keeps_those_that_are_text) {
   recording r;
   for (int byte = 0; byte < 256; ++byte) r.program.push_back(static_cast<char>(byte));
-  r.context = "gr\xc3\xbc\xc3\x9f \xe2\x82\xac \xf0\x9f\x98\x80 \xed\xa0\x80 \xc0\xaf \xe2\x80\xa8";
+  r.context =
+      "gr\xc3\xbc\xc3\x9f \xe2\x82\xac \xf0\x9f\x98\x80 \xed\xa0\x80 \xc0\xaf \xe2\x80\xa8 "
+      "\xc2\x9b";
   std::ostringstream out;
   write_trace(r, out);
   for (const char c : out.str()) {
     ASSERT_TRUE(static_cast<unsigned char>(c) >= 0x20 || c == '\n');
   }
   EXPECT_THAT(out.str(), HasSubstr("\\u2028"));
+  EXPECT_EQ(out.str().find("\xc2\x9b"), std::string::npos);  // U+009B begins an escape sequence
   const json::value whole = json::parse(out.str());
   const std::string program = text(whole.at("otherData").at("program"));
   std::string expected;
@@ -266,7 +270,7 @@ TEST(trace, escapes_any_bytes_and_keeps_those_that_are_text) {
   EXPECT_EQ(program, expected);
   EXPECT_EQ(text(whole.at("otherData").at("context")),
             "gr\xc3\xbc\xc3\x9f \xe2\x82\xac \xf0\x9f\x98\x80 \xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd "
-            "\xef\xbf\xbd\xef\xbf\xbd \xe2\x80\xa8");
+            "\xef\xbf\xbd\xef\xbf\xbd \xe2\x80\xa8 \xc2\x9b");
 }
 
 }  // namespace

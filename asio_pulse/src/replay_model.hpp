@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: BSL-1.0
+//
+// A recording, made ready to be replayed many times. The model: asio_pulse/replay.hpp.
+
+#pragma once
+
+#include <asio_pulse/recording.hpp>
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <span>
+#include <vector>
+
+namespace asio_pulse::detail {
+
+inline constexpr std::uint32_t no_poll = std::numeric_limits<std::uint32_t>::max();
+
+struct replay_poll {
+  std::chrono::nanoseconds start{0};
+  std::chrono::nanoseconds end{0};  ///< with the polls inside it
+  std::chrono::nanoseconds cost{0};
+  std::uint32_t task = 0;  ///< index in replay_model::tasks
+};
+
+/// A poll that is inside no other.
+struct queued_poll {
+  std::chrono::nanoseconds start{0};
+  std::chrono::nanoseconds ready{0};  ///< not before that of the one before it
+  std::chrono::nanoseconds takes{0};  ///< until the next one of the stretch starts
+  std::uint32_t poll = 0;             ///< index in replay_model::polls
+  std::uint32_t task = 0;             ///< index in replay_model::tasks
+};
+
+/// Polls of one worker with no idle time between them: indexes in replay_model::queued.
+struct busy_stretch {
+  std::size_t first = 0;
+  std::size_t end = 0;
+};
+
+struct replay_model {
+  explicit replay_model(const recording&);
+
+  std::vector<recorded_task> tasks{};  ///< that have polls; of those that had ended, with defaults
+  std::vector<replay_poll> polls{};
+  /// The begins and ends of polls in the order of time: index * 2, + 1 for an end.
+  std::vector<std::uint32_t> steps{};
+  std::vector<queued_poll> queued{};
+  std::vector<busy_stretch> stretches{};
+  std::chrono::nanoseconds length{0};
+  std::uint64_t lost = 0;
+
+ private:
+  // A probe was ready, and ran.
+  struct probe {
+    std::chrono::nanoseconds ran{0};
+    std::chrono::nanoseconds delay{0};
+  };
+
+  void add_worker(const std::vector<recorded_event>& events,
+                  const std::vector<std::uint32_t>& task_of);
+  void estimate_ready(const busy_stretch&, const std::vector<probe>& probes);
+  void order_steps();
+};
+
+/// Runs the loop of one worker again; keeps its memory from one stretch to the next.
+class replay_loop {
+ public:
+  explicit replay_loop(const replay_model&);
+
+  /// \param put_back  By poll: whether it is.
+  /// \param waits     By queued poll: from ready to run; those of the stretch are written.
+  void run(const busy_stretch&, std::span<const char> put_back,
+           std::span<std::chrono::nanoseconds> waits);
+
+ private:
+  struct parked_list {
+    std::uint32_t front = no_poll;
+    std::uint32_t back = no_poll;
+  };
+
+  void park(std::uint32_t index);
+  std::uint32_t release();
+
+  const replay_model& model_;
+  std::vector<std::uint32_t> queue_{};  // indexes in replay_model::queued, and the driver
+  std::size_t queue_front_ = 0;
+  std::vector<std::uint32_t> ring_{};  // tasks with something parked
+  std::size_t ring_front_ = 0;
+  std::vector<parked_list> parked_;    // by task
+  std::vector<std::uint32_t> behind_;  // by queued poll: the next parked one of its task
+  bool driver_posted_ = false;
+};
+
+}  // namespace asio_pulse::detail
