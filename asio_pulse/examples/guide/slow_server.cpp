@@ -90,7 +90,7 @@ class server {
 #else
   //! [make_named]
   asio::awaitable<std::string> make_report() {
-    return asio_pulse::co_spawn(reports_, report(document_), asio::use_awaitable);
+    return asio::co_spawn(reports_.get_executor(), report(document_), asio::use_awaitable);
   }
   //! [make_named]
 #endif
@@ -99,8 +99,8 @@ class server {
   //! [async_resolve]
   asio::awaitable<std::string> lookup(std::string name) {
     boost::system::error_code ec;
-    const auto found =
-        co_await resolver_.async_resolve(name, "", asio::redirect_error(asio::use_awaitable, ec));
+    const auto found = co_await tcp::resolver(io).async_resolve(
+        name, "", asio::redirect_error(asio::use_awaitable, ec));
     co_return ec ? ec.message() : found.begin()->endpoint().address().to_string();
   }
   //! [async_resolve]
@@ -108,14 +108,13 @@ class server {
   //! [resolve]
   asio::awaitable<std::string> lookup(std::string name) {
     boost::system::error_code ec;
-    const auto found = resolver_.resolve(name, "", ec);
+    const auto found = tcp::resolver(io).resolve(name, "", ec);
     co_return ec ? ec.message() : found.begin()->endpoint().address().to_string();
   }
   //! [resolve]
 #endif
 
   tcp::acceptor acceptor_;
-  tcp::resolver resolver_{io};
   document document_ = document(4000, 42);
 #if GUIDE_STEP == 5
   //! [isolatable]
