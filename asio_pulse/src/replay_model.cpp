@@ -44,6 +44,15 @@ replay_model::replay_model(const recording& r) : length(r.length) {
   std::vector<std::uint32_t> task_of;
   std::vector<probe> probes;
   for (const recorded_worker& w : r.workers) {
+    for (const recorded_event& e : w.events) {
+      if (e.kind() != event_kind::queue_delay) continue;
+      probes.push_back({e.start() + e.duration(), e.duration()});
+    }
+  }
+  std::stable_sort(probes.begin(), probes.end(),
+                   [](const probe& a, const probe& b) { return a.ran < b.ran; });
+  const std::vector<pending> waits = merged(probes);
+  for (const recorded_worker& w : r.workers) {
     if (w.events.size() > most_polls - polls.size()) {
       throw std::length_error("asio_pulse::replay: a recording may have 2^31 - 1 events");
     }
@@ -52,10 +61,6 @@ replay_model::replay_model(const recording& r) : length(r.length) {
     task_of.clear();
     std::copy_if(w.events.begin(), w.events.end(), std::back_inserter(events),
                  [](const recorded_event& e) { return e.kind() == event_kind::poll; });
-    for (const recorded_event& e : w.events) {
-      if (e.kind() != event_kind::queue_delay) continue;
-      probes.push_back({e.start() + e.duration(), e.duration()});
-    }
     if (!std::is_sorted(events.begin(), events.end(), by_start)) {
       std::stable_sort(events.begin(), events.end(), by_start);
     }
@@ -73,16 +78,36 @@ replay_model::replay_model(const recording& r) : length(r.length) {
       }
       task_of.push_back(at->second);
     }
-    add_worker(events, task_of);
+    add_worker(events, task_of, waits);
   }
-  std::stable_sort(probes.begin(), probes.end(),
-                   [](const probe& a, const probe& b) { return a.ran < b.ran; });
   for (const busy_stretch& stretch : stretches) estimate_ready(stretch, probes);
   order_steps();
 }
 
+std::vector<replay_model::pending> replay_model::merged(const std::vector<probe>& probes) {
+  std::vector<pending> waits;
+  for (const probe& p : probes) {
+    pending next{p.ran - p.delay, p.ran};
+    while (!waits.empty() && waits.back().end >= next.begin) {
+      next.begin = std::min(next.begin, waits.back().begin);
+      waits.pop_back();
+    }
+    waits.push_back(next);
+  }
+  return waits;
+}
+
 void replay_model::add_worker(const std::vector<recorded_event>& events,
-                              const std::vector<std::uint32_t>& task_of) {
+                              const std::vector<std::uint32_t>& task_of,
+                              const std::vector<pending>& waits) {
+  const auto idle = [&waits](nanoseconds from, nanoseconds to) {
+    if (to - from <= idle_gap) return false;
+    // Somebody was ready all the while: the kernel, or something that is no poll, had the worker.
+    const auto after =
+        std::upper_bound(waits.begin(), waits.end(), from,
+                         [](nanoseconds at, const pending& w) { return at < w.begin; });
+    return after == waits.begin() || std::prev(after)->end < to;
+  };
   std::vector<slice> slices;
   slices.reserve(events.size());
   for (const recorded_event& e : events) {
@@ -97,7 +122,7 @@ void replay_model::add_worker(const std::vector<recorded_event>& events,
     polls.push_back({s.start, s.end, events[i].duration(), task_of[i]});
     length = std::max(length, s.end);
     if (s.inner) continue;
-    if (queued.size() == first_of_worker || s.start - polls[queued.back().poll].end > idle_gap) {
+    if (queued.size() == first_of_worker || idle(polls[queued.back().poll].end, s.start)) {
       stretches.push_back({queued.size(), queued.size()});
     } else {
       queued.back().takes = s.start - queued.back().start;

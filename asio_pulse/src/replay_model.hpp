@@ -58,8 +58,16 @@ struct replay_model {
     std::chrono::nanoseconds delay{0};
   };
 
+  // When something was ready and had not run.
+  struct pending {
+    std::chrono::nanoseconds begin{0};
+    std::chrono::nanoseconds end{0};
+  };
+
+  /// The probes' waits without overlaps. They are sorted by when they ran.
+  static std::vector<pending> merged(const std::vector<probe>& probes);
   void add_worker(const std::vector<recorded_event>& events,
-                  const std::vector<std::uint32_t>& task_of);
+                  const std::vector<std::uint32_t>& task_of, const std::vector<pending>& waits);
   void estimate_ready(const busy_stretch&, const std::vector<probe>& probes);
   void order_steps();
 };

@@ -8,8 +8,9 @@
 // is a model, of which each worker is a loop of its own:
 //
 //   1. A poll keeps its cost, and the worker the time that it took from one poll to the next.
-//   2. Polls follow one another without idle time as long as a gap is at most 10 us. (The recorded
-//      duration of a poll is CPU time: one that sleeps looks like idle time.)
+//   2. Polls follow one another without idle time as long as a gap is at most 10 us, or lies within
+//      a recorded queue delay. (The recorded duration of a poll is CPU time: one that sleeps looks
+//      like idle time, but for a probe that waited meanwhile.)
 //   3. From ready to run it took as long as the recorded queue delays say: at the end of a delay
 //      exactly that, at the beginning of a stretch without idle time nothing, in between on a
 //      straight line, and after the last one as long as that. In a stretch without a recorded delay

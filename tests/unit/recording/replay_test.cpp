@@ -126,6 +126,19 @@ TEST(replay, takes_the_delay_of_the_last_probe_for_what_follows_it) {
   EXPECT_EQ(find(result, b).waited_before, 0ms + 2ms + 4ms + 4ms);
   EXPECT_EQ(find(result, b).waited_after, find(result, b).waited_before);
 }
+// a: 0-25, then 5 ms in which no poll ran, b: 30-31. A probe that was ready at 10 ran at 30: there
+// was no idle time, and b had waited as long as it.
+TEST(replay, takes_no_gap_for_idle_in_which_a_probe_waited) {
+  const auto gap = [](std::vector<recorded_event> more) {
+    std::vector<recorded_event> events{poll_at(0ms, a, 25ms), poll_at(30ms, b, 1ms)};
+    events.insert(events.end(), more.begin(), more.end());
+    return replay_as_recorded(three_tasks(std::move(events)));
+  };
+  EXPECT_EQ(gap({}).others_before.longest, 0ms);
+  const auto probe = recorded_event::make(event_kind::queue_delay, 10ms, recorded_event::no_site, 0,
+                                          nanoseconds{20ms});
+  EXPECT_EQ(gap({probe}).others_before.longest, 20ms);
+}
 
 TEST(replay, knows_no_wait_after_idle_time) {
   const replay_result r = replay_as_recorded(
