@@ -72,6 +72,11 @@ report_limiter::verdict context_core::admit_stall(const stall& s, bool shown) no
   return shown ? limiter_.admit_more(slot, now) : limiter_.try_admit(slot, now);
 }
 
+void context_core::describe_stall(const stall& s, std::string_view system_call,
+                                  std::span<const stack_frame> stack) noexcept {
+  instruments_->stall_described(s, system_call, stack);
+}
+
 void context_core::stall_over(const stall& s) noexcept { instruments_->stall_over(s); }
 
 void context_core::hold_back_stall(const stall& s) noexcept {
@@ -97,7 +102,6 @@ void context_core::tell_stall(report_kind kind, const stall& s, std::uint64_t su
   r.stack = stack;
   r.thread = s.thread_number;
   stall_reports_.fetch_add(1, std::memory_order_relaxed);
-  if (kind == report_kind::stall) instruments_->stall_described(s, system_call, stack);
   const user_code_scope user;
   deliver(r, t);
 }

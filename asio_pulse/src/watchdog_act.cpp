@@ -8,6 +8,7 @@
 #include <new>
 #include <utility>
 
+#include "instruments.hpp"
 #include "watchdog_thread.hpp"
 
 namespace asio_pulse::detail {
@@ -184,12 +185,16 @@ void watchdog::begin_or_repeat(const event& e) noexcept {
   }
   if (!(first || e.outcome.repeat) || !watches(core)) return;
   const report_limiter::verdict admitted = core.admit_stall(what, shown);
-  if (!admitted.send) return;
+  // Somebody looks: what he is shown does not depend on the reports' limits.
+  const bool looked_at = first && core.tools().collecting();
+  if (!admitted.send && !looked_at) return;
   stack_trace trace;
   if (taken || read) {
     if (symbolizer_ == nullptr) symbolizer_.reset(new (std::nothrow) symbolizer);
     if (symbolizer_ != nullptr) trace = symbolizer_->trace(capture_->stack());
   }
+  core.describe_stall(what, call, trace);
+  if (!admitted.send) return;
   lock.lock();
   w = find(e.serial);
   if (w != nullptr && w->stall.core == &core && w->stall.start == e.start) w->stall.shown = true;

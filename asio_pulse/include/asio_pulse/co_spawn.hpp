@@ -48,6 +48,11 @@ struct awaitable_value<boost::asio::awaitable<T, Executor>> {
 
 /// Starts a coroutine as work of the task: it, and everything it creates, is charged to the task.
 ///
+/// Called in a handler of the same context, Asio begins the coroutine inside that handler: what it
+/// does until it suspends for the first time is then a part of that handler's poll, charged to and
+/// reported as that handler's task. Where that is much, use
+/// `boost::asio::co_spawn(t.get_executor(), ...)`, which begins it in a poll of its own.
+///
 /// \par Errors  As boost::asio::co_spawn().
 template <class T, class Executor, class CompletionToken>
 auto co_spawn(const task& t, boost::asio::awaitable<T, Executor> coroutine,

@@ -220,6 +220,9 @@ class context_core final : public hooks::path_observer {
   [[nodiscard]] bool escalate(const stall& s, timing::ticks now, timing::ticks culpable) noexcept;
   /// Whether the stall may be reported now. Not for the first time: `shown`.
   [[nodiscard]] report_limiter::verdict admit_stall(const stall& s, bool shown) noexcept;
+  /// For the instruments: what the stuck thread is doing.
+  void describe_stall(const stall& s, std::string_view system_call,
+                      std::span<const stack_frame> stack) noexcept;
   /// It is over.
   void stall_over(const stall& s) noexcept;
   /// A stall has ended, or its context, and none of its reports was admitted.
