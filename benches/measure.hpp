@@ -10,6 +10,8 @@
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
+#include <cstdlib>
+#include <exception>
 #include <map>
 #include <string>
 #include <type_traits>
@@ -73,6 +75,24 @@ inline void print_json(const figures& out) {
     comma = ",";
   }
   std::printf("}\n");
+}
+
+/// The main() of a bench that takes a number of seconds and prints what `measure(out, seconds)`
+/// found.
+template <class Measure>
+int main_of_seconds(int argc, char** argv, Measure measure) try {
+  const int seconds = argc == 2 ? std::atoi(argv[1]) : 0;
+  if (seconds <= 0) {
+    std::fprintf(stderr, "usage: %s SECONDS\n", argv[0]);
+    return 2;
+  }
+  figures out;
+  measure(out, seconds);
+  print_json(out);
+  return 0;
+} catch (const std::exception& e) {
+  std::fprintf(stderr, "%s\n", e.what());
+  return 1;
 }
 
 }  // namespace bench

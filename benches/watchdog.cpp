@@ -236,19 +236,11 @@ void measure_idle(figures& out, std::chrono::seconds length) {
 
 }  // namespace
 
-int main(int argc, char** argv) try {
-  const int seconds = argc == 2 ? std::atoi(argv[1]) : 0;
-  if (seconds <= 0) {
-    std::fprintf(stderr, "usage: %s SECONDS\n", argv[0]);
-    return 2;
-  }
-  figures out;
-  measure_detection(out, 100 * seconds);
-  measure_capture(out, 500 * seconds);
-  measure_share(out, std::chrono::seconds{seconds});
-  measure_idle(out, std::chrono::seconds{seconds});
-  bench::print_json(out);
-} catch (const std::exception& e) {
-  std::fprintf(stderr, "%s\n", e.what());
-  return 1;
+int main(int argc, char** argv) {
+  return bench::main_of_seconds(argc, argv, [](figures& out, int seconds) {
+    measure_detection(out, 100 * seconds);
+    measure_capture(out, 500 * seconds);
+    measure_share(out, std::chrono::seconds{seconds});
+    measure_idle(out, std::chrono::seconds{seconds});
+  });
 }

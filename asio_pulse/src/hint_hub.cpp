@@ -22,6 +22,7 @@
 
 #include "background_thread.hpp"
 #include "hint_hub_thread.hpp"
+#include "process_wide.hpp"
 
 #endif
 
@@ -124,19 +125,7 @@ const timing::published_cpu_time* published(asio_pulse_scb& block) noexcept {
 
 namespace detail {
 
-hint_hub& hint_hub::get() noexcept {
-  // Never destroyed: its thread runs to the end of the process.
-  union forever {
-    forever() noexcept : only() {
-      ::pthread_atfork([] { get().before_fork(); }, [] { get().after_fork(false); },
-                       [] { get().after_fork(true); });
-    }
-    ~forever() {}
-    hint_hub only;
-  };
-  static forever storage;
-  return storage.only;
-}
+hint_hub& hint_hub::get() noexcept { return process_wide<hint_hub>(); }
 
 hint_hub::member* hint_hub::find(const hooks::thread_state& ts) noexcept {
   for (const auto& m : members_) {

@@ -23,6 +23,9 @@
 
 namespace asio_pulse::detail {
 
+template <class T>
+T& process_wide() noexcept;  // process_wide.hpp
+
 /// Workers on one side, sources on the other, one mutex, and one thread that does what takes time.
 ///
 /// A member's link goes: none -> offered (by the hub's thread) -> taken (by the worker, at its next
@@ -40,6 +43,8 @@ class hint_hub {
   void run() noexcept;
 
  private:
+  friend hint_hub& process_wide<hint_hub>() noexcept;
+
   using clock = std::chrono::steady_clock;
 
   /// A worker that wants hints.

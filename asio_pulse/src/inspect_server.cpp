@@ -23,6 +23,7 @@
 #include "inspect_server.hpp"
 #include "inspect_wire.hpp"
 #include "instruments.hpp"
+#include "process_wide.hpp"
 
 namespace asio_pulse::detail {
 namespace {
@@ -66,19 +67,7 @@ void install(int signal) noexcept {
 
 }  // namespace
 
-inspect_server& inspect_server::get() noexcept {
-  // Never destroyed: its thread runs to the end of the process.
-  union forever {
-    forever() noexcept : only() {
-      ::pthread_atfork([] { get().before_fork(); }, [] { get().after_fork(false); },
-                       [] { get().after_fork(true); });
-    }
-    ~forever() {}
-    inspect_server only;
-  };
-  static forever storage;
-  return storage.only;
-}
+inspect_server& inspect_server::get() noexcept { return process_wide<inspect_server>(); }
 
 // ---- contexts
 

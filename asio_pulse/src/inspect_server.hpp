@@ -19,6 +19,9 @@
 
 namespace asio_pulse::detail {
 
+template <class T>
+T& process_wide() noexcept;  // process_wide.hpp
+
 /// Answers over a unix socket, and does what takes time for the instruments: probes the queues
 /// while somebody collects, ends leases, writes recordings. Sleeps for good while there is nothing
 /// to do.
@@ -44,6 +47,8 @@ class inspect_server {
   void run() noexcept;
 
  private:
+  friend inspect_server& process_wide<inspect_server>() noexcept;
+
   /// Somebody who asks.
   struct guest {
     int socket = -1;

@@ -10,6 +10,8 @@
 #include <iterator>
 #include <limits>
 
+#include "utf8.hpp"
+
 #if defined(_WIN32)
 #include <io.h>
 #else
@@ -19,6 +21,7 @@
 namespace asio_pulse {
 namespace {
 
+using detail::code_point;
 using timing::ticks;
 
 // What is left of a name. Together with the fixed words the line stays below PIPE_BUF (4096 on
@@ -30,45 +33,6 @@ constexpr std::size_t function_bytes = 512;
 constexpr std::size_t detail_bytes = 512;
 constexpr std::size_t call_bytes = 64;
 constexpr std::size_t written_bytes = 4096;  // PIPE_BUF on Linux
-
-struct code_point {
-  char32_t value;
-  std::size_t length;  // in bytes; 0: not valid UTF-8
-};
-
-// The first code point of a non-empty text. Refuses overlong forms, surrogates and what is above
-// U+10FFFF (RFC 3629).
-code_point decode(std::string_view text) noexcept {
-  const auto byte = [text](std::size_t i) {
-    return static_cast<unsigned char>(i < text.size() ? text[i] : '\0');
-  };
-  const unsigned first = byte(0);
-  if (first < 0x80) {
-    return {static_cast<char32_t>(first), 1};
-  }
-  std::size_t length = 0;
-  char32_t value = 0;
-  char32_t least = 0;
-  if (first >= 0xc2 && first <= 0xdf) {
-    length = 2, value = first & 0x1fU, least = 0x80;
-  } else if (first >= 0xe0 && first <= 0xef) {
-    length = 3, value = first & 0x0fU, least = 0x800;
-  } else if (first >= 0xf0 && first <= 0xf4) {
-    length = 4, value = first & 0x07U, least = 0x10000;
-  } else {
-    return {0, 0};
-  }
-  for (std::size_t i = 1; i < length; ++i) {
-    const unsigned next = byte(i);
-    if ((next & 0xc0U) != 0x80) {
-      return {0, 0};
-    }
-    value = (value << 6) | (next & 0x3fU);
-  }
-  const bool surrogate = value >= 0xd800 && value <= 0xdfff;
-  return value < least || value > 0x10ffff || surrogate ? code_point{0, 0}
-                                                        : code_point{value, length};
-}
 
 // Code points that are invisible, break a line or turn the direction of what follows: a name could
 // hide or forge a part of the line with them.
@@ -212,7 +176,7 @@ std::string escape(std::string_view text, std::size_t max_bytes) {
   std::size_t at = 0;
   while (at < text.size()) {
     const std::string_view rest = text.substr(at);
-    const code_point c = decode(rest);
+    const code_point c = detail::first_code_point(rest);
     piece.clear();
     append_escaped(piece, rest, c);
     if (piece.size() > max_bytes - result.size()) {

@@ -18,6 +18,7 @@
 #include <utility>
 
 #include "background_thread.hpp"
+#include "process_wide.hpp"
 #include "thread_slices.hpp"
 #include "watchdog_thread.hpp"
 
@@ -95,19 +96,7 @@ thread_local exit_guard at_exit;
 
 // ---- the registry
 
-watchdog& watchdog::get() noexcept {
-  // Never destroyed: its thread runs to the end of the process.
-  union forever {
-    forever() noexcept : only() {
-      ::pthread_atfork([] { get().before_fork(); }, [] { get().after_fork(false); },
-                       [] { get().after_fork(true); });
-    }
-    ~forever() {}
-    watchdog only;
-  };
-  static forever storage;
-  return storage.only;
-}
+watchdog& watchdog::get() noexcept { return process_wide<watchdog>(); }
 
 void watchdog::add(hooks::thread_state& ts) {
   auto worker = std::make_unique<watched_worker>();

@@ -26,6 +26,9 @@
 
 namespace asio_pulse::detail {
 
+template <class T>
+T& process_wide() noexcept;  // process_wide.hpp
+
 /// A reading of a thread's usage, and when.
 struct usage_sample {
   thread_usage usage{};
@@ -107,6 +110,8 @@ class watchdog {
   void enter_section() noexcept { section_.lock(); }
 
  private:
+  friend watchdog& process_wide<watchdog>() noexcept;
+
   /// What one look found about one worker.
   struct event {
     std::uint64_t serial = 0;
