@@ -509,8 +509,7 @@ bool poll_frame::stall_ended(thread_state& ts, const timing::lap& last) noexcept
 
 void poll_frame::record(thread_state& ts, timing::ticks start, timing::ticks cost) const noexcept {
   const site& what = *ts.poll_site.load(std::memory_order_relaxed);
-  ts.recorder->note(start, cost, poll_recorder::key_of(what, word_),
-                    task_ != nullptr ? task_->number : 0);
+  ts.recorder->note(start, cost, poll_recorder::key_of(what, word_), task_);
 }
 
 void poll_frame::record_batch(thread_state& ts, timing::ticks cost) const noexcept {
@@ -529,7 +528,8 @@ void poll_frame::end_noticed(bool known, timing::ticks cost) noexcept {
   // reached.
   ts.pending = pending;
   ++ts.pending_polls;
-  record(ts, ts.clock.last() - cost, cost);
+  const site& what = *ts.poll_site.load(std::memory_order_relaxed);
+  ts.recorder->note_short(ts.clock.last() - cost, cost, poll_recorder::key_of(what, word_), task_);
 }
 
 void poll_frame::end_looked_at(bool known, timing::ticks cost) noexcept {

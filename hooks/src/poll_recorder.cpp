@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 #include <algorithm>
 #include <asio_pulse/hooks/poll_recorder.hpp>
+#include <asio_pulse/hooks/task_record.hpp>
 
 namespace asio_pulse::hooks {
 namespace {
@@ -52,7 +53,7 @@ void poll_recorder::mark(kind what, timing::ticks now, std::uint32_t task,
 
 // Open addressing, and never far: a full table costs a few compares, not a walk.
 void poll_recorder::note_other(timing::ticks start, timing::ticks cost, std::uint64_t key,
-                               std::uint32_t task) noexcept {
+                               const task_record* task) noexcept {
   constexpr std::size_t farthest = 8;
   // Knuth's multiplicative hash: the addresses differ in their middle bits.
   const auto home = static_cast<std::size_t>((key * 0x9e3779b97f4a7c15U) >> 56);
@@ -69,20 +70,21 @@ void poll_recorder::note_other(timing::ticks start, timing::ticks cost, std::uin
       break;
     }
   }
-  note(start, cost, key, task);
+  note_short(start, cost, key, task);
 }
 
 std::uint64_t poll_recorder::last_site() const noexcept {
   return static_cast<std::uint64_t>(last_ - entries_.data());
 }
 
-void poll_recorder::put_poll(timing::ticks start, timing::ticks cost, std::uint32_t task) noexcept {
+void poll_recorder::put_poll(timing::ticks start, timing::ticks cost,
+                             const task_record* task) noexcept {
   std::uint64_t word = word_of(kind::poll, last_site());
   if (cost > longest_value) [[unlikely]] {
     word |= coarse;
     cost = std::min<timing::ticks>(cost >> coarse_bits, longest_value);
   }
-  push(start, word, cost << 32 | task);
+  push(start, word, cost << 32 | (task != nullptr ? task->number : 0));
 }
 
 // A reader that saw a word of this event also sees that the ring had come this far: the release

@@ -182,8 +182,7 @@ class poll_frame {
   ASIO_PULSE_DETAIL_COLD static bool stall_ended(thread_state& ts,
                                                  const timing::lap& last) noexcept;
   void end_poll(thread_state& ts, const timing::lap& last, bool look, bool part) noexcept;
-  ASIO_PULSE_DETAIL_INLINE void record(thread_state& ts, timing::ticks start,
-                                       timing::ticks cost) const noexcept;
+  void record(thread_state& ts, timing::ticks start, timing::ticks cost) const noexcept;
   void record_batch(thread_state& ts, timing::ticks cost) const noexcept;
   void enter(thread_state& ts, const site& what) noexcept;
   void start(thread_state& ts, const site& what, task_record* current) noexcept;

@@ -18,6 +18,7 @@
 
 namespace asio_pulse::hooks {
 
+struct task_record;
 struct thread_state;
 
 /// Buckets for durations in ticks: eight to a power of two, so that a bucket is at most an eighth
@@ -27,12 +28,16 @@ struct duration_scale {
   static constexpr unsigned fine = 1U << fine_bits;
   /// Up to 2^43 ticks, an hour and more; what is longer counts in the last.
   static constexpr std::size_t buckets = fine * (43 - fine_bits + 1);
+  static constexpr timing::ticks longest = (timing::ticks{1} << 43) - 1;
 
   [[nodiscard]] static constexpr std::size_t bucket_of(timing::ticks t) noexcept {
+    return bucket_of_short(t < longest ? t : longest);
+  }
+  /// Of at most `longest`.
+  [[nodiscard]] static constexpr std::size_t bucket_of_short(timing::ticks t) noexcept {
     // The top fine_bits + 1 bits, and how far down they are.
     const unsigned shift = static_cast<unsigned>(std::bit_width(t | fine)) - 1 - fine_bits;
-    const std::size_t at = std::size_t{shift} * fine + static_cast<std::size_t>(t >> shift);
-    return at < buckets ? at : buckets - 1;
+    return std::size_t{shift} * fine + static_cast<std::size_t>(t >> shift);
   }
   /// The longest duration in a bucket.
   [[nodiscard]] static constexpr timing::ticks upper(std::size_t bucket) noexcept {
@@ -108,10 +113,15 @@ class alignas(64) poll_recorder {
   }
   /// A poll that started at `start` has ended.
   void note(timing::ticks start, timing::ticks cost, std::uint64_t key,
-            std::uint32_t task) noexcept {
+            const task_record* task) noexcept {
+    note_short(start, cost < duration_scale::longest ? cost : duration_scale::longest, key, task);
+  }
+  /// As note(), for a poll of less than duration_scale::longest.
+  void note_short(timing::ticks start, timing::ticks cost, std::uint64_t key,
+                  const task_record* task) noexcept {
     if (key != last_key_) [[unlikely]] {
-      return note_other(start, cost, key,
-                        task);  // calls nothing that comes back: no register is saved
+      // Calls nothing that comes back: no register is saved.
+      return note_other(start, cost, key, task);
     }
     // Nothing came in between, not even the reactor: the one before made it ready.
     if (start == last_end_ && task == last_task_) add(last_->again, 1);
@@ -123,7 +133,7 @@ class alignas(64) poll_recorder {
     if (cost > e.longest.load(std::memory_order_relaxed)) [[unlikely]] {
       e.longest.store(cost, std::memory_order_relaxed);
     }
-    add(durations_[duration_scale::bucket_of(cost)], 1);
+    add(durations_[duration_scale::bucket_of_short(cost)], 1);
     if (ring_size_ != 0) put_poll(start, cost, task);
   }
   /// A poll of `cost`, the one noted last, was part of a strand's batch; `first`: it begins it.
@@ -183,9 +193,9 @@ class alignas(64) poll_recorder {
     to.store(to.load(std::memory_order_relaxed) + n, std::memory_order_relaxed);
   }
   void note_other(timing::ticks start, timing::ticks cost, std::uint64_t key,
-                  std::uint32_t task) noexcept;
+                  const task_record* task) noexcept;
   [[nodiscard]] std::uint64_t last_site() const noexcept;
-  void put_poll(timing::ticks start, timing::ticks cost, std::uint32_t task) noexcept;
+  void put_poll(timing::ticks start, timing::ticks cost, const task_record* task) noexcept;
   void push(timing::ticks start, std::uint64_t word, std::uint64_t second) noexcept;
 
   // The worker's alone:
@@ -193,7 +203,7 @@ class alignas(64) poll_recorder {
   entry* last_ = nullptr;
   timing::ticks last_end_ = 0;
   timing::ticks batch_ = 0;
-  std::uint32_t last_task_ = 0;
+  const task_record* last_task_ = nullptr;  // an address, never followed
 
   std::size_t ring_size_ = 0;
   std::unique_ptr<slot[]> ring_;
