@@ -2,6 +2,7 @@
 //
 // What a process says to whoever looks into it.
 #include <asio_pulse/metrics.hpp>
+#include <asio_pulse/version.hpp>
 
 #if defined(__linux__)
 

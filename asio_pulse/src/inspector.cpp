@@ -18,6 +18,7 @@
 #include <cstring>
 #include <fstream>
 #include <sstream>
+#include <thread>
 
 #include <fmt/format.h>
 
@@ -31,6 +32,8 @@ using clock_type = std::chrono::steady_clock;
 
 std::error_code last_error() { return {errno, std::system_category()}; }
 
+// To be let in: longer than a process waits for guests that say nothing.
+constexpr std::chrono::seconds introduction = 5s;
 // For an answer to be read when it has begun.
 constexpr std::chrono::seconds reading = 10s;
 
@@ -129,7 +132,14 @@ void inspector::connect(std::uint64_t pid, std::error_code& ec) {
     detail_ = fmt::format("no socket: {}", ec.message());
     return;
   }
-  if (::connect(s, reinterpret_cast<const sockaddr*>(&address), length) != 0) {
+  // Others may be waiting to be let in: then it says so at once, for the socket does not block.
+  const auto until = clock_type::now() + introduction;
+  int status = 0;
+  while ((status = ::connect(s, reinterpret_cast<const sockaddr*>(&address), length)) != 0 &&
+         (errno == EAGAIN || errno == EINTR) && clock_type::now() < until) {
+    std::this_thread::sleep_for(10ms);
+  }
+  if (status != 0) {
     ec = last_error();
     ::close(s);
     struct stat there {};

@@ -40,6 +40,7 @@ class inspector {
   /// \par Errors  std::errc: no_such_process (or one without contexts), permission_denied (another
   ///              user's), protocol_not_supported (another version), bad_message, timed_out; or the
   ///              system's. detail() says it in a sentence.
+  /// \par Blocking  For 5 s at most, where others are waiting to be let in.
   void connect(std::uint64_t pid, std::error_code& ec);
   [[nodiscard]] bool connected() const noexcept { return socket_ >= 0; }
   void close() noexcept;

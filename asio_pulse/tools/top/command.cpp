@@ -9,6 +9,7 @@
 
 #include <fmt/format.h>
 #include <CLI/CLI.hpp>
+#include <asio_pulse/version.hpp>
 
 #include <algorithm>
 #include <cmath>

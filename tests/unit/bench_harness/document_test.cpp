@@ -5,6 +5,8 @@
 #include "report_page.hpp"
 #include "table.hpp"
 
+#include <unistd.h>
+
 #include <gmock/gmock.h>
 
 #include <fstream>
@@ -102,7 +104,8 @@ class written_file : public ::testing::Test {
     std::ifstream file(path_);
     return {std::istreambuf_iterator<char>(file), {}};
   }
-  std::filesystem::path folder_ = std::filesystem::path(::testing::TempDir()) / "unit_bench_files";
+  std::filesystem::path folder_ = std::filesystem::path(::testing::TempDir()) /
+                                  ("unit_bench_files_" + std::to_string(::getpid()));
   std::filesystem::path path_ = folder_ / "result.json";
 };
 
