@@ -27,7 +27,7 @@ struct duration_scale {
   static constexpr unsigned fine_bits = 3;
   static constexpr unsigned fine = 1U << fine_bits;
   /// Up to 2^43 ticks, an hour and more; what is longer counts in the last.
-  static constexpr std::size_t buckets = fine * (43 - fine_bits + 1);
+  static constexpr std::size_t buckets = std::size_t{fine} * (43 - fine_bits + 1);
   static constexpr timing::ticks longest = (timing::ticks{1} << 43) - 1;
 
   [[nodiscard]] static constexpr std::size_t bucket_of(timing::ticks t) noexcept {
