@@ -176,10 +176,9 @@ bool instruments::busy() noexcept {
 // ---- stalls
 
 stall_metrics* instruments::open_stall(std::uint64_t thread) noexcept {
-  for (auto at = stalls_.rbegin(); at != stalls_.rend(); ++at) {
-    if (at->thread == thread) return at->ended ? nullptr : &*at;
-  }
-  return nullptr;
+  const auto last = std::find_if(stalls_.rbegin(), stalls_.rend(),
+                                 [thread](const stall_metrics& s) { return s.thread == thread; });
+  return last == stalls_.rend() || last->ended ? nullptr : &*last;
 }
 
 void instruments::stall_began(const context_core::stall& s, const task_state& t) noexcept try {
