@@ -22,7 +22,6 @@
 
 #include "background_thread.hpp"
 #include "hint_hub_thread.hpp"
-#include "process_wide.hpp"
 
 #endif
 

@@ -15,6 +15,7 @@
 
 #include <asio_pulse/detail/hint_local.hpp>
 #include "hint_client.hpp"
+#include "process_wide.hpp"
 #include "thread_slices.hpp"
 
 /// \file
@@ -22,9 +23,6 @@
 /// (sources).
 
 namespace asio_pulse::detail {
-
-template <class T>
-T& process_wide() noexcept;  // process_wide.hpp
 
 /// Workers on one side, sources on the other, one mutex, and one thread that does what takes time.
 ///

@@ -23,7 +23,6 @@
 #include "inspect_server.hpp"
 #include "inspect_wire.hpp"
 #include "instruments.hpp"
-#include "process_wide.hpp"
 
 namespace asio_pulse::detail {
 namespace {

@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "process_wide.hpp"
 #include "trace_taker.hpp"
 
 /// \file
@@ -18,9 +19,6 @@
 /// (contexts, thread, fork) and inspect_answer.cpp (what it says).
 
 namespace asio_pulse::detail {
-
-template <class T>
-T& process_wide() noexcept;  // process_wide.hpp
 
 /// Answers over a unix socket, and does what takes time for the instruments: probes the queues
 /// while somebody collects, ends leases, writes recordings. Sleeps for good while there is nothing

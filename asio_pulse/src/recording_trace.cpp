@@ -219,6 +219,7 @@ class trace_writer {
     std::stable_sort(stalls.begin(), stalls.end(),
                      [](const found& a, const found& b) { return a.when.start < b.when.start; });
     std::vector<slice> slices;
+    slices.reserve(stalls.size());
     for (const found& s : stalls) slices.push_back(s.when);
     fit(slices, false);
     metadata("thread_name", thread, fmt::format("{}: stalls", label));

@@ -26,7 +26,7 @@ std::error_code last_error() { return {errno != 0 ? errno : EIO, std::generic_ca
 // A new file: never one that is there, nor where a symbolic link points to.
 std::string create_beside(const std::string& path, std::error_code& ec) {
   for (int n = 0; n < most_names; ++n) {
-    const std::string name = fmt::format("{}.{}.tmp", path, n);
+    std::string name = fmt::format("{}.{}.tmp", path, n);
     errno = 0;
     if (std::FILE* const file = std::fopen(name.c_str(), "wbx")) {
       (void)std::fclose(file);

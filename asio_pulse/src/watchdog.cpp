@@ -18,7 +18,6 @@
 #include <utility>
 
 #include "background_thread.hpp"
-#include "process_wide.hpp"
 #include "thread_slices.hpp"
 #include "watchdog_thread.hpp"
 

@@ -20,14 +20,13 @@
 #include <thread>
 #include <vector>
 
+#include "process_wide.hpp"
+
 /// \file
 /// The watchdog itself. Private to watchdog.cpp (threads, contexts, sleep, fork), watchdog_look.cpp
 /// (what is seen) and watchdog_act.cpp (what is done about it).
 
 namespace asio_pulse::detail {
-
-template <class T>
-T& process_wide() noexcept;  // process_wide.hpp
 
 /// A reading of a thread's usage, and when.
 struct usage_sample {
