@@ -14,6 +14,7 @@
 #include <utility>
 
 #include "instruments.hpp"
+#include "tier_limits.hpp"
 
 namespace asio_pulse::detail {
 namespace {
@@ -35,13 +36,6 @@ constexpr std::int32_t max_fuel = 32;
 options validated(options o) {
   validate(o);
   return o;
-}
-
-tier_limits without_enforcement(tier_limits limits) noexcept {
-  limits.yield_poll = limits.isolate_poll = tier_limits::off;
-  limits.yield_after = limits.isolate_after = 0;
-  limits.quiet_below = limits.slow_poll;
-  return limits;
 }
 
 std::unique_ptr<char[]> copy_name(std::string_view name) {

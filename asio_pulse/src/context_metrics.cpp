@@ -61,22 +61,10 @@ using namespace std::chrono_literals;
 constexpr std::size_t chunk = 128;
 // Recent CPU time is of an interval at least so long: several who look do not shorten each other's.
 constexpr std::chrono::milliseconds shortest_interval = 500ms;
-constexpr std::size_t name_bytes = 128;
 constexpr std::chrono::milliseconds probe_interval = 10ms;
 
 std::chrono::nanoseconds to_ns(timing::ticks t) noexcept {
   return timing::timebase::get().to_ns(t);
-}
-
-source_place place_of(std::uint64_t key) {
-  const hooks::location where = hooks::location_of(hooks::poll_recorder::entry::location_in(key));
-  return {where.file != nullptr ? where.file : "", where.line,
-          where.function != nullptr ? where.function : ""};
-}
-
-std::string type_of(std::uint64_t key) {
-  const hooks::site* const s = hooks::poll_recorder::entry::site_in(key);
-  return s != nullptr ? short_type(s->type_name) : std::string{};
 }
 
 struct site_sum {
@@ -180,7 +168,7 @@ context_metrics context_core::snapshot(const metrics_request& what,
   m.collecting = instruments_->collecting();
   want_metrics(lease);
   m.number = number_;
-  m.name = std::string_view(options_.name).substr(0, name_bytes);
+  m.name = std::string_view(options_.name).substr(0, told_name);
   m.enabled = options_.enabled;
   m.shadow = options_.shadow;
   m.totals = stats();
@@ -266,13 +254,6 @@ void context_core::collect_workers(const metrics_request& what, context_metrics&
 // A piece of the list at a time. A reference keeps the task that a piece ends with in the list
 // until the next one begins; tasks that come meanwhile go to its front and are not seen.
 void context_core::walk_tasks(const std::function<void(task_state&)>& look) {
-  const auto try_acquire = [](task_state& t) {  // not one that is on its way to destroy()
-    std::uint32_t n = t.references.load(std::memory_order_relaxed);
-    while (n != 0) {
-      if (t.references.compare_exchange_weak(n, n + 1, std::memory_order_relaxed)) return true;
-    }
-    return false;
-  };
   task_state* held = nullptr;
   struct letting_go {
     task_state*& held;
@@ -288,7 +269,7 @@ void context_core::walk_tasks(const std::function<void(task_state&)>& look) {
       std::size_t n = 0;
       for (task_state* t = begin ? tasks_ : held->next; t != nullptr; t = t->next) {
         look(*t);
-        if (++n >= chunk && t->next != nullptr && try_acquire(*t)) {
+        if (++n >= chunk && t->next != nullptr && hooks::try_acquire(*t)) {
           last = t;
           break;
         }
@@ -341,7 +322,7 @@ void context_core::collect_tasks(const metrics_request& what,
     m.cpu = to_ns(spent);
     m.recent = to_ns(lately);
     if (best.size() == what.top_tasks && !before(m, best.front())) return;
-    m.name = std::string_view(t.name.get()).substr(0, name_bytes);
+    m.name = std::string_view(t.name.get()).substr(0, told_name);
     m.level = t.level.load(std::memory_order_relaxed);
     m.waiting = t.parked != nullptr && t.parked->front != nullptr;
     if (best.size() == what.top_tasks) {

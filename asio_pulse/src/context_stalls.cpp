@@ -18,12 +18,7 @@ task_state* context_core::find_task(const hooks::task_record* address) noexcept 
   const std::lock_guard lock(mutex_);
   for (task_state* t = tasks_; t != nullptr; t = t->next) {
     if (t != address) continue;
-    // Not one that is on its way to destroy(), which waits for the mutex.
-    std::uint32_t n = t->references.load(std::memory_order_relaxed);
-    while (n != 0) {
-      if (t->references.compare_exchange_weak(n, n + 1, std::memory_order_relaxed)) return t;
-    }
-    return nullptr;
+    return hooks::try_acquire(*t) ? t : nullptr;
   }
   return nullptr;
 }

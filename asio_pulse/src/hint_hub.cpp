@@ -21,6 +21,7 @@
 #include <utility>
 
 #include "background_thread.hpp"
+#include "event_bell.hpp"
 #include "hint_hub_thread.hpp"
 
 #endif
@@ -154,19 +155,7 @@ void hint_hub::start() noexcept {
   if (!running_ && bell_ >= 0) running_ = start_background_thread(this);
 }
 
-void hint_hub::wake() noexcept {
-  if (bell_ < 0) return;
-  const std::uint64_t one = 1;
-  const int saved = errno;
-  (void)!::write(bell_, &one, sizeof one);
-  errno = saved;
-}
-
-// Its worker looks at its next poll: the words that the fast path compares are made to differ.
-void hint_hub::announce(context_core& core) noexcept {
-  hooks::service_epoch.fetch_add(1, std::memory_order_relaxed);
-  core.state.fetch_add(hooks::path_state::generation, std::memory_order_relaxed);
-}
+void hint_hub::wake() noexcept { ring(bell_); }
 
 void hint_hub::join(hooks::thread_state& ts, context_core& core) {
   const std::lock_guard lock(mutex_);

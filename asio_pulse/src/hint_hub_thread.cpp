@@ -108,7 +108,7 @@ void hint_hub::lost(line& l) noexcept {
     if (m->offered != nullptr && m->offered->source == hint_source::kernel) m->offered.reset();
     if (m->link != nullptr && m->link->source == hint_source::kernel && !m->gone) {
       m->gone = true;
-      announce(*m->core);
+      m->core->tell_workers();
     }
   }
 }
@@ -162,7 +162,7 @@ bool hint_hub::offer_kernel(std::unique_lock<std::mutex>& lock, std::uint64_t se
     return true;
   }
   now->offered = std::move(link);
-  announce(*now->core);
+  now->core->tell_workers();
   return true;
 }
 
@@ -193,7 +193,7 @@ void hint_hub::offer_local(member& m) {
   m.probe = thread_probe(m.tid);
   m.local = std::make_unique<local_hints>(slice);
   m.offered = std::move(link);
-  announce(*m.core);
+  m.core->tell_workers();
 }
 
 void hint_hub::sample(clock::time_point now) noexcept {

@@ -91,7 +91,6 @@ class hint_hub {
   void part(const member& m, const hint_link& link) noexcept;
   void start() noexcept;
   void wake() noexcept;
-  static void announce(context_core& core) noexcept;
   void before_fork() noexcept { mutex_.lock(); }
   void after_fork(bool child) noexcept;
 

@@ -11,7 +11,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <charconv>
 #include <system_error>
 
 #include <fmt/format.h>
@@ -50,9 +49,7 @@ class words {
   }
   /// False: not a number of at most `most`.
   [[nodiscard]] bool number(std::uint64_t& n, std::uint64_t most) noexcept {
-    const std::string_view word = next();
-    const auto [end, ec] = std::from_chars(word.data(), word.data() + word.size(), n);
-    return ec == std::errc{} && end == word.data() + word.size() && n <= most;
+    return parse_number(next(), n) && n <= most;
   }
   [[nodiscard]] bool empty() const noexcept { return left_.empty(); }
 

@@ -7,22 +7,21 @@
 #include <pthread.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <csignal>
-#include <cstddef>
-#include <cstring>
 #include <new>
 #include <utility>
 
 #include "background_thread.hpp"
+#include "event_bell.hpp"
 #include "inspect_server.hpp"
 #include "inspect_wire.hpp"
 #include "instruments.hpp"
+#include "process_name.hpp"
 
 namespace asio_pulse::detail {
 namespace {
@@ -42,11 +41,7 @@ std::atomic<bool> asked_by_signal{false};
 
 void on_signal(int) {
   asked_by_signal.store(true, std::memory_order_relaxed);
-  const std::uint64_t one = 1;
-  const int saved = errno;
-  const int bell = bell_for_signals.load(std::memory_order_relaxed);
-  if (bell >= 0) (void)!::write(bell, &one, sizeof one);
-  errno = saved;
+  ring(bell_for_signals.load(std::memory_order_relaxed));
 }
 
 // Unless the program handles it itself.
@@ -75,14 +70,19 @@ void inspect_server::show(context_core& core) {
   if (!o.enabled) return;
   const std::lock_guard lock(mutex_);
   contexts_.push_back({.core = &core});
-  const bool always = o.metrics == instrument_mode::on || o.trace == instrument_mode::on;
-  if (o.inspectable || always || o.trace_signal != 0) start();
+  open_for(core);
+  wake();
+}
+
+// What the context needs of us, as far as it is not there yet.
+void inspect_server::open_for(const context_core& core) noexcept {
+  const options& o = core.opts();
+  if (o.inspectable || core.tools().collecting() || o.trace_signal != 0) start();
   if (o.inspectable) listen();
   if (o.trace_signal != 0 && bell_ >= 0) {
     bell_for_signals.store(bell_, std::memory_order_relaxed);
     install(o.trace_signal);
   }
-  wake();
 }
 
 void inspect_server::hide(context_core& core) noexcept {
@@ -116,36 +116,17 @@ void inspect_server::start() noexcept {
 
 void inspect_server::listen() noexcept {
   if (socket_ >= 0 || !running_) return;
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  const pid_t pid = ::getpid();
-  std::string name;
-  try {
-    name.assign(socket_prefix);
-    name += std::to_string(pid);
-  } catch (const std::bad_alloc&) {
-    return;
-  }
-  // An abstract name: it begins with a zero byte, and lasts as long as the socket.
-  std::memcpy(address.sun_path + 1, name.data(), name.size());
-  const auto length = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + 1 + name.size());
+  const inspect_address address(this_process_number());
   const int s = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   if (s < 0) return;
-  if (::bind(s, reinterpret_cast<const sockaddr*>(&address), length) != 0 || ::listen(s, 8) != 0) {
+  if (::bind(s, address.get(), address.length) != 0 || ::listen(s, 8) != 0) {
     ::close(s);
     return;
   }
   socket_ = s;
 }
 
-void inspect_server::wake() noexcept {
-  const int bell = bell_.load(std::memory_order_relaxed);
-  if (bell < 0) return;
-  const std::uint64_t one = 1;
-  const int saved = errno;
-  (void)!::write(bell, &one, sizeof one);
-  errno = saved;
-}
+void inspect_server::wake() noexcept { ring(bell_.load(std::memory_order_relaxed)); }
 
 int inspect_server::timeout(clock::time_point now) const noexcept {
   clock::time_point next = clock::time_point::max();
@@ -259,13 +240,7 @@ void inspect_server::resume() noexcept {
   const std::lock_guard lock(mutex_);
   may_start_ = true;
   if (running_) return;
-  for (const shown& s : contexts_) {
-    const options& o = s.core->opts();
-    if (!o.inspectable && !s.core->tools().collecting()) continue;
-    start();
-    if (o.inspectable) listen();
-    if (o.trace_signal != 0) bell_for_signals.store(bell_, std::memory_order_relaxed);
-  }
+  for (const shown& s : contexts_) open_for(*s.core);
 }
 
 // ---- what the others call

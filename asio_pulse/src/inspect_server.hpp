@@ -67,6 +67,7 @@ class inspect_server {
   };
 
   // inspect_server.cpp; the mutex is held
+  void open_for(const context_core& core) noexcept;
   void start() noexcept;
   void wake() noexcept;
   void listen() noexcept;

@@ -1,6 +1,11 @@
 // SPDX-License-Identifier: BSL-1.0
 #include "inspect_wire.hpp"
 
+#include <algorithm>
+#include <charconv>
+#include <iterator>
+#include <system_error>
+
 #include "wire.hpp"
 
 namespace asio_pulse {
@@ -55,6 +60,21 @@ static void members(Stream& s, process_metrics& m) {
 }
 
 namespace detail {
+
+#if defined(__linux__)
+inspect_address::inspect_address(std::uint64_t pid) noexcept {
+  name.sun_family = AF_UNIX;
+  char* const begin = name.sun_path + 1;
+  char* const digits = std::copy(socket_prefix.begin(), socket_prefix.end(), begin);
+  const char* const end = std::to_chars(digits, std::end(name.sun_path), pid).ptr;
+  length = static_cast<socklen_t>(end - reinterpret_cast<const char*>(&name));
+}
+#endif
+
+bool parse_number(std::string_view text, std::uint64_t& n) noexcept {
+  const auto [end, ec] = std::from_chars(text.data(), text.data() + text.size(), n);
+  return ec == std::errc{} && end == text.data() + text.size();
+}
 
 std::string encode(const process_metrics& m) {
   process_metrics copy = m;  // one function serves both directions

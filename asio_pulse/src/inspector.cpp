@@ -8,14 +8,10 @@
 #include <poll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
-#include <charconv>
-#include <cstddef>
-#include <cstring>
 #include <fstream>
 #include <sstream>
 #include <thread>
@@ -36,11 +32,6 @@ std::error_code last_error() { return {errno, std::system_category()}; }
 constexpr std::chrono::seconds introduction = 5s;
 // For an answer to be read when it has begun.
 constexpr std::chrono::seconds reading = 10s;
-
-bool number(std::string_view text, std::uint64_t& n) noexcept {
-  const auto [end, ec] = std::from_chars(text.data(), text.data() + text.size(), n);
-  return ec == std::errc{} && end == text.data() + text.size();
-}
 
 std::string program_of(std::uint64_t pid) {
   std::ifstream file(fmt::format("/proc/{}/comm", pid));
@@ -99,7 +90,7 @@ std::vector<inspectable_process> inspectable_processes(std::error_code& ec) {
     const auto at = line.rfind(mark);
     if (at == std::string::npos) continue;
     std::uint64_t pid = 0;
-    if (!number(std::string_view(line).substr(at + mark.size()), pid)) continue;
+    if (!detail::parse_number(std::string_view(line).substr(at + mark.size()), pid)) continue;
     // "Num: RefCount Protocol Flags ...": connections bear the name, too, and do not listen.
     std::istringstream words(line);
     std::string number_in_kernel, references, family, flags;
@@ -121,11 +112,7 @@ void inspector::connect(std::uint64_t pid, std::error_code& ec) {
   close();
   detail_.clear();
   ec = {};
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  const std::string name = fmt::format("{}{}", detail::socket_prefix, pid);
-  std::memcpy(address.sun_path + 1, name.data(), name.size());
-  const auto length = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + 1 + name.size());
+  const detail::inspect_address address(pid);
   const int s = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   if (s < 0) {
     ec = last_error();
@@ -135,7 +122,7 @@ void inspector::connect(std::uint64_t pid, std::error_code& ec) {
   // Others may be waiting to be let in: then it says so at once, for the socket does not block.
   const auto until = clock_type::now() + introduction;
   int status = 0;
-  while ((status = ::connect(s, reinterpret_cast<const sockaddr*>(&address), length)) != 0 &&
+  while ((status = ::connect(s, address.get(), address.length)) != 0 &&
          (errno == EAGAIN || errno == EINTR) && clock_type::now() < until) {
     std::this_thread::sleep_for(10ms);
   }
@@ -211,7 +198,8 @@ std::string inspector::exchange(const std::string& request, std::chrono::millise
                 why);
   }
   std::uint64_t size = 0;
-  if (!line.starts_with(ok) || !number(std::string_view(line).substr(ok.size()), size) ||
+  if (!line.starts_with(ok) ||
+      !detail::parse_number(std::string_view(line).substr(ok.size()), size) ||
       size > detail::longest_answer) {
     return fail(std::make_error_code(std::errc::protocol_not_supported),
                 fmt::format("the process does not speak {}: its asio-pulse is of another version",

@@ -19,7 +19,6 @@ constexpr std::size_t kept_stalls = 16;
 // Of a stall's stack: what a screen holds, so that the memory is bounded.
 constexpr std::size_t kept_frames = 32;
 constexpr std::size_t kept_characters = 256;
-constexpr std::size_t kept_name = 128;
 
 std::uint64_t this_thread_number() noexcept {
 #if defined(__linux__)
@@ -43,11 +42,6 @@ instruments::instruments(const options& o) noexcept
       tracing_(trace_ == instrument_mode::on) {}
 
 // ---- workers
-
-bool instruments::ours(const hooks::poll_recorder* r) const noexcept {
-  return r != nullptr && std::any_of(recorders_.begin(), recorders_.end(),
-                                     [r](const auto& mine) { return mine.get() == r; });
-}
 
 std::size_t instruments::bytes_now() const noexcept {
   std::size_t sum = 0;
@@ -118,11 +112,11 @@ void instruments::renew(hooks::thread_state& ts) noexcept {
 
 void instruments::leave(hooks::thread_state& ts) noexcept {
   const std::lock_guard lock(mutex_);
-  if (!ours(ts.recorder)) return;
   for (const auto& r : recorders_) {
-    if (r->owner == &ts) r->owner = nullptr;
+    if (r->owner != &ts) continue;
+    r->owner = nullptr;
+    hooks::set_recorder(ts, nullptr);
   }
-  hooks::set_recorder(ts, nullptr);
 }
 
 void instruments::forked() noexcept {
@@ -185,10 +179,9 @@ void instruments::stall_began(const context_core::stall& s, const task_state& t)
   stall_metrics m;
   m.at = std::chrono::system_clock::now();
   m.task_id = t.id;
-  m.task = std::string_view(t.name.get()).substr(0, kept_name);
+  m.task = std::string_view(t.name.get()).substr(0, told_name);
   if (s.site != nullptr) m.site = short_type(s.site->type_name);
-  m.place = {s.where.file != nullptr ? s.where.file : "", s.where.line,
-             s.where.function != nullptr ? s.where.function : ""};
+  m.place = place_of(s.where);
   m.thread = s.thread_number;
   m.lasted = s.lasted;
   m.cause = s.cause;
@@ -214,7 +207,7 @@ void instruments::stall_described(const context_core::stall& s, std::string_view
   if (m == nullptr) return;
   m->lasted = s.lasted;
   m->cause = s.cause;
-  if (!system_call.empty()) m->system_call = system_call.substr(0, kept_name);
+  if (!system_call.empty()) m->system_call = system_call.substr(0, told_name);
   if (lines.empty()) return;
   m->stack = std::move(lines);
   const std::size_t blamed = blamed_frame(stack);

@@ -21,6 +21,24 @@ namespace asio_pulse::detail {
 /// Between two calls of a program that looks now and then, as a scraper does once a minute.
 inline constexpr std::chrono::seconds looks_again{90};
 
+/// Of a name, in metrics and recordings, in bytes.
+inline constexpr std::size_t told_name = 128;
+
+/// \par Errors  std::bad_alloc.
+[[nodiscard]] inline source_place place_of(const hooks::location& where) {
+  return {where.file != nullptr ? where.file : "", where.line,
+          where.function != nullptr ? where.function : ""};
+}
+
+/// The type and the place that are behind a poll_recorder's key.
+/// \par Errors  std::bad_alloc.
+[[nodiscard]] inline std::string type_of(std::uint64_t key) {
+  return short_type(hooks::poll_recorder::entry::site_in(key)->type_name);
+}
+[[nodiscard]] inline source_place place_of(std::uint64_t key) {
+  return place_of(hooks::location_of(hooks::poll_recorder::entry::location_in(key)));
+}
+
 /// The instruments of a context: a recorder for each worker while somebody wants to know, and the
 /// last stalls.
 ///
@@ -98,7 +116,6 @@ class instruments {
   [[nodiscard]] hooks::poll_recorder* choose(const hooks::thread_state& ts, std::uint64_t thread);
   void fit_ring(hooks::poll_recorder& r);
   [[nodiscard]] std::size_t bytes_now() const noexcept;
-  [[nodiscard]] bool ours(const hooks::poll_recorder* r) const noexcept;
   [[nodiscard]] stall_metrics* open_stall(std::uint64_t thread) noexcept;
 
   const instrument_mode metrics_;

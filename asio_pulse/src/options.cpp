@@ -12,6 +12,9 @@
 #include <type_traits>
 #include <utility>
 
+#include "duration_literal.hpp"
+#include "tier_limits.hpp"
+
 namespace asio_pulse {
 namespace {
 
@@ -37,21 +40,6 @@ constexpr std::size_t longest_socket_path = 107;  // sockaddr_un, and a zero
 constexpr std::size_t least_fiber = std::size_t{16} << 10;
 constexpr std::size_t most_fiber = std::size_t{8} << 20;
 
-// The value as the user might have written it.
-std::string in_words(nanoseconds value) {
-  const auto ns = value.count();
-  if (ns != 0 && ns % 1'000'000'000 == 0) {
-    return fmt::format("{}s", ns / 1'000'000'000);
-  }
-  if (ns != 0 && ns % 1'000'000 == 0) {
-    return fmt::format("{}ms", ns / 1'000'000);
-  }
-  if (ns != 0 && ns % 1'000 == 0) {
-    return fmt::format("{}us", ns / 1'000);
-  }
-  return fmt::format("{}ns", ns);
-}
-
 // Keeps the first fault.
 class checker {
  public:
@@ -63,7 +51,8 @@ class checker {
       return;
     }
     if constexpr (std::is_same_v<Value, nanoseconds>) {
-      fault_ = fmt::format("{}{} must {} (got {})", prefix_, field, rule, in_words(got));
+      fault_ =
+          fmt::format("{}{} must {} (got {})", prefix_, field, rule, detail::duration_literal(got));
     } else {
       fault_ = fmt::format("{}{} must {} (got {})", prefix_, field, rule, got);
     }
@@ -82,7 +71,8 @@ class checker {
   void not_below(std::string_view field, nanoseconds value, std::string_view other_field,
                  nanoseconds other) {
     require(value >= other, field,
-            fmt::format("not be below {} = {}", other_field, in_words(other)), value);
+            fmt::format("not be below {} = {}", other_field, detail::duration_literal(other)),
+            value);
   }
 
   std::string take() { return std::move(fault_); }
@@ -98,11 +88,11 @@ void check(checker& c, const task_options& o, const std::string& path) {
   c.require(o.budget >= 0ns, field("budget"), "not be negative", o.budget);
   c.require(o.budget == 0ns || o.budget >= least_budget, field("budget"),
             "be zero (unlimited) or at least 1us", o.budget);
-  c.require(o.budget <= o.per, field("budget"), fmt::format("not exceed per = {}", in_words(o.per)),
-            o.budget);
-  c.require(o.budget == 0ns || o.per.count() / task_budget::max_ratio < o.budget.count(),
-            field("budget"), fmt::format("not be below per / 65535, per = {}", in_words(o.per)),
-            o.budget);
+  c.require(o.budget <= o.per, field("budget"),
+            fmt::format("not exceed per = {}", detail::duration_literal(o.per)), o.budget);
+  c.require(
+      o.budget == 0ns || o.per.count() / task_budget::max_ratio < o.budget.count(), field("budget"),
+      fmt::format("not be below per / 65535, per = {}", detail::duration_literal(o.per)), o.budget);
   c.require(o.burst >= 0ns, field("burst"), "not be negative", o.burst);
   c.require(o.burst == 0ns || o.burst >= least_budget, field("burst"),
             "be zero (one budget) or at least 1us", o.burst);
@@ -218,17 +208,9 @@ void check(checker& c, const tier_policy& p) {
               p.clean_window);
 }
 
-// A duration as ticks, at least one: a threshold that is on stays on.
+// A duration as ticks, at least one: a budget that is there stays there.
 timing::ticks at_least_one(nanoseconds value) noexcept {
   return std::max<timing::ticks>(timing::timebase::get().from_ns(value), 1);
-}
-
-timing::ticks threshold(nanoseconds value) noexcept {
-  return value <= 0ns ? tier_limits::off : at_least_one(value);
-}
-
-std::uint8_t count(unsigned value) noexcept {
-  return static_cast<std::uint8_t>(std::min(value, most_offences));
 }
 
 template <typename Options>
@@ -274,7 +256,8 @@ std::string invalid_reason(const options& o) {
   c.positive("quantum", o.quantum);
   c.positive("min_slice", o.min_slice);
   c.require(o.min_slice <= o.quantum, "min_slice",
-            fmt::format("not exceed quantum = {}", in_words(o.quantum)), o.min_slice);
+            fmt::format("not exceed quantum = {}", detail::duration_literal(o.quantum)),
+            o.min_slice);
   c.require(o.isolation_threads <= most_threads, "isolation_threads", "be at most 256",
             o.isolation_threads);
   c.require(known(o.isolation_priority), "isolation_priority",
@@ -335,16 +318,8 @@ void validate(const options& o) { throw_if_invalid(o); }
 void validate(const task_options& o) { throw_if_invalid(o); }
 
 tier_limits make_tier_limits(const options& o) noexcept {
-  tier_limits limits;
-  limits.slow_poll = threshold(o.stall_threshold);
-  limits.yield_poll = threshold(o.yield_threshold);
-  limits.isolate_poll = threshold(o.isolate_threshold);
-  limits.quiet_below = std::min({limits.slow_poll, limits.yield_poll, limits.isolate_poll});
-  limits.clean_window = at_least_one(o.tiers.clean_window);
-  limits.isolate_clean_window = at_least_one(o.tiers.isolate_clean_window);
-  limits.yield_after = count(o.tiers.yield_after);
-  limits.isolate_after = count(o.tiers.isolate_after);
-  limits.shadow = o.shadow;
+  tier_limits limits = detail::limits_of(
+      o, [](nanoseconds value) { return timing::timebase::get().from_ns(value); });
   limits.trust_occupancy = o.clock == timing::clock_kind::steady;
   return limits;
 }

@@ -11,6 +11,7 @@
 #include <unordered_map>
 
 #include "replay_run.hpp"
+#include "tier_limits.hpp"
 
 namespace asio_pulse {
 namespace {
@@ -44,31 +45,6 @@ options as_options(const recorded_settings& s) {
   o.tiers = s.tiers;
   o.shadow = s.shadow;
   return o;
-}
-
-tier_limits limits_of(const recorded_settings& s) {
-  const auto threshold = [](nanoseconds value) {
-    return value <= 0ns ? tier_limits::off : to_ticks(value);
-  };
-  tier_limits limits;
-  limits.slow_poll = threshold(s.stall_threshold);
-  limits.yield_poll = threshold(s.yield_threshold);
-  limits.isolate_poll = threshold(s.isolate_threshold);
-  limits.quiet_below = std::min({limits.slow_poll, limits.yield_poll, limits.isolate_poll});
-  limits.clean_window = to_ticks(s.tiers.clean_window);
-  limits.isolate_clean_window = to_ticks(s.tiers.isolate_clean_window);
-  limits.yield_after = static_cast<std::uint8_t>(s.tiers.yield_after);
-  limits.isolate_after = static_cast<std::uint8_t>(s.tiers.isolate_after);
-  limits.shadow = s.shadow;
-  return limits;
-}
-
-// As the context treats what belongs to no task: it is reported, and nothing else.
-tier_limits without_enforcement(tier_limits limits) {
-  limits.yield_poll = limits.isolate_poll = tier_limits::off;
-  limits.yield_after = limits.isolate_after = 0;
-  limits.quiet_below = limits.slow_poll;
-  return limits;
 }
 
 class task_run {
@@ -227,7 +203,7 @@ struct played {
 
 std::vector<task_run> make_tasks(const replay_model& model, const recorded_settings& settings,
                                  const replay_options& how) {
-  const tier_limits limits = limits_of(settings);
+  const tier_limits limits = detail::limits_of(settings, to_ticks);
   std::unordered_map<std::uint64_t, const recorded_task*> chosen;
   for (const recorded_task& t : how.tasks) chosen.insert_or_assign(t.id, &t);
   std::vector<task_run> tasks(model.tasks.size());
@@ -243,7 +219,7 @@ std::vector<task_run> make_tasks(const replay_model& model, const recorded_setti
       t.per = found->second->per;
       t.burst = found->second->burst;
     }
-    tasks[i].start(t, t.id == 0 ? without_enforcement(limits) : limits);
+    tasks[i].start(t, t.id == 0 ? detail::without_enforcement(limits) : limits);
   }
   return tasks;
 }

@@ -14,7 +14,21 @@ namespace {
 // Older events than this are not dated: their 48 bits of ticks say less than a day.
 constexpr std::chrono::hours farthest_back{12};
 constexpr std::size_t recorded_tasks = 4096;
-constexpr std::size_t name_bytes = 128;
+
+// hooks/ knows nothing of recordings, and numbers the same events.
+constexpr bool same(hooks::poll_recorder::kind a, event_kind b) {
+  return static_cast<int>(a) == static_cast<int>(b);
+}
+using recorder_kind = hooks::poll_recorder::kind;
+static_assert(same(recorder_kind::poll, event_kind::poll) &&
+              same(recorder_kind::tier, event_kind::tier) &&
+              same(recorder_kind::parked, event_kind::parked) &&
+              same(recorder_kind::yielded, event_kind::yielded) &&
+              same(recorder_kind::isolated, event_kind::isolated) &&
+              same(recorder_kind::hint, event_kind::hint) &&
+              same(recorder_kind::stall, event_kind::stall) &&
+              same(recorder_kind::queue_delay, event_kind::queue_delay) &&
+              hooks::poll_recorder::no_site == recorded_event::no_site);
 
 std::chrono::nanoseconds to_ns(timing::ticks t) noexcept {
   return timing::timebase::get().to_ns(t);
@@ -40,11 +54,7 @@ std::uint32_t trace_taker::site_of(const hooks::poll_recorder& r, std::uint32_t 
   if (known != sites_.end()) return known->second;
   if (made_.sites.size() >= recorded_event::no_site) return recorded_event::no_site;
   const auto number = static_cast<std::uint32_t>(made_.sites.size());
-  recorded_site& s = made_.sites.emplace_back();
-  s.type = short_type(hooks::poll_recorder::entry::site_in(key)->type_name);
-  const hooks::location where = hooks::location_of(hooks::poll_recorder::entry::location_in(key));
-  s.place = {where.file != nullptr ? where.file : "", where.line,
-             where.function != nullptr ? where.function : ""};
+  made_.sites.push_back({.type = type_of(key), .place = place_of(key)});
   sites_.emplace(key, number);
   return number;
 }
@@ -55,21 +65,22 @@ void trace_taker::convert(const hooks::poll_recorder& r, timing::ticks last, tra
       ++to.worker.lost;
       continue;
     }
-    // The low 48 bits of a time near `last`.
-    const auto near = static_cast<std::int64_t>((e.first >> 16) - last) << 16 >> 16;
+    // The layout is the same; times are in ticks, of a start the low 48 bits of one near `last`.
+    const recorded_event raw{.first = e.first, .second = e.second};
+    const auto near =
+        static_cast<std::int64_t>(static_cast<timing::ticks>(raw.start().count()) - last) << 16 >>
+        16;
     const timing::ticks start = last + static_cast<std::uint64_t>(near);
-    const timing::ticks ends_at = start;
-    if (start < base_ || (where_ == from::now && ends_at < began_)) continue;
-    const auto kind = static_cast<event_kind>(e.first & 15);
-    const std::uint32_t site = site_of(r, static_cast<std::uint32_t>(e.first >> 5) & 0x7ff);
-    const auto task = static_cast<std::uint32_t>(e.second);
+    if (start < base_ || (where_ == from::now && start < began_)) continue;
+    const std::uint32_t site = site_of(r, raw.site());
     const std::chrono::nanoseconds at = to_ns(start - base_);
-    if (kind == event_kind::poll || kind == event_kind::queue_delay) {
-      const timing::ticks cost = e.second >> 32 << ((e.first & 16) != 0 ? 10 : 0);
-      to.worker.events.push_back(recorded_event::make(kind, at, site, task, to_ns(cost)));
+    if (raw.kind() == event_kind::poll || raw.kind() == event_kind::queue_delay) {
+      const auto cost = static_cast<timing::ticks>(raw.duration().count());
+      to.worker.events.push_back(
+          recorded_event::make(raw.kind(), at, site, raw.task(), to_ns(cost)));
     } else {
       to.worker.events.push_back(
-          recorded_event::make(kind, at, site, task, static_cast<std::uint32_t>(e.second >> 32)));
+          recorded_event::make(raw.kind(), at, site, raw.task(), raw.value()));
     }
     ++kept_;
   }
@@ -134,7 +145,7 @@ recording trace_taker::finish() {
   made_.pid = this_process_number();
   made_.program = this_program();
   const options& o = core_.opts();
-  made_.context = std::string_view(o.name).substr(0, name_bytes);
+  made_.context = std::string_view(o.name).substr(0, told_name);
   made_.clock = core_.stats().clock;
   made_.settings = {.stall_threshold = o.stall_threshold,
                     .yield_threshold = o.yield_threshold,
@@ -145,7 +156,7 @@ recording trace_taker::finish() {
     if (made_.tasks.size() == recorded_tasks) return;
     recorded_task& to = made_.tasks.emplace_back();
     to.id = t.id;
-    to.name = std::string_view(t.name.get()).substr(0, name_bytes);
+    to.name = std::string_view(t.name.get()).substr(0, told_name);
     if (t.budget.unlimited()) return;
     to.budget = to.burst = to_ns(t.budget.burst());
     to.per = to_ns(t.budget.refill_time());

@@ -65,6 +65,17 @@ inline void acquire(task_record& t, std::uint32_t n = 1) noexcept {
   t.references.fetch_add(n, std::memory_order_relaxed);
 }
 
+/// Takes one more reference, though the caller holds none: false where the last one is gone, and
+/// the task on its way to path_observer::destroy(), which the caller holds up by a lock of the
+/// observer's.
+inline bool try_acquire(task_record& t) noexcept {
+  std::uint32_t n = t.references.load(std::memory_order_relaxed);
+  while (n != 0) {
+    if (t.references.compare_exchange_weak(n, n + 1, std::memory_order_relaxed)) return true;
+  }
+  return false;
+}
+
 /// Gives `n` references back; the last one destroys the task through its observer.
 void release(task_record& t, std::uint32_t n = 1) noexcept;
 
