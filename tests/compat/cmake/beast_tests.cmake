@@ -5,6 +5,10 @@ compat_substitute(beast_substituted libs/beast/test)
 compat_substitute(beast_examples libs/beast/example)  # some of the documentation's tests include them
 set(beast_stock "${compat_sources}/libs/beast/test")
 
+set(definitions BOOST_ASIO_SEPARATE_COMPILATION BOOST_BEAST_SEPARATE_COMPILATION BOOST_BEAST_TESTS
+                BOOST_COROUTINES_NO_DEPRECATION_WARNING)
+compat_precompile(compat_beast_headers DEFINITIONS ${definitions} HEADERS <boost/asio.hpp> <boost/beast/core.hpp>
+                  <boost/beast/http.hpp> <boost/beast/websocket.hpp>)
 set(count 0)
 foreach(part IN ITEMS core http websocket _experimental doc)
   set(folder beast/${part})
@@ -37,14 +41,9 @@ foreach(part IN ITEMS core http websocket _experimental doc)
     compat_executable(${target} SOURCES ${sources} "${CMAKE_CURRENT_SOURCE_DIR}/cmake/beast_main.cpp")
     target_include_directories(${target} PRIVATE "${tree}" "${tree}/beast" "${tree}/extras/include" "${tree}/doc"
                                                  "${tree}/..")
-    target_compile_definitions(
-      ${target}
-      PRIVATE BOOST_ASIO_SEPARATE_COMPILATION
-              BOOST_BEAST_SEPARATE_COMPILATION
-              BOOST_BEAST_TESTS
-              BOOST_COROUTINES_NO_DEPRECATION_WARNING)
+    target_compile_definitions(${target} PRIVATE ${definitions})
     compat_use_boost(${target} ${compat_source_version})
-    compat_use_variant(${target} ${variant})
+    compat_use_variant(${target} ${variant} compat_beast_headers)
     if(OPENSSL_FOUND)
       target_compile_definitions(${target} PRIVATE COMPAT_HAS_OPENSSL)
       target_link_libraries(${target} PRIVATE OpenSSL::SSL OpenSSL::Crypto)
