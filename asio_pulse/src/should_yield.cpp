@@ -75,8 +75,8 @@ bool detail::should_yield_slow() noexcept {
   return core_of(ts)->wants_yield(ts);
 }
 
-#if !defined(__x86_64__) || !defined(__linux__) || defined(__SANITIZE_ADDRESS__) || \
-    defined(__SANITIZE_THREAD__)
+#if !defined(__x86_64__) || !defined(__linux__) || defined(ASIO_PULSE_DETAIL_ASAN) || \
+    defined(ASIO_PULSE_DETAIL_TSAN)
 bool detail::may_be_wanted() noexcept {
   hooks::thread_state& ts = hooks::this_thread();
   const bool hinted = ts.hint->load(std::memory_order_relaxed) != ts.hint_seen;

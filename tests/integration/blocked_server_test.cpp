@@ -3,6 +3,7 @@
 // The stall that takes servers down: an HTTP server on Beast whose handler looks up a name in the
 // old, blocking way. This file is built with -O2 -g, as servers are.
 
+#include <support/sanitizers.hpp>
 #include <support/scenario.hpp>
 #include <support/stalls.hpp>
 //
@@ -143,7 +144,7 @@ TEST(blocked_server, is_named_by_its_line_while_others_are_answered) {
   const seen_stall& first = reports.front();
   EXPECT_NE(first.cause, asio_pulse::stall_cause::spinning);
   if (asio_pulse::stack_support() != asio_pulse::stack_detail::full) return;
-#if !defined(__SANITIZE_THREAD__)
+#if !defined(PULSE_TEST_TSAN)
   const auto trace = asio_pulse::format(first.stack);
   const std::size_t at = asio_pulse::blamed_frame(first.stack);
   ASSERT_NE(at, asio_pulse::no_frame) << trace;

@@ -3,6 +3,7 @@
 // Compensation where something else is going on: exceptions, fork, signal masks, nested runs,
 // contexts that refuse it; and how a stuck worker's thread gives way.
 
+#include <support/sanitizers.hpp>
 #include <support/stuck.hpp>
 //
 #include <gmock/gmock.h>
@@ -278,7 +279,7 @@ TEST(compensation_spare, has_the_callers_signal_mask_and_cpus) {
 }
 
 // ThreadSanitizer does not follow a child of a process with several threads.
-#if !defined(__SANITIZE_THREAD__)
+#if !defined(PULSE_TEST_TSAN)
 TEST(compensation_spare, survives_a_fork_in_the_stuck_handler) {
   compensated c;
   pid_t child = -1;

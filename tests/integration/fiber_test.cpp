@@ -4,6 +4,7 @@
 // Asio's own stackful coroutines on our stacks.
 
 #include <support/fibers.hpp>
+#include <support/sanitizers.hpp>
 //
 #include <gmock/gmock.h>
 #include <asio_pulse/spawn.hpp>
@@ -229,7 +230,7 @@ TEST(preemptible, many_on_several_threads) {
 // ThreadSanitizer.
 
 TEST(pooled_spawn, checkpoints_suspend_it_and_asio_awaits) {
-#if defined(__SANITIZE_THREAD__)
+#if defined(PULSE_TEST_TSAN)
   GTEST_SKIP() << "Asio's own switches are unknown to ThreadSanitizer";
 #endif
   asio_pulse::io_context io{eager()};

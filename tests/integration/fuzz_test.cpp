@@ -9,6 +9,7 @@
 //   ASIO_PULSE_FUZZ_SECONDS   for how long (1)
 //   ASIO_PULSE_FUZZ_SEED      that program alone; a failure prints its seed
 
+#include <support/sanitizers.hpp>
 #include <support/scenario.hpp>
 //
 #include <asio_pulse/spawn.hpp>
@@ -40,7 +41,7 @@ struct thrown : std::exception {};
 
 // A sanitizer is not told when Boost.Context changes stacks: one that is resumed on another thread,
 // or unwound, confuses ThreadSanitizer's and AddressSanitizer's own books.
-#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+#if defined(PULSE_TEST_TSAN) || defined(PULSE_TEST_ASAN)
 constexpr bool follows_stacks = false;
 #else
 constexpr bool follows_stacks = true;

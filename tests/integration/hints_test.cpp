@@ -6,6 +6,7 @@
 #include <support/competing_load.hpp>
 #include <support/fake_loader.hpp>
 #include <support/fixed_program.hpp>
+#include <support/sanitizers.hpp>
 #include <support/scenario.hpp>
 //
 #include <gmock/gmock.h>
@@ -26,7 +27,7 @@ using namespace pulse_test;
 using asio_pulse::determinism;
 using asio_pulse::hint_source;
 
-#if defined(__SANITIZE_THREAD__)
+#if defined(PULSE_TEST_TSAN)
 constexpr bool thread_sanitizer = true;
 #else
 constexpr bool thread_sanitizer = false;
@@ -509,7 +510,7 @@ TEST_F(hints, a_nested_run_keeps_the_outer_ones_block) {
   }));
 }
 
-#if !defined(__SANITIZE_THREAD__)  // it does not follow forks
+#if !defined(PULSE_TEST_TSAN)  // it does not follow forks
 TEST_F(hints, a_forked_child_has_nothing_of_its_parents) {
   loader.start();
   asio_pulse::io_context io{opts()};

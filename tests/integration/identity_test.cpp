@@ -4,6 +4,7 @@
 // task of the handler that created it; and the rule for accepted connections.
 // (tests/compat/hooks asks the same of every kind of handler and every Boost.)
 
+#include <support/sanitizers.hpp>
 #include <support/scenario.hpp>
 //
 #include <gmock/gmock.h>
@@ -217,7 +218,7 @@ TEST_P(identity, inherited_through_parallel_coroutines) {
 }
 
 TEST_P(identity, inherited_through_a_stackful_coroutine) {
-#if defined(__SANITIZE_THREAD__)
+#if defined(PULSE_TEST_TSAN)
   // Resumed on another thread it takes ThreadSanitizer's record of that thread's calls with it.
   if (GetParam() > 1) GTEST_SKIP() << "Asio's own switches are unknown to ThreadSanitizer";
 #endif

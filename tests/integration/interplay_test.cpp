@@ -3,6 +3,7 @@
 // With the rest of Asio: legacy strands, completion tokens, cancellation, other contexts and
 // pools, forks, and contexts without locks.
 
+#include <support/sanitizers.hpp>
 #include <support/scenario.hpp>
 //
 #include <gmock/gmock.h>
@@ -429,7 +430,7 @@ int exit_code_of_child(const std::function<bool()>& f) {
 }
 
 TEST(fork_test, parent_and_child_go_on_with_parked_work) {
-#if defined(__SANITIZE_THREAD__)
+#if defined(PULSE_TEST_TSAN)
   GTEST_SKIP() << "ThreadSanitizer does not follow forks";
 #endif
   asio_pulse::io_context io{steady()};
@@ -456,7 +457,7 @@ TEST(fork_test, parent_and_child_go_on_with_parked_work) {
 }
 
 TEST(fork_test, inside_a_handler) {
-#if defined(__SANITIZE_THREAD__)
+#if defined(PULSE_TEST_TSAN)
   GTEST_SKIP() << "ThreadSanitizer does not follow forks";
 #endif
   asio_pulse::io_context io{steady()};
@@ -477,7 +478,7 @@ TEST(fork_test, inside_a_handler) {
 }
 
 TEST(fork_test, the_isolation_pool_works_in_the_child) {
-#if defined(__SANITIZE_THREAD__)
+#if defined(PULSE_TEST_TSAN)
   GTEST_SKIP() << "ThreadSanitizer does not follow forks";
 #endif
   asio_pulse::io_context io{steady_isolating()};

@@ -26,11 +26,7 @@ namespace asio = boost::asio;
 using asio_pulse::context_metrics;
 using asio_pulse::instrument_mode;
 
-void spin(std::chrono::nanoseconds how_long) {
-  const auto end = std::chrono::steady_clock::now() + how_long;
-  while (std::chrono::steady_clock::now() < end) {
-  }
-}
+void spin(std::chrono::nanoseconds cpu) { pulse_test::burn(cpu); }
 
 asio_pulse::options collecting(instrument_mode mode = instrument_mode::on) {
   asio_pulse::options o;
@@ -282,7 +278,7 @@ TEST(metrics, tasks_come_and_go_while_they_are_counted) {
   for (int n = 0; n < 2; ++n) {
     makers.emplace_back([&] {
       std::vector<asio_pulse::task> mine;
-      for (std::uint64_t i = 0; !stop; ++i) {
+      while (!stop) {
         mine.emplace_back(io, asio_pulse::task_options{.name = "t", .budget = 0ns});
         asio_pulse::post(mine.back(), [&] { ++ran; });
         if (mine.size() > 700) mine.erase(mine.begin(), mine.begin() + 350);

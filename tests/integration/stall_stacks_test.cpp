@@ -3,6 +3,7 @@
 // The ten ways to be stuck, each in a handler of a running context: the report that comes while it
 // is stuck must blame the right function, with file and line. This file is built with -O2 -g.
 
+#include <support/sanitizers.hpp>
 #include <support/scenario.hpp>
 #include <support/stalls.hpp>
 //
@@ -104,7 +105,7 @@ class stall_stacks : public testing::Test {
   static constexpr int times = 20;
 
   void SetUp() override {
-#if defined(__SANITIZE_THREAD__)
+#if defined(PULSE_TEST_TSAN)
     GTEST_SKIP() << "ThreadSanitizer gives a handler the registers of another moment";
 #endif
     if (always_preempt) GTEST_SKIP() << "every operation is parked once here: other stalls";
@@ -214,7 +215,7 @@ TEST_F(stall_stacks, mutex) {
 }
 
 TEST_F(stall_stacks, read_of_a_pipe) {
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(PULSE_TEST_ASAN)
   GTEST_SKIP() << "its read() keeps a frame pointer, which nobody knows of a blocked thread";
 #endif
   int ends[2];

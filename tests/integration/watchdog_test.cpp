@@ -3,6 +3,7 @@
 // Polls that do not end: seen, named and reported while they last.
 
 #include <support/competing_load.hpp>
+#include <support/sanitizers.hpp>
 #include <support/scenario.hpp>
 //
 #include <gtest/gtest.h>
@@ -35,7 +36,7 @@ using asio_pulse::stall_cause;
 using asio_pulse::tier;
 namespace asio = boost::asio;
 
-#if defined(__SANITIZE_THREAD__)
+#if defined(PULSE_TEST_TSAN)
 constexpr bool thread_sanitizer = true;
 #else
 constexpr bool thread_sanitizer = false;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 #pragma once
 
+#include <support/sanitizers.hpp>
 #include <support/scenario.hpp>
 //
 #include <asio_pulse/preemptible.hpp>
@@ -10,7 +11,7 @@
 
 namespace pulse_test {
 
-#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+#if defined(PULSE_TEST_TSAN) || defined(PULSE_TEST_ASAN)
 inline constexpr bool sanitized = true;
 #else
 inline constexpr bool sanitized = false;

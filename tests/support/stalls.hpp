@@ -19,6 +19,7 @@
 #include <mutex>
 #include <stdexcept>
 #include <string>
+#include <support/sanitizers.hpp>
 #include <vector>
 
 /// \file
@@ -33,7 +34,7 @@ inline std::atomic<bool> released{false};
 
 /// ThreadSanitizer delivers signals where a thread calls a function that it intercepts.
 inline void let_signals_in() noexcept {
-#if defined(__SANITIZE_THREAD__)
+#if defined(PULSE_TEST_TSAN)
   timespec t{};
   ::clock_gettime(CLOCK_MONOTONIC, &t);
 #endif

@@ -5,6 +5,7 @@
 #include <asio_pulse/detail/disabled.hpp>
 #else
 
+#include <asio_pulse/detail/sanitizers.hpp>
 #include <asio_pulse/hooks/poll_path.hpp>
 #include <chrono>
 #include <cstdint>
@@ -20,8 +21,8 @@ namespace detail {
 /// between two checkpoints, and the compiler may keep an address that it computed before.
 [[nodiscard]] bool should_yield_slow() noexcept;
 
-#if defined(__x86_64__) && defined(__linux__) && !defined(__SANITIZE_ADDRESS__) && \
-    !defined(__SANITIZE_THREAD__)
+#if defined(__x86_64__) && defined(__linux__) && !defined(ASIO_PULSE_DETAIL_ASAN) && \
+    !defined(ASIO_PULSE_DETAIL_TSAN)
 /// Whether there may be a reason to yield: it is time to read the clock, or a hint has come.
 /// Relative to %fs throughout: there is no address to keep.
 ASIO_PULSE_DETAIL_INLINE bool may_be_wanted() noexcept {

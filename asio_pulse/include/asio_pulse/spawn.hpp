@@ -5,6 +5,7 @@
 #include <asio_pulse/detail/disabled.hpp>
 #endif
 
+#include <asio_pulse/detail/sanitizers.hpp>
 #include <asio_pulse/task.hpp>
 #include <boost/asio/spawn.hpp>
 #include <boost/version.hpp>
@@ -12,16 +13,8 @@
 
 // Asio does not tell ThreadSanitizer of its switches, which then reads past the end of stacks that
 // it does not know, into a guard of ours.
-#if defined(__SANITIZE_THREAD__)
-#define ASIO_PULSE_DETAIL_SPAWN_TSAN 1
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define ASIO_PULSE_DETAIL_SPAWN_TSAN 1
-#endif
-#endif
-
 #if !defined(ASIO_PULSE_DISABLE) && BOOST_VERSION >= 108000 && \
-    defined(BOOST_ASIO_HAS_BOOST_CONTEXT_FIBER) && !defined(ASIO_PULSE_DETAIL_SPAWN_TSAN)
+    defined(BOOST_ASIO_HAS_BOOST_CONTEXT_FIBER) && !defined(ASIO_PULSE_DETAIL_TSAN)
 #define ASIO_PULSE_DETAIL_POOLED_SPAWN 1
 #include <asio_pulse/detail/fiber_resume.hpp>
 #include <memory>

@@ -20,6 +20,7 @@
 #include <numeric>
 #include <span>
 #include <stdexcept>
+#include <support/sanitizers.hpp>
 #include <thread>
 #include <vector>
 
@@ -39,7 +40,7 @@ using status = stack_capture::result::status;
 // Only a machine that has stopped working takes so long.
 constexpr std::chrono::seconds ample{60};
 
-#if defined(__SANITIZE_THREAD__)
+#if defined(PULSE_TEST_TSAN)
 // ThreadSanitizer keeps a signal back until its thread next calls an intercepted function, and
 // gives the handler the registers of when it came: with a stack that has moved on, they say
 // nothing.
@@ -335,7 +336,7 @@ TEST(install, refuses_signals_that_report_faults_or_cannot_be_caught) {
 // ---- storms
 
 TEST_F(stack_capture_test, survives_exceptions_under_a_storm_of_requests) {
-#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+#if defined(PULSE_TEST_TSAN) || defined(PULSE_TEST_ASAN)
   // Each throw unpoisons or re-traces the stack there: 20 times as slow.
   constexpr int throws = 10'000;
 #else
@@ -397,7 +398,7 @@ TEST_F(stack_capture_test, of_polls_that_come_and_go) {
 }
 
 TEST_F(stack_capture_test, works_in_a_forked_child) {
-#if defined(__SANITIZE_THREAD__)
+#if defined(PULSE_TEST_TSAN)
   GTEST_SKIP() << "ThreadSanitizer: no threads after a fork with threads";
 #endif
   stuck_poll before([] { stalls::spin(); });

@@ -21,6 +21,7 @@
 #include <functional>
 #include <random>
 #include <string>
+#include <support/sanitizers.hpp>
 #include <thread>
 #include <vector>
 
@@ -50,7 +51,7 @@ using status = stack_capture::result::status;
 class symbolizer_test : public testing::Test {
  protected:
   void SetUp() override {
-#if defined(__SANITIZE_THREAD__)
+#if defined(PULSE_TEST_TSAN)
     GTEST_SKIP() << "ThreadSanitizer gives a handler the registers of another moment";
 #endif
     if (stack_support() != stack_detail::full) GTEST_SKIP() << "built without libdw";
@@ -275,9 +276,9 @@ ucontext_t outside;
 ucontext_t inside;
 
 TEST_F(symbolizer_test, of_a_fiber_ends_where_its_stack_does) {
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(PULSE_TEST_ASAN)
   GTEST_SKIP() << "AddressSanitizer is not told of this switch";
-#endif
+#else
   const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
   const std::size_t size = 8 * page;
   void* const memory =
@@ -305,6 +306,7 @@ TEST_F(symbolizer_test, of_a_fiber_ends_where_its_stack_does) {
   // The poll has left the stack when its thread waits outside.
   while (poll.state().top.load() != nullptr) std::this_thread::yield();
   ::munmap(memory, size + 2 * page);
+#endif
 }
 
 // ---- modules
@@ -368,7 +370,7 @@ TEST_F(symbolizer_test, is_not_misled_by_a_file_that_is_mapped_below_itself) {
   stack_trace trace = trace_of(poll);
   while (find(trace, "stalls::compare_slowly(") == no_frame) trace = trace_of(poll);
   trace = fresh.trace(capture_.stack());
-#if !defined(__SANITIZE_ADDRESS__)  // which sorts in the C library's place
+#if !defined(PULSE_TEST_ASAN)  // which sorts in the C library's place
   EXPECT_NE(find(trace, "qsort_r"), no_frame) << asio_pulse::format(trace);
 #endif
   EXPECT_NE(find(trace, "stalls::sort_slowly()"), no_frame) << asio_pulse::format(trace);

@@ -80,7 +80,7 @@ TEST_F(service_hostile, an_unknown_kind_is_refused_and_the_connection_kept) {
   start();
   client program = connect();
   for (const unsigned kind : {0U, 6U, 0xfffeU}) {
-    const received reply = ask(program, static_cast<asio_pulse_request_kind>(kind));
+    const received reply = ask(program, static_cast<std::uint16_t>(kind));
     EXPECT_EQ(reply.head.refusal, ASIO_PULSE_REFUSED_MALFORMED) << kind;
     EXPECT_EQ(reply.head.kind, kind);
   }

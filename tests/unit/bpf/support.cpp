@@ -161,7 +161,7 @@ bool client::send_bytes(const void* bytes, std::size_t size) {
          static_cast<ssize_t>(size);
 }
 
-bool client::send(asio_pulse_request_kind kind, pid_t tid, unsigned slot, unsigned abi) {
+bool client::send(std::uint16_t kind, pid_t tid, unsigned slot, unsigned abi) {
   const asio_pulse_request request{.magic = ASIO_PULSE_PROTOCOL_MAGIC,
                                    .abi_version = static_cast<std::uint16_t>(abi),
                                    .kind = static_cast<std::uint16_t>(kind),
@@ -329,7 +329,7 @@ received service_test::after_pump(client& from) {
   return none;
 }
 
-received service_test::ask(client& from, asio_pulse_request_kind kind, pid_t tid, unsigned slot,
+received service_test::ask(client& from, std::uint16_t kind, pid_t tid, unsigned slot,
                            unsigned abi) {
   EXPECT_TRUE(from.send(kind, tid, slot, abi));
   return after_pump(from);

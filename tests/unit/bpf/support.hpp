@@ -53,7 +53,7 @@ class client {
   static client to(const std::string& path);
 
   bool send_bytes(const void* bytes, std::size_t size);
-  bool send(asio_pulse_request_kind kind, pid_t tid = 0, unsigned slot = 0,
+  bool send(std::uint16_t kind, pid_t tid = 0, unsigned slot = 0,
             unsigned abi = ASIO_PULSE_ABI_VERSION);
   bool send(asio_pulse_set_request change);
   /// With descriptors; false where the kernel does not let them pass.
@@ -132,7 +132,7 @@ class service_test : public ::testing::Test {
   void stop() { service_.reset(); }
   void pump();
   /// Sends, pumps and returns the reply; a reply of kind 0xffff where there is none.
-  received ask(client& from, asio_pulse_request_kind kind, pid_t tid = 0, unsigned slot = 0,
+  received ask(client& from, std::uint16_t kind, pid_t tid = 0, unsigned slot = 0,
                unsigned abi = ASIO_PULSE_ABI_VERSION);
   received after_pump(client& from);
   client connect() { return client::to(options_.path); }

@@ -10,6 +10,7 @@
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <support/sanitizers.hpp>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -337,7 +338,7 @@ TEST(registry, install_and_remove_storm_beside_firing_threads) {
   registry hooks;
   constexpr int firing = 2;
   constexpr int changing = 2;
-#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+#if defined(PULSE_TEST_TSAN) || defined(PULSE_TEST_ASAN)
   constexpr int rounds = 150;
 #else
   constexpr int rounds = 400;

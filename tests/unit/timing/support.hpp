@@ -13,6 +13,7 @@
 #include <ostream>
 #include <support/cpu_work.hpp>
 #include <support/retry.hpp>
+#include <support/sanitizers.hpp>
 
 #if defined(__linux__)
 #include <pthread.h>
@@ -22,12 +23,7 @@
 #include <unistd.h>
 #endif
 
-#if defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define ASIO_PULSE_TEST_SANITIZED 1
-#endif
-#endif
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#if defined(PULSE_TEST_ASAN) || defined(PULSE_TEST_TSAN)
 #define ASIO_PULSE_TEST_SANITIZED 1
 #endif
 

@@ -3,6 +3,7 @@
 
 #include <cxxabi.h>
 #include <asio_pulse/detail/fiber_stack.hpp>
+#include <asio_pulse/detail/sanitizers.hpp>
 #include <atomic>
 #include <boost/context/fiber.hpp>
 #include <boost/context/preallocated.hpp>
@@ -15,16 +16,10 @@
 
 // Boost.Context's own annotations, where its users ask for them, are enough.
 #if !defined(BOOST_USE_ASAN) && !defined(BOOST_USE_TSAN)
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(ASIO_PULSE_DETAIL_ASAN)
 #define ASIO_PULSE_DETAIL_FIBER_ASAN 1
-#elif defined(__SANITIZE_THREAD__)
+#elif defined(ASIO_PULSE_DETAIL_TSAN)
 #define ASIO_PULSE_DETAIL_FIBER_TSAN 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define ASIO_PULSE_DETAIL_FIBER_ASAN 1
-#elif __has_feature(thread_sanitizer)
-#define ASIO_PULSE_DETAIL_FIBER_TSAN 1
-#endif
 #endif
 #endif
 #if defined(ASIO_PULSE_DETAIL_FIBER_ASAN)

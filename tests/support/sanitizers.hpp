@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: BSL-1.0
+#pragma once
+
+// Which sanitizer the tests are compiled with: gcc says it by macros, clang by features.
+
+#if defined(__SANITIZE_ADDRESS__)
+#define PULSE_TEST_ASAN 1
+#elif defined(__SANITIZE_THREAD__)
+#define PULSE_TEST_TSAN 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define PULSE_TEST_ASAN 1
+#elif __has_feature(thread_sanitizer)
+#define PULSE_TEST_TSAN 1
+#endif
+#endif
