@@ -94,7 +94,10 @@ function(asio_pulse_warnings target)
   if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
     target_compile_options(${target} PRIVATE -Wduplicated-cond -Wlogical-op -Wextra-semi)
   else()
-    target_compile_options(${target} PRIVATE -Wextra-semi -Wunreachable-code)
+    target_compile_options(${target} PRIVATE -Wextra-semi)
+    if(NOT ASIO_PULSE_SANITIZE)  # under one, some tests end with their first line
+      target_compile_options(${target} PRIVATE -Wunreachable-code)
+    endif()
   endif()
 endfunction()
 

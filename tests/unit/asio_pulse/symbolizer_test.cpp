@@ -278,7 +278,7 @@ ucontext_t inside;
 TEST_F(symbolizer_test, of_a_fiber_ends_where_its_stack_does) {
 #if defined(PULSE_TEST_ASAN)
   GTEST_SKIP() << "AddressSanitizer is not told of this switch";
-#else
+#endif
   const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
   const std::size_t size = 8 * page;
   void* const memory =
@@ -306,7 +306,6 @@ TEST_F(symbolizer_test, of_a_fiber_ends_where_its_stack_does) {
   // The poll has left the stack when its thread waits outside.
   while (poll.state().top.load() != nullptr) std::this_thread::yield();
   ::munmap(memory, size + 2 * page);
-#endif
 }
 
 // ---- modules
