@@ -68,6 +68,9 @@ scenario_spec starvation(const settings& with) {
       "timer with a deadline every 1 ms; each deadline counts with its own lateness, those too "
       "that "
       "passed while the timer was still late.",
+      "A burst of the hog comes before, and is not measured: threads get going, and to name the "
+      "first stall asio-pulse reads the program's debug information, once per process: about 50 ms "
+      "of CPU time on a thread of its own.",
       "cooperative: ASIO_PULSE_PREEMPTION_BUDGET(0.5 ms) and a checkpoint after each step. Plain "
       "Boost.Asio has no such thing and runs the same source without; beside it stands what can be "
       "done by hand, a post() after each step.",
