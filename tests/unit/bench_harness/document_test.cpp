@@ -37,7 +37,7 @@ TEST(bench_document, a_result_is_taken) {
 }
 
 TEST(bench_document, what_is_none_is_refused_by_its_name) {
-  EXPECT_THAT(complaint(""), HasSubstr("truncated"));
+  EXPECT_THAT(complaint(""), HasSubstr("is empty"));
   EXPECT_THAT(complaint("hello"), HasSubstr("no JSON"));
   EXPECT_THAT(complaint("{\"name\":\"package\"}"), HasSubstr("no result of pulse_bench"));
   EXPECT_THAT(complaint("[1,2]"), HasSubstr("no result of pulse_bench"));
