@@ -204,7 +204,7 @@ table stalls_table(const context_view& context, std::chrono::system_clock::time_
   table t{.columns = {{"WHEN", 10, true, false, false, true},
                       {"LASTED", 9, true, false, false, true},
                       {"CAUSE", 11},
-                      {"CALL", 12},
+                      {"CALL", 12, false, true},
                       {"TASK", 8, false, true},
                       {"TO BLAME", 12, false, true}},
           .sortable = {when, lasted},
