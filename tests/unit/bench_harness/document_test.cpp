@@ -81,6 +81,21 @@ TEST(bench_document, nothing_of_a_file_steers_the_terminal) {
   EXPECT_THAT(complaint("{\"schema\":\"\\u001b[31m\"}"), Not(HasSubstr("\x1b")));
 }
 
+TEST(bench_document, tables_fit_a_narrow_terminal_and_keep_their_labels) {
+  const std::string label = "clock: end of one poll, begin of the next one, long";
+  auto all = sample_document(values, values);
+  all.at("scenarios").at(0).at("title") = std::string(10'000, 't');
+  auto& metric = all.at("scenarios").at(0).at("variants").at(0).at("metrics").at(0);
+  metric.at("label") = label;
+  std::istringstream text(tables(all));
+  bool whole = false;
+  for (std::string line; std::getline(text, line);) {
+    EXPECT_LT(line.size(), 80U) << line;
+    whole = whole || line.find(label) != line.npos;
+  }
+  EXPECT_TRUE(whole);
+}
+
 TEST(bench_document, the_page_holds_the_result_and_no_way_out_of_its_script) {
   auto all = sample_document(values, values);
   all.at("scenarios").at(0).at("title") = "</script><script>alert(1)</script><!--";
