@@ -152,6 +152,31 @@ bool lock_word(string_view word) noexcept {
   return std::find(names.begin(), names.end(), word) != names.end();
 }
 
+// What called the function to blame says nothing of why that waits.
+template <typename Frame>
+std::span<const Frame> up_to_blamed(std::span<const Frame> stack, std::size_t blamed) noexcept {
+  return blamed < stack.size() ? stack.first(blamed + 1) : stack;
+}
+
+template <typename Frame, typename FunctionOf>
+const blocked_reason& why_blocked_in(string_view system_call, std::span<const Frame> frames,
+                                     FunctionOf function) noexcept {
+  const auto in_stack = [&](bool (*word)(string_view) noexcept) {
+    return std::any_of(frames.begin(), frames.end(),
+                       [&](const Frame& frame) { return any_word(function(frame), word); });
+  };
+  if (in_stack(resolver_word)) return dns;
+  // "read fd 5": the name comes first.
+  const string_view call = system_call.substr(0, system_call.find(' '));
+  if (call.empty()) return in_stack(lock_word) ? lock : unknown;
+  for (const call_rule& rule : calls) {
+    if (call != rule.call) continue;
+    return rule.why.kind == lint_kind::blocked_lock && in_stack(condition_word) ? condition
+                                                                                : rule.why;
+  }
+  return other;
+}
+
 }  // namespace
 
 string_view function_of(string_view frame) noexcept {
@@ -189,25 +214,24 @@ bool described(const stall_metrics& stall) noexcept {
 
 blocked_reason why_blocked(const stall_metrics& stall) noexcept {
   if (!described(stall)) return undescribed;
-  // What called the function to blame says nothing of why that waits.
-  const std::size_t inner =
-      stall.blamed < stall.stack.size() ? stall.blamed + 1 : stall.stack.size();
-  const auto frames = std::span{stall.stack}.first(inner);
-  const auto in_stack = [frames](bool (*word)(string_view) noexcept) {
-    return std::any_of(frames.begin(), frames.end(), [word](const std::string& frame) {
-      return any_word(function_of(frame), word);
-    });
-  };
-  if (in_stack(resolver_word)) return dns;
-  // "read fd 5": the name comes first.
-  const string_view call = string_view{stall.system_call}.substr(0, stall.system_call.find(' '));
-  if (call.empty()) return in_stack(lock_word) ? lock : unknown;
-  for (const call_rule& rule : calls) {
-    if (call != rule.call) continue;
-    return rule.why.kind == lint_kind::blocked_lock && in_stack(condition_word) ? condition
-                                                                                : rule.why;
+  return why_blocked_in(stall.system_call, up_to_blamed(std::span{stall.stack}, stall.blamed),
+                        [](const std::string& frame) { return function_of(frame); });
+}
+
+std::optional<lint_kind> lint_of(const report& r) noexcept {
+  if (r.kind == report_kind::slow_poll) return lint_kind::long_poll;
+  if (r.kind != report_kind::stall) return std::nullopt;
+  switch (r.cause) {
+    case stall_cause::spinning:
+      return lint_kind::long_poll;
+    case stall_cause::blocked:
+      if (r.stack.empty() && r.system_call.empty()) return std::nullopt;
+      return why_blocked_in(r.system_call, up_to_blamed(r.stack, blamed_frame(r.stack)),
+                            [](const stack_frame& frame) { return string_view{frame.function}; })
+          .kind;
+    default:
+      return std::nullopt;  // the kernel's doing, or it could not be told
   }
-  return other;
 }
 
 }  // namespace asio_pulse::detail

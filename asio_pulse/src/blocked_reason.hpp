@@ -5,7 +5,9 @@
 #pragma once
 
 #include <asio_pulse/metrics.hpp>
+#include <asio_pulse/report.hpp>
 
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -22,6 +24,9 @@ bool described(const stall_metrics&) noexcept;
 
 /// \pre the stall's cause is `blocked`.
 blocked_reason why_blocked(const stall_metrics&) noexcept;
+
+/// What one report alone shows; nothing where it is not known, or needs figures over time.
+std::optional<lint_kind> lint_of(const report&) noexcept;
 
 /// "parse(char const*)" of "  #1 parse(char const*) at src/parse.cpp:12".
 std::string_view function_of(std::string_view frame) noexcept;

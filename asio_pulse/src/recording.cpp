@@ -124,7 +124,15 @@ recording read_recording(const std::string& path, std::error_code& ec, std::stri
     ec = std::make_error_code(std::errc::not_enough_memory);
     fault = "recording: file: there is not enough memory for it";
   }
-  if (!ec) return decode_recording(bytes, ec, why);
+  if (!ec) {
+    recording r = decode_recording(bytes, ec, &fault);
+    constexpr std::string_view what = "recording: ";
+    if (ec && fault.starts_with(what)) {
+      fault.insert(what.size(), fmt::format("file: \"{}\": ", escape(path, path_bytes)));
+    }
+    if (why != nullptr) *why = fault;
+    return r;
+  }
   if (why != nullptr) *why = fault;
   return {};
 }

@@ -35,6 +35,31 @@ constexpr std::uint64_t first_stall_track = 2'100'000'000;
 
 constexpr std::size_t flush_bytes = std::size_t{1} << 16;
 
+// Readers add a slice's beginning and its length in floating point, and the sum may lie behind the
+// beginning of the next, or the end of the outer one, by less than a nanosecond: to some of them
+// all that follows is inside it then. Slices that touch end a nanosecond earlier. After fit().
+constexpr nanoseconds gap = 1ns;
+
+void keep_apart(std::vector<slice>& slices) {
+  std::vector<slice*> open;
+  const auto shorten = [](slice& s, nanoseconds latest) {
+    s.end = std::max(s.start, std::min(s.end, latest));
+  };
+  for (slice& s : slices) {
+    while (!open.empty() && open.back()->end <= s.start) {
+      shorten(*open.back(), s.start - gap);
+      open.pop_back();
+    }
+    open.push_back(&s);
+  }
+  open.clear();
+  for (slice& s : slices) {  // the outer ones come first, and are as long as they will be
+    while (!open.empty() && open.back()->end <= s.start) open.pop_back();
+    if (!open.empty()) shorten(s, open.back()->end - gap);
+    open.push_back(&s);
+  }
+}
+
 class trace_writer {
  public:
   trace_writer(const recording& r, std::ostream& out) : r_(r), out_(out) {
@@ -153,6 +178,7 @@ class trace_writer {
         polls.push_back({.start = e.start(), .end = e.start() + e.duration()});
     }
     fit(polls, true);
+    keep_apart(polls);
     std::size_t poll = 0;
     for (const recorded_event& e : events) {
       if (e.kind() == event_kind::poll) {
@@ -171,7 +197,8 @@ class trace_writer {
     put(",\"cat\":\"poll\",\"name\":");
     text(name_of(e));
     open_args(e);
-    if (s.end - s.start != e.duration()) {
+    const nanoseconds shown = s.end - s.start;
+    if (shown > e.duration() || shown + 2 * gap < e.duration()) {
       put(",\"cpu_us\":");
       time(e.duration());
     }
@@ -222,6 +249,7 @@ class trace_writer {
     slices.reserve(stalls.size());
     for (const found& s : stalls) slices.push_back(s.when);
     fit(slices, false);
+    keep_apart(slices);
     metadata("thread_name", thread, fmt::format("{}: stalls", label));
     for (std::size_t i = 0; i < stalls.size(); ++i) {
       write_stall(*stalls[i].event, *stalls[i].what, slices[i], thread);

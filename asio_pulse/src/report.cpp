@@ -10,6 +10,7 @@
 #include <iterator>
 #include <limits>
 
+#include "blocked_reason.hpp"
 #include "utf8.hpp"
 
 #if defined(_WIN32)
@@ -220,6 +221,9 @@ std::string format(const report& r) {
     line += fmt::format(" suppressed={}", r.suppressed);
   }
   append_quoted(line, "detail", r.detail, detail_bytes);
+  if (const auto lint = detail::lint_of(r)) {
+    line += fmt::format(" see=docs/lints.md#{}", to_string(*lint));
+  }
   return line;
 }
 

@@ -74,9 +74,17 @@ int run(run_arguments args, const std::string& command) {
   const boost::json::object result =
       run_scenarios(args.scenarios, args.with, command, show_progress);
   show_progress("", 1);
+  // The files first, for whoever reads the tables may be gone; and the tables all the same where
+  // the disk is full.
+  std::exception_ptr unwritten;
+  try {
+    write_results(result, args.out, args.html);
+  } catch (const std::exception&) {
+    unwritten = std::current_exception();
+  }
   fmt::print("{}", tables(result));
   std::fflush(stdout);
-  write_results(result, args.out, args.html);
+  if (unwritten) std::rethrow_exception(unwritten);
   for (const std::string& written : {args.out, args.html}) {
     if (!written.empty()) fmt::print("written: {}\n", for_terminal(written));
   }
@@ -85,6 +93,14 @@ int run(run_arguments args, const std::string& command) {
     fmt::print(stderr, "pulse_bench: not verified: {}\n", for_terminal(line));
   }
   return wrong.empty() ? 0 : 1;
+}
+
+/// What was printed may still lie in a buffer.
+int once_printed(int status) {
+  if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) {
+    throw std::runtime_error("the output could not be written");
+  }
+  return status;
 }
 
 int list() {
@@ -162,8 +178,8 @@ int main(int argc, char** argv) try {
     return 2;
   }
 
-  if (*list_command) return list();
-  if (*compare_command) return compare_files(a, b, limit);
+  if (*list_command) return once_printed(list());
+  if (*compare_command) return once_printed(compare_files(a, b, limit));
   if (*report_command) {
     write_file(args.html, report_page(load_document(a)));
     return 0;
@@ -171,7 +187,7 @@ int main(int argc, char** argv) try {
   if (!*run_command) return 0;
   std::string command = "pulse_bench";
   for (int n = 1; n < argc; ++n) command += std::string(" ") + argv[n];
-  return run(std::move(args), command);
+  return once_printed(run(std::move(args), command));
 } catch (const interrupted&) {
   fmt::print(stderr, "\npulse_bench: interrupted; nothing was written\n");
   return 130;

@@ -55,6 +55,7 @@ function empty_figure(item, what) {
 }
 
 function capital(text) {
+  if (/^\w*_/.test(text)) return text; // co_await stays what it is
   return text.charAt(0).toUpperCase() + text.slice(1);
 }
 

@@ -56,7 +56,7 @@ function metric_arm(given) {
 function draw_metric(data, metric, label, width) {
   const row = 34;
   const longest = max_of(data.map((d) => text_width(d.arm.label)));
-  const left = Math.min(longest * 1.06 + 14, width * 0.34, 150);
+  const left = Math.min(longest * 1.06 + 14, width * 0.42, 190);
   const value_room =
     max_of(data.map((d) => row_value(d.data.median, metric.unit).length)) * 7.4 + 12;
   const box = { width, left, right: width - value_room, top: 4, bottom: 4 + row * data.length };

@@ -13,7 +13,12 @@ function series_figure(series, arms) {
       "figcaption",
       {},
       el("h3", {}, capital(label)),
-      el("p", { class: "hint" }, "Medians; the whiskers are their 95 % confidence intervals."),
+      el(
+        "p",
+        { class: "hint" },
+        "Medians; the whiskers are their 95 % confidence intervals, of fewer than six repetitions " +
+          "their range.",
+      ),
     ),
     legend(
       data.map((d) => d.arm),

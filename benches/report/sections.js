@@ -197,7 +197,7 @@ function after_parts(scenario) {
   if (targets.length > 0) {
     const rows = targets.map((t) => [
       clean(t.text, 200),
-      format_number(t.value),
+      target_value(t),
       `${t.better === "higher" ? "≥" : "≤"} ${format_number(t.limit)}`,
       target_state(t.met),
     ]);
@@ -216,6 +216,13 @@ function after_parts(scenario) {
       ),
     );
   return parts;
+}
+
+/** Beside "≤ 1.02", a "1.02" that did not meet it would look like a mistake. */
+function target_value({ value, limit }) {
+  const text = format_number(value);
+  const alike = is_number(value) && value !== limit && text === format_number(limit);
+  return alike ? String(Number(value.toPrecision(5))) : text;
 }
 
 function target_state(met) {

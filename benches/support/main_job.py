@@ -81,8 +81,12 @@ def finish_wrk(wrk, name):
     if wrk.returncode != 0 or not lines:
         common.fail(f"wrk failed on {name}\n{output}{errors}")
     result = json.loads(lines[0][len("RESULT "):])
-    if not result["requests"] or result["errors"] or result["timeouts"] or result["wrong"]:
-        common.fail(f"{name}: not every response was right: {result}")
+    if not result["requests"]:
+        common.fail(f"{name}: no request was answered in {result['seconds']:.1f} s")
+    bad = [f"{result[kind]} {kind}" for kind in ("errors", "timeouts", "wrong") if result[kind]]
+    if bad:
+        common.fail(f"{name}: of {result['requests']} responses not every one was right: "
+                    + ", ".join(bad))
     return result
 
 

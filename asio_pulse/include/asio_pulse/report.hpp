@@ -68,7 +68,8 @@ struct report {
 };
 
 /// The report as one line, without a newline. Of a stack it names the frame to blame; the whole of
-/// it is format(report::stack).
+/// it is format(report::stack). A stall or slow poll ends with where its remedy is described, as
+/// "see=docs/lints.md#blocked_lock".
 ///
 /// Names come from users and from the network: control characters, quotes, invalid UTF-8 and the
 /// code points that reorder or break a line are escaped, and a long name is cut with the number of

@@ -5,9 +5,10 @@
 usage: check.py EXPOSITION [--dashboard FILE] [--readme FILE] [--require-promtool]
 
 EXPOSITION is a file with the exporter's output in which every metric has a sample, or "-". Every panel
-must have a title, a description and a unit, and lie inside the grid beside the others; every query must
-parse (by promtool, where it is installed) and use only metrics and labels that the exporter has. Prints
-one line a fault; exit status 1 if there are any, 2 on bad usage.
+must have a title, a description, a unit and a type that Grafana has, and lie inside the grid beside the
+others; every query must parse (by promtool, where it is installed) and use only metrics and labels that
+the exporter has, and its legend only labels that it keeps. Prints one line a fault; exit status 1 if there
+are any, 2 on bad usage.
 """
 import argparse
 import json
@@ -21,6 +22,8 @@ import tempfile
 HERE = pathlib.Path(__file__).resolve().parent
 LEAST_SCHEMA = 36  # Grafana 9: data sources by {"type", "uid"}
 COLUMNS = 24
+# Those that every Grafana from 9 on brings along; "row" is no panel but a heading.
+PANEL_TYPES = {"bargauge", "gauge", "heatmap", "stat", "state-timeline", "table", "text", "timeseries"}
 ADDED_BY_PROMETHEUS = {"job", "instance", "__name__"}
 STRING = r'"(?:[^"\\]|\\.)*"'
 # What Grafana puts in before it asks; durations where a query has a range.
@@ -79,11 +82,27 @@ def query_faults(query, metrics, prefix):
                 yield f"groups by {label}, which nothing in it has"
 
 
+def legend_faults(target, metrics):
+    """Labels that the legend shows and that the query has not, or sums away: Grafana shows nothing there."""
+    query = re.sub(STRING, '""', target.get("expr", ""))
+    grouped = re.findall(r"\b(?:by|group_left|group_right)\s*\(([^)]*)\)", query)
+    if re.search(r"\bby\s*\(", query):
+        kept = set(re.findall(r"\w+", " ".join(grouped)))
+    else:
+        used = [metrics[m] for m in re.findall(r"[A-Za-z_:][\w:]*", query) if m in metrics]
+        kept = ADDED_BY_PROMETHEUS.union(*(m.labels for m in used))
+    for label in re.findall(r"\{\{\s*(\w+)\s*\}\}", target.get("legendFormat") or ""):
+        if label not in kept:
+            yield f"has {label} in its legend, which it does not keep"
+
+
 def panel_faults(panel, metrics, prefix):
     """What one panel lacks."""
     for field in ("title", "description"):
         if not str(panel.get(field, "")).strip():
             yield f"has no {field}"
+    if panel.get("type") not in PANEL_TYPES:
+        yield f"is of a type that Grafana has not: {panel.get('type')}"
     if not panel.get("fieldConfig", {}).get("defaults", {}).get("unit"):
         yield "has no unit"
     if panel.get("datasource", {}).get("uid") != "${datasource}":
@@ -94,7 +113,7 @@ def panel_faults(panel, metrics, prefix):
     if len({t.get("refId") for t in targets}) != len(targets):
         yield "has two queries with one refId"
     for target in targets:
-        for fault in query_faults(target.get("expr", ""), metrics, prefix):
+        for fault in (*query_faults(target.get("expr", ""), metrics, prefix), *legend_faults(target, metrics)):
             yield f"query {target.get('refId')} {fault}"
 
 

@@ -52,7 +52,7 @@ std::string as_option(std::string fault) {
 
 int complain(std::ostream& faults, std::string_view command, std::string_view sentence,
              int status) {
-  faults << fmt::format("{}: {}\n", command, sentence);
+  faults << fmt::format("pulse_bench {}: {}\n", command, sentence);
   return status;
 }
 
@@ -236,8 +236,8 @@ int trace_command(const trace_arguments& args, std::ostream& out, std::ostream& 
     }
     std::error_code ec;
     const std::string fault = detail::replace_file(
-        args.out, "trace", [&r](std::ostream& file) { write_trace(r, file); }, ec);
-    return ec ? complain(faults, "--out", fault, failed) : fine;
+        args.out, "--out", [&r](std::ostream& file) { write_trace(r, file); }, ec);
+    return ec ? complain(faults, "trace", fault, failed) : fine;
   });
 }
 

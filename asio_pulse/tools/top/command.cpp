@@ -184,7 +184,8 @@ int run_command(int argc, char** argv, machine& m) {
       throw CLI::RequiresError("--count", "--json or --once");
     }
   } catch (const CLI::ParseError& e) {
-    return app.exit(e) == 0 ? fine : bad_usage;
+    if (e.get_exit_code() == 0) return app.exit(e);  // --help, --version
+    return complain(fmt::format("{}; see --help", e.what()), bad_usage);
   }
   if (tracing->count() != 0) return trace(m, s);
   if (s.once || s.json) return read_and_print(m, s);

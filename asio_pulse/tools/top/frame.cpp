@@ -97,6 +97,16 @@ void scroll_to(ui_state::list& list, const table& t, std::size_t rows) {
   while (used > rows && list.top < list.selected) used -= height_of(t.rows[list.top++]);
 }
 
+// Behind the last column's title, where there is room: that there are more rows than these.
+line heading_with(std::string_view seen, const table& t, std::vector<std::size_t> widths,
+                  charset set) {
+  if (widths.back() < t.columns.back().title.size() + seen.size() + 2) {
+    return heading_of(t, widths, set);
+  }
+  widths.back() -= seen.size();
+  return std::move(heading_of(t, widths, set).add(std::string{seen}, style::dim));
+}
+
 std::vector<line> list_pane(const picture& p, const context_view& context, ui_state& ui, size room,
                             charset set) {
   const table t = table_of(p, context, ui, room.columns, set);
@@ -121,10 +131,15 @@ std::vector<line> list_pane(const picture& p, const context_view& context, ui_st
     return lines;
   }
   scroll_to(list, t, ui.page);
-  for (std::size_t i = list.top; i != t.rows.size() && lines.size() < room.rows; ++i) {
+  std::size_t i = list.top;
+  for (; i != t.rows.size() && lines.size() < room.rows; ++i) {
     lines.push_back(line_of(t, t.rows[i], widths, set));
     lines.back().selected = i == list.selected;
     for (const line& l : t.rows[i].below) lines.push_back(l);
+  }
+  if (list.top != 0 || i != t.rows.size()) {
+    lines.front() =
+        heading_with(fmt::format("{}-{} of {}", list.top + 1, i, t.rows.size()), t, widths, set);
   }
   return lines;
 }

@@ -167,9 +167,10 @@ int run_screen(machine& m, const std::string& who, std::chrono::milliseconds int
     if (terminal == nullptr) terminal = screen::open();
     return terminal != nullptr;
   };
-  const std::string unknown =
-      fmt::format("the terminal's type \"{}\" (TERM) is not known; --once prints a table",
-                  std::getenv("TERM") == nullptr ? "" : printable(std::getenv("TERM"), set));
+  const std::string unknown = fmt::format(
+      "the terminal's type \"{}\" (TERM) is not known, or cannot place text; --once "
+      "prints a table",
+      std::getenv("TERM") == nullptr ? "" : printable(std::getenv("TERM"), set));
   if (!found.pid) {
     if (!open()) return complain(unknown, bad_usage);
     found.pid = choose(*terminal, m, who, set);

@@ -72,6 +72,13 @@ key code_of(wint_t pressed) {
 std::unique_ptr<screen> screen::open() {
   SCREEN* const handle = ::newterm(nullptr, stdout, stdin);
   if (handle == nullptr) return nullptr;
+  // ncurses would draw on "dumb" too: one line over the other.
+  const char* const move_to = ::tigetstr("cup");
+  if (move_to == nullptr || move_to == reinterpret_cast<const char*>(-1)) {
+    ::endwin();
+    ::delscreen(handle);
+    return nullptr;
+  }
   return std::unique_ptr<screen>(new screen(handle));
 }
 

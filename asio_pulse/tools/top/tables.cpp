@@ -110,13 +110,16 @@ std::string age_text(std::chrono::system_clock::time_point then,
   const auto age = std::chrono::floor<seconds>(now - then);
   if (age < seconds{1}) return "now";
   if (age < seconds{60}) return fmt::format("{}s ago", age.count());
-  return short_duration(age) + " ago";
+  using std::chrono::hours;
+  using std::chrono::minutes;
+  if (age < hours{1}) return fmt::format("{}m ago", age / minutes{1});
+  return fmt::format("{}h ago", age / hours{1});
 }
 
 table tasks_table(const context_view& context, const order& how, charset set) {
   enum : std::size_t { load, total, polls, level, waits, id, name };
   table t{.columns = {{"CPU", 6, true, false, false, true},
-                      {"CPU TIME", 8, true, false, false, true},
+                      {"CPU TIME", 9, true, false, false, true},
                       {"POLLS/S", 8, true, false, false, true},
                       {"TIER", 7},
                       {"HELD", 4},
@@ -155,7 +158,7 @@ table tasks_table(const context_view& context, const order& how, charset set) {
 table sites_table(const context_view& context, const order& how, charset set) {
   enum : std::size_t { load, polls, mean, longest, again, place, type };
   table t{.columns = {{"CPU", 6, true, false, false, true},
-                      {"POLLS/S", 7, true, false, false, true},
+                      {"POLLS/S", 8, true, false, false, true},
                       {"MEAN", 7, true, false, false, true},
                       {"LONGEST", 8, true, false, false, true},
                       {"AGAIN", 6, true, false, false, true},
@@ -201,7 +204,7 @@ table stalls_table(const context_view& context, std::chrono::system_clock::time_
   table t{.columns = {{"WHEN", 10, true, false, false, true},
                       {"LASTED", 9, true, false, false, true},
                       {"CAUSE", 11},
-                      {"CALL", 12},
+                      {"CALL", 12, false, true},
                       {"TASK", 8, false, true},
                       {"TO BLAME", 12, false, true}},
           .sortable = {when, lasted},
@@ -213,7 +216,7 @@ table stalls_table(const context_view& context, std::chrono::system_clock::time_
   fill(t, pointers(context.now.stalls), how, compare, [set, now](const stall_metrics& stall) {
     const style how_bad = stall.ended ? style_of_longest(stall.lasted) : style::alarm;
     return table_row{.cells = {{age_text(stall.at, now)},
-                               {short_duration(stall.lasted) + (stall.ended ? "" : "..."), how_bad},
+                               {short_duration(stall.lasted) + (stall.ended ? "" : "+"), how_bad},
                                {std::string{to_string(stall.cause)}},
                                {printable(stall.system_call, set)},
                                {printable(stall.task, set)},

@@ -12,6 +12,8 @@ namespace {
 
 // TASK_COMM_LEN of Linux, without the zero at its end.
 constexpr std::size_t kernel_name_bytes = 15;
+// Of what was typed, in a sentence.
+constexpr std::size_t most_name_columns = 60;
 
 std::optional<std::uint64_t> number_of(std::string_view text) {
   std::uint64_t value = 0;
@@ -45,7 +47,7 @@ target find_target(machine& m, std::string_view who) {
         "no process of this user named \"{}\" has an asio_pulse::io_context that can be looked "
         "into "
         "(options::inspectable)",
-        printable(who, charset_of_locale()));
+        cut(printable(who, charset_of_locale()), most_name_columns, charset_of_locale()));
   }
   return found;
 }

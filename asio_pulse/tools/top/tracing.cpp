@@ -5,19 +5,25 @@
 #include "replacing_file.hpp"
 
 #include <asio_pulse/recording.hpp>
+#include <asio_pulse/report.hpp>
 
 #include <fmt/format.h>
 
 #include <atomic>
+#include <cerrno>
 #include <exception>
 #include <filesystem>
 #include <ostream>
 #include <utility>
 
+#include <unistd.h>
+
 namespace asio_pulse::top {
 namespace {
 
 namespace fs = std::filesystem;
+
+constexpr std::size_t path_bytes = 512;
 
 std::string safe_name(std::string_view program) {
   std::string name{program.substr(0, 64)};
@@ -55,8 +61,15 @@ trace_files free_files(std::string_view program, std::uint64_t pid) {
 
 trace_result write_trace_of(machine& m, std::uint64_t pid, std::uint64_t context,
                             std::chrono::milliseconds how_long, const trace_files& files) {
-  const auto peer = m.open();
   std::error_code ec;
+  // Before a recording is made that could go nowhere.
+  const fs::path folder = fs::path(files.recording).parent_path();
+  if (::access(folder.empty() ? "." : folder.c_str(), W_OK) != 0) {
+    ec.assign(errno, std::generic_category());
+    return {false, fmt::format("{} cannot be written: its folder: {}",
+                               escape(files.recording, path_bytes), ec.message())};
+  }
+  const auto peer = m.open();
   peer->connect(pid, ec);
   recording what;
   if (!ec) what = peer->trace(how_long, context, ec);
@@ -75,7 +88,10 @@ trace_result write_trace_of(machine& m, std::uint64_t pid, std::uint64_t context
   }
   why = detail::replace_file(
       files.json, "trace", [&](std::ostream& to) { write_trace(what, to); }, ec);
-  if (ec) return {false, why};
+  if (ec) {
+    return {false, fmt::format("{}; the recording is in {}, for pulse_bench trace", why,
+                               escape(files.recording, path_bytes))};
+  }
   std::size_t events = 0;
   for (const recorded_worker& worker : what.workers) events += worker.events.size();
   return {true, fmt::format("{} events in {} and {}", events, files.recording, files.json)};

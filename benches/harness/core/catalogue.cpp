@@ -91,7 +91,8 @@ std::vector<metric_spec> lateness_metrics(const std::string& key, const std::str
 
 void add_counts(std::vector<metric_spec>& metrics, const words& names) {
   for (const std::string& name : names) {
-    std::string label = name;
+    // "pulse.yields" is the runtime's "yields": whose they are, the arm says.
+    std::string label = name.substr(name.rfind('.') + 1);
     std::replace(label.begin(), label.end(), '_', ' ');
     metrics.push_back({name, label, "", "none", false, name});
   }

@@ -206,10 +206,10 @@ scenario_spec scale(const settings& with) {
     v.parameters = {{"workers", workers}, {"most_tasks", 1'000'000}};
     v.arms = worker_arms(with, {"scale", "--workers", fmt::to_string(workers)});
     v.metrics = {
-        {"cost_ratio", "a poll, 1 000 000 tasks over 100", "", "lower", true, "fixed_ratio"},
+        {"cost_ratio", "a poll, 1 000 000 tasks over 100", "x", "lower", true, "fixed_ratio"},
         {"cost_100", "a poll, 100 tasks", "ns", "lower", false, "fixed_ns/100"},
         {"cost_1000000", "a poll, 1 000 000 tasks", "ns", "lower", false, "fixed_ns/1000000"},
-        {"all_ratio", "all by turns, 1 000 000 over 100", "", "lower", false, "all_ratio"},
+        {"all_ratio", "all by turns, 1 000 000 over 100", "x", "lower", false, "all_ratio"},
         {"all_1000000", "all by turns, 1 000 000 tasks", "ns", "lower", false, "all_ns/1000000"},
         {"memory_task", "memory a task, 1 000 000 tasks", "bytes", "lower", false,
          "bytes_a_task/1000000"}};

@@ -135,6 +135,7 @@ std::string for_terminal(std::string_view text) {
 
 json::object parse_document(std::string_view text, const std::string& name) {
   const reader read{name};
+  if (text.empty()) read.refuse("it", "is empty");
   boost::system::error_code error;
   json::stream_parser parser;
   parser.write(text, error);

@@ -17,7 +17,8 @@ namespace {
 
 namespace json = boost::json;
 
-constexpr std::size_t width = 100;
+constexpr std::size_t width = 79;  // of the narrowest terminal that people use
+constexpr std::size_t name_width = 30;
 
 std::string text(const json::value& in, std::string_view key) {
   return for_terminal(in.at(key).as_string());
@@ -51,8 +52,11 @@ std::string wrap(const std::string& t, const std::string& first) {
 }
 
 std::string row(const std::string& name, const std::vector<std::string>& cells) {
-  std::string line = fmt::format("  {:<40}", cut(name, 40));
-  constexpr std::size_t widths[] = {8, 10, 22, 11};
+  // A longer name has a line of its own.
+  std::string line;
+  if (name.size() > name_width) line = "  " + cut(name, width - 2) + "\n";
+  line += fmt::format("  {:<{}}", name.size() > name_width ? "" : name, name_width);
+  constexpr std::size_t widths[] = {8, 8, 18, 9};
   for (std::size_t n = 0; n < cells.size(); ++n)
     line += fmt::format(" {:>{}}", cells[n], widths[n]);
   line.erase(line.find_last_not_of(' ') + 1);
@@ -120,7 +124,7 @@ std::string number(double value) {
 std::string tables(const json::object& result) {
   std::string out;
   for (const json::value& scenario : result.at("scenarios").as_array()) {
-    out += fmt::format("\n{}: {}\n", text(scenario, "name"), text(scenario, "title"));
+    out += "\n" + cut(text(scenario, "name") + ": " + text(scenario, "title"), width) + "\n";
     out += wrap(text(scenario, "question"), "  ");
     for (const json::value& variant : scenario.at("variants").as_array()) {
       const bool verified = variant.at("verified").as_bool();
@@ -171,16 +175,15 @@ std::string table(const comparison& c, double limit) {
            std::tuple(b.is == verdict::better, !b.ours, -std::abs(b.change));
   });
   if (!shown.empty()) {
-    out += fmt::format("{:<10} {:<46} {:>10} {:>10} {:>9} {:>9}\n", "", "what", "before", "after",
-                       "change", "p");
+    out += fmt::format("{:<7} {:>15}    {:<15} {:>9}   p\n", "what", "before", "after", "change");
   }
   for (const difference& d : shown) {
     const char* const word = d.is == verdict::better ? "better" : d.ours ? "WORSE" : "drift";
     const auto name = fmt::format("{} {}, {}, {}{}{}", d.scenario, d.variant, d.arm, d.metric,
                                   d.unit.empty() ? "" : ", ", d.unit);
-    out += fmt::format("{:<10} {:<46} {:>10} {:>10} {:>8}% {:>9.4f}\n", word, cut(name, 46),
-                       number(d.before), number(d.after),
-                       (d.change > 0 ? "+" : "") + number(d.change), d.p_value);
+    out += fmt::format("{:<7} {}\n", word, cut(name, width - 8));
+    out += fmt::format("{:<7} {:>15} -> {:<15} {:>8}%   {:.4f}\n", "", number(d.before),
+                       number(d.after), (d.change > 0 ? "+" : "") + number(d.change), d.p_value);
   }
   if (undecided > 0) {
     out += wrap(fmt::format("{} figures differ by more than {} % but have too few repetitions to "

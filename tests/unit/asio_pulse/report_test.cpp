@@ -60,7 +60,8 @@ TEST(report, line_says_everything) {
   EXPECT_EQ(format(r),
             "asio-pulse: slow_poll task=\"report\" id=7 site=\"main()::{lambda()#1}\" "
             "at=\"server.cpp:42\" in=\"int main()\" poll=12.345ms cpu=12.001ms clock=rseq_tsc "
-            "tier=monitor->warn why=slow_poll suppressed=3 detail=\"first\"");
+            "tier=monitor->warn why=slow_poll suppressed=3 detail=\"first\" "
+            "see=docs/lints.md#long_poll");
 }
 
 TEST(report, line_leaves_out_what_is_not_known) {

@@ -37,7 +37,7 @@ TEST(bench_document, a_result_is_taken) {
 }
 
 TEST(bench_document, what_is_none_is_refused_by_its_name) {
-  EXPECT_THAT(complaint(""), HasSubstr("truncated"));
+  EXPECT_THAT(complaint(""), HasSubstr("is empty"));
   EXPECT_THAT(complaint("hello"), HasSubstr("no JSON"));
   EXPECT_THAT(complaint("{\"name\":\"package\"}"), HasSubstr("no result of pulse_bench"));
   EXPECT_THAT(complaint("[1,2]"), HasSubstr("no result of pulse_bench"));
@@ -79,6 +79,21 @@ TEST(bench_document, nothing_of_a_file_steers_the_terminal) {
   EXPECT_THAT(text, Not(HasSubstr("\xc2\x9b")));
   EXPECT_THAT(text, Not(HasSubstr("\r")));
   EXPECT_THAT(complaint("{\"schema\":\"\\u001b[31m\"}"), Not(HasSubstr("\x1b")));
+}
+
+TEST(bench_document, tables_fit_a_narrow_terminal_and_keep_their_labels) {
+  const std::string label = "clock: end of one poll, begin of the next one, long";
+  auto all = sample_document(values, values);
+  all.at("scenarios").at(0).at("title") = std::string(10'000, 't');
+  auto& metric = all.at("scenarios").at(0).at("variants").at(0).at("metrics").at(0);
+  metric.at("label") = label;
+  std::istringstream text(tables(all));
+  bool whole = false;
+  for (std::string line; std::getline(text, line);) {
+    EXPECT_LT(line.size(), 80U) << line;
+    whole = whole || line.find(label) != line.npos;
+  }
+  EXPECT_TRUE(whole);
 }
 
 TEST(bench_document, the_page_holds_the_result_and_no_way_out_of_its_script) {

@@ -149,11 +149,12 @@ TEST_F(recording_commands, replay_names_the_option_and_the_rule) {
             "\"5\\x1b[2Jms\")");
   faults_.str({});
   EXPECT_EQ(run({"replay", file_, "--yield-threshold", "1ms"}), bad_usage);
-  EXPECT_EQ(faults_.str(),
-            "replay: --yield-threshold must not be below stall_threshold = 5ms (got 1ms)\n");
+  EXPECT_EQ(
+      faults_.str(),
+      "pulse_bench replay: --yield-threshold must not be below stall_threshold = 5ms (got 1ms)\n");
   faults_.str({});
   EXPECT_EQ(run({"replay", file_, "--budget", "2ms", "--per", "1ms"}), bad_usage);
-  EXPECT_EQ(faults_.str(), "replay: --budget must not exceed per = 1ms (got 2ms)\n");
+  EXPECT_EQ(faults_.str(), "pulse_bench replay: --budget must not exceed per = 1ms (got 2ms)\n");
   faults_.str({});
   EXPECT_EQ(run({"replay", file_, "--yield-after", "256"}), bad_usage);
   EXPECT_EQ(faults_.str(), "--yield-after: must be a whole number from 0 to 255 (got \"256\")");
@@ -166,12 +167,14 @@ TEST_F(recording_commands, fail_where_there_is_no_recording) {
   for (const char* const command : {"replay", "tune"}) {
     faults_.str({});
     EXPECT_EQ(run({command, file_}), failed);
-    EXPECT_THAT(faults_.str(), StartsWith(std::string(command) + ": recording: file: "));
+    EXPECT_THAT(faults_.str(),
+                StartsWith("pulse_bench " + std::string(command) + ": recording: file: "));
   }
   std::ofstream(file_) << "something else";
   faults_.str({});
   EXPECT_EQ(run({"trace", file_, "--out", file_ + ".json"}), failed);
-  EXPECT_EQ(faults_.str(), "trace: recording: magic: this is no recording of asio-pulse\n");
+  EXPECT_EQ(faults_.str(), "pulse_bench trace: recording: file: \"" + file_ +
+                               "\": magic: this is no recording of asio-pulse\n");
   EXPECT_FALSE(fs::exists(file_ + ".json"));
 }
 
@@ -180,15 +183,16 @@ TEST_F(recording_commands, fail_where_the_recordings_settings_are_out_of_range) 
   r.settings.tiers.clean_window = 0ns;
   save(r);
   EXPECT_EQ(run({"replay", file_}), failed);
-  EXPECT_THAT(faults_.str(), StartsWith("replay: recording: settings: asio_pulse::options."
-                                        "tiers.clean_window must be positive"));
+  EXPECT_THAT(faults_.str(),
+              StartsWith("pulse_bench replay: recording: settings: asio_pulse::options."
+                         "tiers.clean_window must be positive"));
 }
 
 TEST_F(recording_commands, fail_where_the_answer_cannot_be_written) {
   save(storm());
   out_.setstate(std::ios::badbit);
   EXPECT_EQ(run({"replay", file_}), failed);
-  EXPECT_EQ(faults_.str(), "replay: the answer could not be written whole\n");
+  EXPECT_EQ(faults_.str(), "pulse_bench replay: the answer could not be written whole\n");
 }
 
 TEST_F(recording_commands, tune_prints_lines_to_paste) {
@@ -217,7 +221,7 @@ TEST_F(recording_commands, tune_says_when_there_is_nothing_to_do) {
 TEST_F(recording_commands, tune_does_not_judge_by_too_little) {
   save(storm());
   EXPECT_EQ(run({"tune", file_}), failed);
-  EXPECT_THAT(faults_.str(), StartsWith("tune: the recording is too short to judge: "));
+  EXPECT_THAT(faults_.str(), StartsWith("pulse_bench tune: the recording is too short to judge: "));
 }
 
 TEST_F(recording_commands, trace_writes_a_file_or_standard_output) {
@@ -231,7 +235,7 @@ TEST_F(recording_commands, trace_writes_a_file_or_standard_output) {
   EXPECT_EQ(out_.str(), text.str());
   EXPECT_EQ(run({"trace", file_}), bad_usage);
   EXPECT_EQ(run({"trace", file_, "--out", (folder_ / "none" / "t.json").string()}), failed);
-  EXPECT_THAT(faults_.str(), HasSubstr("--out: trace: file: "));
+  EXPECT_THAT(faults_.str(), HasSubstr("pulse_bench trace: --out: file: "));
 }
 
 }  // namespace

@@ -337,7 +337,7 @@ TEST_F(recording_file, of_no_recording_says_so) {
   std::ofstream(path_) << "no recording";
   (void)read_recording(path_, ec_, &why_);
   EXPECT_EQ(ec_, std::errc::bad_message);
-  EXPECT_EQ(why_, "recording: magic: this is no recording of asio-pulse");
+  EXPECT_EQ(why_, "recording: file: \"" + path_ + "\": magic: this is no recording of asio-pulse");
 }
 
 #if defined(__linux__)

@@ -152,6 +152,14 @@ TEST(top_command, no_process_is_a_sentence) {
   EXPECT_TRUE(has(run(m, {"--once"}).error, "cannot be listed"));
 }
 
+TEST(top_command, a_name_that_is_long_is_cut_in_the_sentence) {
+  made::machine m;
+  const outcome o = run(m, {"--once", "\x1b[2J" + std::string(10'000, 'a')});
+  EXPECT_EQ(o.status, 1);
+  EXPECT_LT(o.error.size(), 300U) << o.error;
+  EXPECT_TRUE(has(o.error, "named \"\\x1b[2Jaaa")) << o.error;
+}
+
 TEST(top_command, names_are_as_the_kernel_cuts_them) {
   made::machine m;
   m.listed = {{1, "a_very_long_nam"}, {2, "a_very_long"}};
@@ -258,6 +266,21 @@ TEST(top_trace, a_file_that_cannot_be_written_is_status_one) {
   const outcome o = run(m, {"--trace", "0", "--out", "nowhere/x.pulse"});
   EXPECT_EQ(o.status, 1);
   EXPECT_TRUE(has(o.error, "nowhere/x.pulse")) << o.error;
+  EXPECT_EQ(m.connections, 0U) << "it was recorded for nothing";
+}
+
+TEST(top_trace, a_recording_is_kept_and_named_where_its_json_cannot_be_written) {
+  const folder here;
+  made::machine m;
+  serve(m, 1);
+  std::filesystem::create_directory("x.json");
+  const outcome o = run(m, {"--trace", "0", "--out", "x.pulse"});
+  EXPECT_EQ(o.status, 1);
+  EXPECT_TRUE(has(o.error, "\"x.json\" is there and must be a regular file")) << o.error;
+  EXPECT_TRUE(has(o.error, "the recording is in x.pulse")) << o.error;
+  std::error_code ec;
+  (void)asio_pulse::read_recording("x.pulse", ec);
+  EXPECT_FALSE(ec);
 }
 
 TEST(top_watcher, connects_again_after_a_failure) {

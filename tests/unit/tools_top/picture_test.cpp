@@ -131,13 +131,39 @@ TEST(top_tables, cells_say_what_they_should) {
   const table sites = sites_table(p.contexts[0], {}, charset::ascii);
   const auto widths = widths_of(sites, 80);
   EXPECT_EQ(text_of(line_of(sites, sites.rows[0], widths, charset::ascii)),
-            " 45.0%      10  45.0ms  !61.0ms     0% src/report.cpp:42 build_report");
+            " 45.0%       10  45.0ms  !61.0ms     0% src/report.cpp:42 build_report");
   const table tasks = tasks_table(p.contexts[0], {}, charset::ascii);
   EXPECT_EQ(text_of(line_of(tasks, tasks.rows[0], widths_of(tasks, 80), charset::ascii)),
-            " 45.0%    900ms       10 yield   yes         2 report");
+            " 45.0%     900ms       10 yield   yes         2 report");
   const table stalls = stalls_table(p.contexts[0], p.at, {}, charset::ascii);
   EXPECT_EQ(column_of(stalls, 0), "3s ago ");
   EXPECT_EQ(column_of(stalls, 5), "build_report() ");
+}
+
+TEST(top_tables, a_heading_keeps_its_words_when_it_is_sorted_by) {
+  ASSERT_TRUE(made::use_utf8());
+  const picture p = of(0, 1);
+  const context_view& c = p.contexts[0];
+  for (const charset set : {charset::ascii, charset::utf8}) {
+    for (std::size_t by = 0; by != 5; ++by) {
+      for (const table& t : {tasks_table(c, {.by = by}, set), sites_table(c, {.by = by}, set),
+                             stalls_table(c, p.at, {.by = by}, set)}) {
+        const std::string heading = text_of(heading_of(t, widths_of(t, 80), set));
+        const std::string mark = set == charset::utf8 ? (t.descending ? "\u25bc" : "\u25b2")
+                                                      : (t.descending ? "v" : "^");
+        EXPECT_NE(heading.find(std::string{t.columns[t.sorted_by].title} + mark), heading.npos)
+            << heading;
+      }
+    }
+  }
+}
+
+TEST(top_tables, ages_are_whole_numbers) {
+  const auto now = std::chrono::system_clock::time_point{std::chrono::hours{1'000'000}};
+  EXPECT_EQ(age_text(now, now), "now");
+  EXPECT_EQ(age_text(now - std::chrono::seconds{59}, now), "59s ago");
+  EXPECT_EQ(age_text(now - std::chrono::seconds{119}, now), "1m ago");
+  EXPECT_EQ(age_text(now - std::chrono::hours{50}, now), "50h ago");
 }
 
 TEST(top_tables, widths_fill_the_line_and_no_more) {

@@ -146,6 +146,8 @@ TEST(top_ui, long_lists_scroll_with_the_selection) {
   ui_state ui;
   type(ui, "2");
   EXPECT_TRUE(has(shown(p, ui), "task1\n"));
+  EXPECT_TRUE(has(shown(p, ui), "TASK")) << shown(p, ui);
+  EXPECT_TRUE(has(shown(p, ui), "1-19 of 100\n")) << shown(p, ui);
   for (int i = 0; i != 3; ++i) {
     press(ui, {key::page_down, {}}, 1);
     shown(p, ui);
@@ -157,6 +159,7 @@ TEST(top_ui, long_lists_scroll_with_the_selection) {
   EXPECT_TRUE(has(text_of(*selected), "task" + std::to_string(ui.current().selected + 1)));
   press(ui, {key::end, {}}, 1);
   EXPECT_TRUE(has(shown(p, ui), "task100"));
+  EXPECT_TRUE(has(shown(p, ui), "82-100 of 100\n")) << shown(p, ui);
   EXPECT_FALSE(has(shown(p, ui), "task50\n"));
 }
 
