@@ -71,10 +71,16 @@ std::chrono::nanoseconds own_cpu_time() noexcept {
 // The watchdog's timer may fire on the CPU of the very thread that spins, which the kernel lets
 // finish its slice (EEVDF: some milliseconds) before somebody who asks for as much. Who asks for
 // less goes first, and gets no more of the CPU for it. From Linux 6.12 on; older ones ignore it.
-constexpr std::chrono::microseconds short_slice{100};  // the kernel's own bound
-// The other way round: to read debug information takes tens of milliseconds, and a worker that
-// wakes up on this CPU meanwhile would have to wait for the next tick. Nothing hurries here.
-constexpr std::chrono::milliseconds long_slice{100};  // the kernel's own bound
+// Threads that are started here do without.
+void ask_for_short_slices() noexcept {
+  constexpr std::chrono::microseconds shortest{100};  // the kernel's own bound
+  scheduling_attributes before;
+  if (!request_slice(shortest, before)) return;
+  scheduling_attributes mine;
+  if (!read_scheduling(mine)) return;
+  mine.flags |= attribute_reset_on_fork;
+  (void)write_scheduling(mine);
+}
 
 // Takes the thread out of the registry when it ends, while its thread_state is still there.
 struct exit_guard {
@@ -262,30 +268,10 @@ void watchdog::move_away(timing::ticks now) noexcept {
   if (CPU_COUNT(&allowed) != 0) (void)::sched_setaffinity(0, sizeof allowed, &allowed);
 }
 
-// Threads that are started here do without: they are the program's.
-void watchdog::ask_for_slices() noexcept {
-  scheduling_attributes before;
-  slices_granted_ = request_slice(short_slice, before) && read_scheduling(slices_);
-  if (!slices_granted_) return;
-  slices_.flags |= attribute_reset_on_fork;
-  (void)write_scheduling(slices_);
-}
-
-watchdog::unhurried::unhurried(watchdog& w) noexcept : watchdog_(w) {
-  if (!w.slices_granted_) return;
-  scheduling_attributes patient = w.slices_;
-  patient.runtime = static_cast<std::uint64_t>(std::chrono::nanoseconds{long_slice}.count());
-  (void)write_scheduling(patient);
-}
-
-watchdog::unhurried::~unhurried() {
-  if (watchdog_.slices_granted_) (void)write_scheduling(watchdog_.slices_);
-}
-
 void watchdog::run() noexcept {
   ::pthread_setname_np(::pthread_self(), "pulse-watch");
   ::prctl(PR_SET_TIMERSLACK, 1000UL, 0UL, 0UL, 0UL);
-  ask_for_slices();
+  ask_for_short_slices();
   own_thread_.store(std::this_thread::get_id(), std::memory_order_relaxed);
   const auto& base = timing::timebase::get();
   timing::ticks planned = 0;

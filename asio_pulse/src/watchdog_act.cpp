@@ -188,7 +188,6 @@ void watchdog::begin_or_repeat(const event& e) noexcept {
   // Somebody looks: what he is shown does not depend on the reports' limits.
   const bool looked_at = first && core.tools().collecting();
   if (!admitted.send && !looked_at) return;
-  const unhurried others_first(*this);
   stack_trace trace;
   if (taken || read) {
     if (symbolizer_ == nullptr) symbolizer_.reset(new (std::nothrow) symbolizer);

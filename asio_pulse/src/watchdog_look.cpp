@@ -290,7 +290,6 @@ watchdog::verdict watchdog::look(ticks now, ticks overslept, bool rung) noexcept
   compensate_all();
   // Now that there is time: what the first stall would have to wait for.
   if (next.for_good && symbolizer_ == nullptr) {
-    const unhurried others_first(*this);
     symbolizer_.reset(new (std::nothrow) symbolizer);
   }
   return next;

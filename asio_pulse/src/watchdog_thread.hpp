@@ -21,7 +21,6 @@
 #include <vector>
 
 #include "process_wide.hpp"
-#include "thread_slices.hpp"
 
 /// \file
 /// The watchdog itself. Private to watchdog.cpp (threads, contexts, sleep, fork), watchdog_look.cpp
@@ -132,23 +131,7 @@ class watchdog {
   };
   class at_work;
 
-  /// Long work begins, for which nothing waits: until its end a worker that wakes up on this CPU
-  /// goes first.
-  ///
-  /// \par Cost  Two system calls, where the kernel has such a thing (Linux 6.12).
-  class unhurried {
-   public:
-    explicit unhurried(watchdog& w) noexcept;
-    ~unhurried();
-    unhurried(const unhurried&) = delete;
-    unhurried& operator=(const unhurried&) = delete;
-
-   private:
-    watchdog& watchdog_;
-  };
-
   // watchdog.cpp
-  void ask_for_slices() noexcept;
   void start() noexcept;
   void ring() noexcept;
   void wait(std::uint32_t seen, std::chrono::nanoseconds timeout) noexcept;
@@ -198,8 +181,6 @@ class watchdog {
   int quiet_ = 0;            ///< looks in a row that found everybody idle
   bool in_the_way_ = false;  ///< a worker waits for the CPU that the watchdog is on
   timing::ticks moved_ = 0;
-  scheduling_attributes slices_;  ///< the thread's own, with short slices
-  bool slices_granted_ = false;
 
   /// Rung by whoever has something to look at.
   std::atomic<std::uint32_t> bell_{0};
