@@ -5,8 +5,8 @@ compat_substitute(beast_substituted libs/beast/test)
 compat_substitute(beast_examples libs/beast/example)  # some of the documentation's tests include them
 set(beast_stock "${compat_sources}/libs/beast/test")
 
-option(ASIO_PULSE_COMPAT_WEBSOCKET_PREEMPT
-       "Build and run Beast's WebSocket tests with every operation parked once too: minutes of compiling" OFF)
+option(ASIO_PULSE_COMPAT_BEAST_PREEMPT
+       "Build and run Beast's WebSocket and documentation tests with every operation parked once too: minutes of compiling" OFF)
 set(definitions BOOST_ASIO_SEPARATE_COMPILATION BOOST_BEAST_SEPARATE_COMPILATION BOOST_BEAST_TESTS
                 BOOST_COROUTINES_NO_DEPRECATION_WARNING)
 # Not all of Asio: some tests call a read() of Beast's that an overload of Asio's would take the place of.
@@ -35,7 +35,7 @@ foreach(part IN ITEMS core http websocket _experimental doc)
   list(LENGTH chosen length)
   math(EXPR count "${count} + ${length}")
   foreach(variant IN LISTS compat_variants)
-    if(part STREQUAL "websocket" AND variant STREQUAL "preempt" AND NOT ASIO_PULSE_COMPAT_WEBSOCKET_PREEMPT)
+    if(part MATCHES "^(websocket|doc)$" AND variant STREQUAL "preempt" AND NOT ASIO_PULSE_COMPAT_BEAST_PREEMPT)
       continue()
     endif()
     set(tree "${beast_substituted}")
