@@ -3,6 +3,7 @@
 
 #include <cstdio>
 
+#include "bpf_statistics.hpp"
 #include "scheduler_support.hpp"
 
 // Hints: when they come, and who is never escalated against.
@@ -12,50 +13,37 @@ namespace {
 using namespace sched_test;
 
 struct lateness {
-  std::vector<double> ns, ticks;
-  unsigned paused = 0;  // looks during which the host took the CPU away
+  std::vector<double> ns;     // from the end of the slice until the worker sees the hint
+  std::vector<double> ticks;  // that came meanwhile
+  unsigned lost = 0;          // waits in which the machine had fewer ticks than its clock
 };
 
-// From the end of the slice until the worker sees that preempt_seq has moved. Counted in ticks,
-// too: the first tick after the overrun must bring it. One that is under way as the slice ends does
-// not count, and the ticks of two CPUs move the clock: hence two are allowed. What falls together
-// with a pause of the virtual machine, or a tick that came late, tells nothing: it is counted
-// apart.
+// From the end of the slice, by the CPU time that the kernel has for the worker, until it sees that
+// preempt_seq has moved. An emulated machine loses ticks when its host is busy, and no scheduler
+// can hint in a tick that does not come: so what counts is how many came. Nothing is left out.
 lateness measure(bench& b, std::size_t hints) {
   lateness result;
+  const tick_count ticks;  // nobody else is SCHED_EXT: they are the worker's
   ext_thread w(
       b, 1,
       [&](const std::atomic<bool>&) {
         asio_pulse_scb& block = b.block(1);
-        const std::uint64_t limit = now_ns() + in_ns(30s);
+        const std::uint64_t limit = now_ns() + in_ns(60s);
         while (result.ns.size() < hints && now_ns() < limit) {
           std::this_thread::sleep_for(1ms);  // the slice begins anew
           acknowledge(block);
+          const std::uint64_t cpu = thread_cpu_ns();
           const std::uint64_t begun = now_ns();
-          std::uint64_t last = begun;
-          std::uint64_t last_tick = begun;
-          std::uint64_t tick_seen = tick_clock_ns();
-          std::uint64_t overrun_tick = 0;
-          bool paused = false;
-          while (peek(block.preempt_seq) == block.last_ack_seq) {
-            const std::uint64_t now = now_ns();
-            const std::uint64_t t = tick_clock_ns();
-            if (overrun_tick == 0 && now - begun > in_ns(5ms)) overrun_tick = t;
-            if (t != tick_seen) last_tick = now;
-            tick_seen = t;
-            paused = paused || now - last > in_ns(1ms) || now - last_tick > in_ns(tick + 1ms);
-            last = now;
-          }
-          const double late = static_cast<double>(now_ns()) - static_cast<double>(begun) - 5e6;
-          if (paused) {
-            ++result.paused;
-            continue;
-          }
-          result.ns.push_back(std::max(late, 0.0));
-          result.ticks.push_back(overrun_tick == 0
-                                     ? 0
-                                     : static_cast<double>(tick_clock_ns() - overrun_tick) /
-                                           static_cast<double>(tick.count()));
+          const std::uint64_t at_begin = ticks.now();
+          std::uint64_t at_overrun = 0;
+          while (peek(block.preempt_seq) == block.last_ack_seq)
+            if (at_overrun == 0 && thread_cpu_ns() - cpu > in_ns(5ms)) at_overrun = ticks.now();
+          const std::uint64_t took = now_ns() - begun;
+          const std::uint64_t seen = ticks.now();
+          result.ns.push_back(std::max(static_cast<double>(took) - 5e6, 0.0));
+          // The kernel's slice began a little earlier, with the sleep: its hint may come before.
+          result.ticks.push_back(at_overrun == 0 ? 0 : static_cast<double>(seen - at_overrun));
+          result.lost += took / in_ns(tick) > seen - at_begin;
         }
       },
       1);
@@ -65,14 +53,24 @@ lateness measure(bench& b, std::size_t hints) {
 
 TEST(scheduler_hint, within_one_tick_of_the_overrun) {
   bench b;
-  const lateness l = measure(b, 200);
+  const lateness l = measure(b, 400);
+  ASSERT_EQ(l.ns.size(), 400U);
+  const auto within =
+      std::count_if(l.ticks.begin(), l.ticks.end(), [](double t) { return t <= 1; });
+  const auto in_the_first =
+      std::count_if(l.ticks.begin(), l.ticks.end(), [](double t) { return t == 1; });
   std::printf(
-      "hint after the overrun: median %.2f ms, 99%% %.2f ms, worst %.2f ms; %u not counted\n",
-      quantile(l.ns, 0.5) / 1e6, quantile(l.ns, 0.99) / 1e6, quantile(l.ns, 1) / 1e6, l.paused);
+      "%zu hints, %td in the first tick after the overrun or before it was seen, %.0f ticks after "
+      "it at worst\n"
+      "by the clock: median %.2f ms, 98%% %.2f ms, 99%% %.2f ms, worst %.2f ms; the machine lost "
+      "ticks in %u of these waits\n",
+      l.ns.size(), within, quantile(l.ticks, 1), quantile(l.ns, 0.5) / 1e6,
+      quantile(l.ns, 0.98) / 1e6, quantile(l.ns, 0.99) / 1e6, quantile(l.ns, 1) / 1e6, l.lost);
+  RecordProperty("hint_within_one_tick", std::to_string(within));
   RecordProperty("hint_late_median_ns", std::to_string(quantile(l.ns, 0.5)));
   RecordProperty("hint_late_p99_ns", std::to_string(quantile(l.ns, 0.99)));
-  ASSERT_GE(l.ns.size(), 50U) << "the machine was paused all the time";
-  EXPECT_LE(quantile(l.ticks, 0.98), 2);
+  EXPECT_LE(quantile(l.ticks, 0.99), 1);
+  EXPECT_GT(in_the_first, 200) << "the ticks are not those of the worker";
   EXPECT_LE(quantile(l.ns, 0.5), 1.25 * static_cast<double>(tick.count()));
 }
 
@@ -134,36 +132,6 @@ TEST(scheduler_hint, lost_ones_are_counted_and_the_sequence_goes_on) {
   EXPECT_EQ(b.block(1).lost_hints, counts.lost_hints);
   EXPECT_EQ(b.block(1).preempt_seq, counts.hints);
   EXPECT_EQ(b.records().size(), counts.hints - counts.lost_hints);
-}
-
-TEST(scheduler_hint, observer_never_kicks) {
-  scx::scheduler_options options;
-  options.grace = 1ms;
-  options.throttle = 10ms;
-  bench b(options);
-  std::vector<std::unique_ptr<ext_thread>> hogs;
-  for (unsigned slot = 1; slot <= 6; ++slot) {
-    hogs.push_back(std::make_unique<ext_thread>(b, slot, hog()));
-    poke(b.block(slot).policy, static_cast<std::uint8_t>(1 + slot % 3));
-    poke(b.block(slot).escapable, 1);
-    poke(b.block(slot).mode, ASIO_PULSE_MODE_ENFORCED);  // its own half is not read
-  }
-  // A worker that acknowledges what was never asked, and one that answers, among those that do not.
-  poke(b.block(5).last_ack_seq, ~std::uint64_t{0});
-  for (int i = 0; i < 40; ++i) {
-    acknowledge(b.block(6));
-    std::this_thread::sleep_for(100ms);
-  }
-  const scx_pulse_counts counts = b.counts();
-  std::printf("hints %llu, kicks %llu, throttles %llu\n",
-              static_cast<unsigned long long>(counts.hints),
-              static_cast<unsigned long long>(counts.kicks),
-              static_cast<unsigned long long>(counts.throttles));
-  EXPECT_GT(counts.hints, 6U);
-  EXPECT_EQ(counts.kicks, 0U);
-  EXPECT_EQ(counts.throttles, 0U);
-  for (unsigned slot = 1; slot <= 6; ++slot) EXPECT_EQ(b.block(slot).escalations, 0U);
-  EXPECT_EQ(b.trouble(), "");
 }
 
 TEST(scheduler_hint, who_acknowledges_is_never_escalated_against) {

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: BSL-1.0
+#pragma once
+
+#include <bpf/bpf.h>
+#include <linux/bpf.h>
+
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+#include <utility>
+
+#include "block_store.hpp"
+
+/// \file
+/// The kernel's own statistics of BPF programs: how often each has run, and for how long.
+
+namespace sched_test {
+
+namespace scx = asio_pulse::scx;
+
+/// While it lives the kernel counts, which it does not otherwise.
+///
+/// \par Errors  std::runtime_error.
+class bpf_statistics {
+ public:
+  bpf_statistics() : fd_(bpf_enable_stats(BPF_STATS_RUN_TIME)) {
+    if (!fd_) throw std::runtime_error("the kernel counts no runs of BPF programs");
+  }
+
+ private:
+  scx::unique_fd fd_;
+};
+
+/// Calls `f(name, info)` for each BPF program that is loaded. Names end after 15 characters.
+template <class F>
+void for_each_program(F f) {
+  for (std::uint32_t id = 0; bpf_prog_get_next_id(id, &id) == 0;) {
+    scx::unique_fd fd(bpf_prog_get_fd_by_id(id));
+    bpf_prog_info info{};
+    std::uint32_t size = sizeof(info);
+    if (!fd || bpf_obj_get_info_by_fd(fd.get(), &info, &size) != 0) continue;
+    f(std::string(info.name), info, fd);
+  }
+}
+
+/// Ticks that have interrupted SCHED_EXT threads: runs of the scheduler's own callback. A tick that
+/// the emulated machine loses is none, unlike in any clock.
+///
+/// \par Errors  std::runtime_error where the scheduler is not loaded.
+class tick_count {
+ public:
+  tick_count() {
+    for_each_program([this](const std::string& name, const bpf_prog_info&, scx::unique_fd& fd) {
+      if (name == "scx_pulse_tick") program_ = std::move(fd);
+    });
+    if (!program_) throw std::runtime_error("there is no BPF program scx_pulse_tick");
+  }
+  /// So far, on all CPUs. The tick that moved a control block is in it already: it has ended before
+  /// the thread goes on.
+  [[nodiscard]] std::uint64_t now() const {
+    bpf_prog_info info{};
+    std::uint32_t size = sizeof(info);
+    if (bpf_obj_get_info_by_fd(program_.get(), &info, &size) != 0)
+      throw std::runtime_error("the program scx_pulse_tick cannot be asked");
+    return info.run_cnt;
+  }
+
+ private:
+  bpf_statistics counting_;
+  scx::unique_fd program_;
+};
+
+}  // namespace sched_test
