@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <cstdio>
+#include <numeric>
 
 #include "scheduler_support.hpp"
 
@@ -13,17 +14,21 @@ namespace {
 using namespace sched_test;
 
 struct fairness {
+  double host_took = 0;       // of the CPU time that the threads were charged, from 0 to 1
   double worst = 0;           // the largest deviation from the equal share, of that share
   std::uint64_t longest = 0;  // wait of any thread, in ticks of all CPUs together
   double longest_ms = 0;      // the same in time, in which the host's pauses are too
 };
 
-// When the host takes the CPU away from a virtual one, the time goes to whichever thread ran there.
-// So a share is counted twice: in CPU time, which a fair scheduler evens out in the end, and in
-// ticks that the thread has seen, where such a pause is one tick. The better one is meant.
+// A thread whose CPU time jumps by as much between two looks of its own was on its CPU and had it
+// not: the host had taken the virtual CPU away. (A tick's work in the kernel is far below.)
+constexpr std::uint64_t host_took_ns = 500'000;
+
+// Shares of the CPU time that the threads really had. The machine's clocks go on while the host
+// takes a CPU away, and charge that to whichever thread happened to run there.
 fairness measure(bench& b, unsigned count, std::chrono::nanoseconds time) {
   std::vector<std::unique_ptr<ext_thread>> threads;
-  std::vector<std::atomic<std::uint64_t>> ticks(count);
+  std::vector<std::atomic<std::uint64_t>> taken(count);
   std::vector<std::atomic<std::uint64_t>> waits(count);
   std::vector<std::atomic<std::uint64_t>> waits_ns(count);
   std::atomic<std::uint64_t> all_ticks{0};
@@ -33,9 +38,13 @@ fairness measure(bench& b, unsigned count, std::chrono::nanoseconds time) {
       std::uint64_t last_tick = tick_clock_ns();
       std::uint64_t last = all_ticks;
       std::uint64_t last_ns = now_ns();
+      std::uint64_t last_cpu = thread_cpu_ns();
       bool before = false;
       while (!stop) {
         acknowledge(b.block(i + 1));
+        const std::uint64_t cpu = thread_cpu_ns();
+        const std::uint64_t used = cpu - std::exchange(last_cpu, cpu);
+        if (used > host_took_ns && measuring) taken[i] += used;
         const std::uint64_t now = tick_clock_ns();
         if (now == last_tick) {
           last_ns = now_ns();
@@ -45,7 +54,6 @@ fairness measure(bench& b, unsigned count, std::chrono::nanoseconds time) {
         const std::uint64_t all = all_ticks.fetch_add(1) + 1;
         const bool on = measuring;
         if (on && before) {
-          ++ticks[i];
           waits[i] = std::max(waits[i].load(), all - last);
           waits_ns[i] = std::max(waits_ns[i].load(), now_ns() - last_ns);
         }
@@ -54,36 +62,40 @@ fairness measure(bench& b, unsigned count, std::chrono::nanoseconds time) {
       }
     }));
   std::this_thread::sleep_for(300ms);
-  std::vector<double> used(count);
+  std::vector<double> charged(count);
   measuring = true;
-  for (unsigned i = 0; i < count; ++i) used[i] = -static_cast<double>(threads[i]->cpu_ns());
+  for (unsigned i = 0; i < count; ++i) charged[i] = -static_cast<double>(threads[i]->cpu_ns());
   std::this_thread::sleep_for(time);
   measuring = false;
-  for (unsigned i = 0; i < count; ++i) used[i] += static_cast<double>(threads[i]->cpu_ns());
+  for (unsigned i = 0; i < count; ++i) charged[i] += static_cast<double>(threads[i]->cpu_ns());
   for (auto& thread : threads) thread->stop();
 
-  const auto deviation = [count](const auto& values) {
-    double sum = 0;
+  const auto sum_of = [](const std::vector<double>& values) {
+    return std::accumulate(values.begin(), values.end(), 0.0);
+  };
+  const auto deviation = [&](const std::vector<double>& values) {
     double worst = 0;
-    for (const auto& v : values) sum += static_cast<double>(v);
-    for (const auto& v : values)
-      worst = std::max(worst, std::abs(static_cast<double>(v) / (sum / count) - 1));
+    for (const double v : values)
+      worst = std::max(worst, std::abs(v / (sum_of(values) / count) - 1));
     return worst;
   };
+  std::vector<double> had(count);
+  for (unsigned i = 0; i < count; ++i) had[i] = charged[i] - static_cast<double>(taken[i]);
   fairness result;
-  const double by_time = deviation(used);
-  const double by_ticks = deviation(ticks);
-  result.worst = std::min(by_time, by_ticks);
+  result.worst = deviation(had);
+  result.host_took = 1 - sum_of(had) / sum_of(charged);
   for (unsigned i = 0; i < count; ++i) {
     result.longest = std::max(result.longest, waits[i].load());
     result.longest_ms = std::max(result.longest_ms, static_cast<double>(waits_ns[i].load()) / 1e6);
   }
   std::printf(
-      "%u threads: from the equal share at most %.1f %% by CPU time, %.1f %% by ticks; longest "
-      "wait "
-      "%.1f ms, %llu ticks of both CPUs\n",
-      count, by_time * 100, by_ticks * 100, result.longest_ms,
-      static_cast<unsigned long long>(result.longest));
+      "%u threads: from the equal share at most %.1f %% of the CPU time they had (%.1f %% of what "
+      "they were charged; the host took %.1f %% of it); longest wait %.1f ms, %llu ticks of both "
+      "CPUs\n",
+      count, result.worst * 100, deviation(charged) * 100, result.host_took * 100,
+      result.longest_ms, static_cast<unsigned long long>(result.longest));
+  // Else two CPUs were not what was shared, or the threads did not run.
+  EXPECT_GT(sum_of(charged), 1.8 * static_cast<double>(in_ns(time)));
   EXPECT_EQ(b.trouble(), "");
   return result;
 }
@@ -92,20 +104,22 @@ fairness measure(bench& b, unsigned count, std::chrono::nanoseconds time) {
 // thread may be moved to the end of another queue meanwhile.
 constexpr std::uint64_t most_wait_ticks(unsigned count) { return 2 * count * 3 + 4; }
 
+// Some hundred turns of each of eight threads.
+constexpr auto measured_for = 5s;
+
 void fair_shares(scx_pulse_local_policy policy, unsigned imbalance, unsigned count) {
   scx::scheduler_options options;
   options.policy = policy;
   options.imbalance = imbalance;
   bench b(options);
-  // What the host takes away only makes it worse: the best of some tries is the scheduler's own.
-  fairness f = measure(b, count, 2500ms);
-  for (int again = 0; again < 3 && (f.worst > 0.05 || f.longest > most_wait_ticks(count));
-       ++again) {
-    const fairness next = measure(b, count, 2500ms);
-    f.worst = std::min(f.worst, next.worst);
-    f.longest = std::min(f.longest, next.longest);
-    f.longest_ms = std::min(f.longest_ms, next.longest_ms);
+  fairness f = measure(b, count, measured_for);
+  // Once again at most: what a thread waits while the host is busy is in no clock to be taken off.
+  if (f.worst > 0.05 || f.longest > most_wait_ticks(count)) {
+    std::printf("and once again:\n");
+    f = measure(b, count, measured_for);
   }
+  // Then there is nothing to divide: what a thread gets is what the host leaves in its turns.
+  if (f.host_took > 0.5) GTEST_SKIP() << "the host took most of the machine's time";
   ::testing::Test::RecordProperty("worst_percent", std::to_string(f.worst * 100));
   ::testing::Test::RecordProperty("longest_wait_ms", std::to_string(f.longest_ms));
   EXPECT_LE(f.worst, 0.05);
