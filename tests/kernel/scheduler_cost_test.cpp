@@ -6,17 +6,29 @@
 #include <sys/syscall.h>
 
 #include <cstdio>
+#include <cstdlib>
 #include <latch>
 
+#include "bpf_statistics.hpp"
 #include "minimal_bpf.skel.h"
 #include "scheduler_support.hpp"
 
 // What scheduling costs, by the kernel's own statistics of BPF programs: beside a minimal scheduler
-// in the same machine, and with few threads and many.
+// in the same machine, and with few threads and many. An emulator's time says little, and the
+// host's load is in it; so one boot counts instructions.
 
 namespace {
 
 using namespace sched_test;
+
+/// In a machine whose clocks count its instructions (tests/kernel/run --counted): how many
+/// nanoseconds it takes for each. Then what is measured is the length of the path, and nothing
+/// else. 0 in any other.
+unsigned ns_per_instruction() {
+  const char* const counted = std::getenv("ASIO_PULSE_COUNTED");
+  return counted == nullptr ? 0 : static_cast<unsigned>(std::stoul(counted));
+}
+const char* unit() { return ns_per_instruction() == 0 ? "ns" : "instructions"; }
 
 struct program_time {
   std::uint64_t run_ns = 0;
@@ -28,17 +40,12 @@ struct program_time {
 /// switches.
 program_time time_of(const std::string& prefix) {
   program_time sum;
-  for (std::uint32_t id = 0; bpf_prog_get_next_id(id, &id) == 0;) {
-    const scx::unique_fd fd(bpf_prog_get_fd_by_id(id));
-    bpf_prog_info info{};
-    std::uint32_t size = sizeof(info);
-    if (!fd || bpf_obj_get_info_by_fd(fd.get(), &info, &size) != 0) continue;
-    const std::string name = info.name;
-    if (name.rfind(prefix, 0) != 0 || name.find("_tick") != std::string::npos) continue;
+  for_each_program([&](const std::string& name, const bpf_prog_info& info, scx::unique_fd&) {
+    if (name.rfind(prefix, 0) != 0 || name.find("_tick") != std::string::npos) return;
     sum.run_ns += info.run_time_ns;
     sum.runs += info.run_cnt;
     if (name.find("_runn") != std::string::npos) sum.switches += info.run_cnt;
-  }
+  });
   return sum;
 }
 
@@ -103,32 +110,36 @@ class crowd {
   std::vector<::pthread_t> threads_;
 };
 
-/// The smallest of several short measurements: what the host takes away, and what it makes
-/// others wait for, only adds.
-double ns_per_switch(const std::string& prefix, unsigned threads, crowd::work what) {
-  const scx::unique_fd statistics(bpf_enable_stats(BPF_STATS_RUN_TIME));
-  EXPECT_TRUE(statistics);
+/// The smallest of several short measurements: what the host takes away, what it makes others wait
+/// for, and what else the kernel does meanwhile only add.
+double cost_of_a_switch(const std::string& prefix, unsigned threads, crowd::work what) {
+  const bpf_statistics statistics;
   crowd c(threads, what);
   EXPECT_EQ(c.failed(), 0U);
   c.go();
-  std::this_thread::sleep_for(300ms);
+  const unsigned scale = ns_per_instruction();
+  // Each of ten thousand has had a turn by then, and is known.
+  std::this_thread::sleep_for(scale == 0 ? 300ms : 500ms);
   std::vector<double> each;
   double programs = 0;
+  const std::size_t wanted = scale == 0 ? 12 : 5;
   program_time before = time_of(prefix);
-  for (int i = 0; i < 12; ++i) {
+  // A thread of the kernel's own may hold the CPU for a while: those come first.
+  for (std::size_t i = 0; i < 3 * wanted && each.size() < wanted; ++i) {
     std::this_thread::sleep_for(125ms);
     const program_time after = time_of(prefix);
     const auto switches = static_cast<double>(after.switches - before.switches);
     if (switches > 100) {
-      each.push_back(static_cast<double>(after.run_ns - before.run_ns) / switches);
+      each.push_back(static_cast<double>(after.run_ns - before.run_ns) / switches /
+                     std::max(scale, 1U));
       programs = static_cast<double>(after.runs - before.runs) / switches;
     }
     before = after;
   }
   EXPECT_GE(each.size(), 3U);
-  std::printf("%-10s %5u threads that %s: %6.0f ns (median %6.0f), %.1f programs a switch\n",
+  std::printf("%-10s %5u threads that %s: %6.0f %s (median %6.0f), %.1f programs a switch\n",
               prefix.c_str(), threads, what == crowd::work::yield ? "yield" : "sleep",
-              quantile(each, 0), quantile(each, 0.5), programs);
+              quantile(each, 0), unit(), quantile(each, 0.5), programs);
   return quantile(each, 0);
 }
 
@@ -162,7 +173,7 @@ class minimal_scheduler {
 
 double of_minimal(unsigned threads, crowd::work what) {
   const minimal_scheduler s;
-  return ns_per_switch("minimal", threads, what);
+  return cost_of_a_switch("minimal", threads, what);
 }
 
 double of_ours(unsigned threads, crowd::work what, scx_pulse_local_policy policy,
@@ -178,17 +189,18 @@ double of_ours(unsigned threads, crowd::work what, scx_pulse_local_policy policy
           while (!stop) ::sched_yield();
         },
         1);
-  const double each = ns_per_switch("scx_pulse", threads, what);
+  const double each = cost_of_a_switch("scx_pulse", threads, what);
   EXPECT_EQ(b.trouble(), "");
   return each;
 }
 
 TEST(scheduler_cost, at_most_twice_a_minimal_scheduler) {
   for (const crowd::work what : {crowd::work::yield, crowd::work::sleep}) {
-    const double minimal = of_minimal(10, what);
+    double minimal = of_minimal(10, what);
     const double ours = of_ours(10, what, SCX_PULSE_ROUND_ROBIN);
     const double priority = of_ours(10, what, SCX_PULSE_PRIORITY);
     const double fair = of_ours(10, what, SCX_PULSE_FAIR);
+    minimal = std::min(minimal, of_minimal(10, what));  // the machine may still have been booting
     std::printf("of the minimal one's: round-robin %.2f, priority %.2f, fair %.2f\n",
                 ours / minimal, priority / minimal, fair / minimal);
     RecordProperty(what == crowd::work::yield ? "ratio_yield" : "ratio_sleep",
@@ -197,17 +209,18 @@ TEST(scheduler_cost, at_most_twice_a_minimal_scheduler) {
   }
 }
 
-// The more threads there are, the colder is the memory of the next one, whoever schedules: the
-// minimal scheduler shows how much that is. Beyond it the cost must not grow by more than a fifth.
+// By instructions: what the scheduler does must not grow. By the clock: the more threads there are,
+// the colder is the memory of the next one, whoever schedules. The minimal scheduler shows how much
+// that is, and beyond it the cost must not grow by more than a fifth.
 TEST(scheduler_cost, does_not_grow_with_the_number_of_threads) {
   const double minimal_few = of_minimal(10, crowd::work::yield);
   const double minimal_many = of_minimal(10000, crowd::work::yield);
   // A worker is registered: so all threads are looked for, and its own turns are published.
   const double few = of_ours(10, crowd::work::yield, SCX_PULSE_ROUND_ROBIN, true);
   const double many = of_ours(10000, crowd::work::yield, SCX_PULSE_ROUND_ROBIN, true);
-  const double any = std::max(1.0, minimal_many / minimal_few);
-  std::printf("10 000 threads to 10: %.2f; the minimal scheduler: %.2f\n", many / few,
-              minimal_many / minimal_few);
+  const double any = ns_per_instruction() != 0 ? 1.0 : std::max(1.0, minimal_many / minimal_few);
+  std::printf("10 000 threads to 10, in %s: %.2f; the minimal scheduler: %.2f\n", unit(),
+              many / few, minimal_many / minimal_few);
   RecordProperty("ratio_10000_to_10", std::to_string(many / few));
   RecordProperty("minimal_ratio_10000_to_10", std::to_string(minimal_many / minimal_few));
   EXPECT_LE(many / few, 1.2 * any);
@@ -217,7 +230,7 @@ TEST(scheduler_cost, does_not_grow_with_the_number_of_threads) {
 TEST(scheduler_cost, threads_that_may_not_move_stall_nobody) {
   bench b;
   ext_thread hungry(hog(), 0);
-  const double each = ns_per_switch("scx_pulse", 2000, crowd::work::yield);
+  const double each = cost_of_a_switch("scx_pulse", 2000, crowd::work::yield);
   EXPECT_EQ(b.trouble(), "");
   EXPECT_LT(each, 100e3);
 }
