@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: BSL-1.0
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sched.h>
+#include <sys/mount.h>
+#include <unistd.h>
 
 #include <csignal>
 #include <filesystem>
+#include <functional>
 #include <string>
 
 #include "vm_support.hpp"
@@ -78,6 +82,40 @@ TEST_F(robustness_of_the_command, a_second_one_is_refused) {
   EXPECT_TRUE(enabled());
   EXPECT_TRUE(first.running());
   expect_clean_end(first);
+}
+
+// Beside them are those that need no kernel with sched_ext: tests/unit/bpf.
+TEST_F(robustness_of_the_command, without_privilege_or_btf_it_says_so_and_leaves_nothing) {
+  const auto refused = [](const std::function<void()>& spoil, const std::string& why) {
+    const long loads = loads_so_far();
+    vm::child loader{[&]() -> int {
+      spoil();
+      execlp("scx_pulse", "scx_pulse", nullptr);
+      return 127;
+    }};
+    EXPECT_EQ(loader.wait(), 1) << loader.output();
+    EXPECT_THAT(loader.output(), testing::HasSubstr(why));
+    EXPECT_FALSE(std::filesystem::exists(socket_path));
+    EXPECT_TRUE(disabled()) << vm::sched_ext_state();
+    EXPECT_EQ(loads_so_far(), loads);
+  };
+  refused(
+      [] {
+        if (setgid(65534) != 0 || setuid(65534) != 0) _exit(126);
+      },
+      "CAP_SYS_ADMIN is not in effect");
+  // A file that is no BTF, in a mount namespace that ends with the child.
+  refused(
+      [] {
+        if (unshare(CLONE_NEWNS) != 0 ||
+            mount("/dev/null", "/sys/kernel/btf/vmlinux", nullptr, MS_BIND, nullptr) != 0)
+          _exit(126);
+      },
+      "/sys/kernel/btf/vmlinux cannot be read");
+  // And it was that, and nothing else, that kept it from running.
+  vm::child loader{{"scx_pulse"}};
+  wait_for(loader);
+  expect_clean_end(loader);
 }
 
 TEST_F(robustness_of_the_command, ends_with_the_kernels_reason) {
