@@ -42,10 +42,12 @@ void misbehave(bench& b, unsigned slot, const std::atomic<bool>& stop) {
       case 6:  // critical for ever
         poke(block.critical, 1);
         break;
-      case 7:  // answers, and sleeps now and then
-        acknowledge(block);
-        if (random() % 4096 == 0) std::this_thread::sleep_for(1ms);
+      case 7: {  // answers at once, and sleeps now and then: not so often that no hint comes
+        const std::uint64_t until = now_ns() + in_ns(100ms);
+        while (now_ns() < until) acknowledge(block);
+        std::this_thread::sleep_for(1ms);
         break;
+      }
       case comes_and_goes:
         spin_for(30ms);
         b.remove_this(slot);
