@@ -105,7 +105,7 @@ fairness measure(bench& b, unsigned count, std::chrono::nanoseconds time) {
 constexpr std::uint64_t most_wait_ticks(unsigned count) { return 2 * count * 3 + 4; }
 
 // Some hundred turns of each of eight threads.
-constexpr auto measured_for = 5s;
+constexpr auto measured_for = 4s;
 
 void fair_shares(scx_pulse_local_policy policy, unsigned imbalance, unsigned count) {
   scx::scheduler_options options;
