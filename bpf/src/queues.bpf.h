@@ -51,7 +51,9 @@ struct cpu_state {
   u64 vtime;                       /* fair: of the last thread from its own queue, at its start */
   u64 no_pull_ns;                  /* nothing is taken over before */
   u64 rotate_ns;                   /* nothing from a queue that is hardly longer before */
+  u64 dispatch_ns;                 /* priority: when it last looked for somebody to run */
   u64 served_ns[SCX_PULSE_LEVELS]; /* when the level was last served, or empty */
+  u8 waiting[SCX_PULSE_LEVELS];    /* 0: nobody waits at this level; see mark_waiting() */
   u32 balance;                     /* not 0: a tick has passed since the last comparison */
   u32 pulled;                      /* not 0: who runs next is from another CPU's queue */
 };
@@ -125,9 +127,38 @@ static __noinline int pull(u32 cpu, u32 more) {
   return moved;
 }
 
+/* Priority: somebody is about to wait at this level of the CPU. So that a look at a queue is made
+ * where somebody may wait, and by anyone that finds it empty, `waiting` is taken back. The kernel
+ * queues a thread only after enqueue() has returned: a look just before that takes back what will be
+ * true. Then the thread is found at the CPU's next tick, or when nobody else waits there. */
+static __always_inline void mark_waiting(struct cpu_state *c, u32 cpu, u32 level, u64 slice_ns) {
+  level &= SCX_PULSE_LEVELS - 1;
+  if (c->waiting[level] && ((s64)(c->dispatch_ns - c->served_ns[level]) <= (s64)slice_ns ||
+                            scx_bpf_dsq_nr_queued(QUEUE_OF(cpu, level))))
+    return; /* others wait there already, or did until now */
+  c->served_ns[level] = bpf_ktime_get_ns(); /* the wait begins */
+  c->waiting[level] = 1;
+}
+
+/* The length of the CPU's own queue; finds whom mark_waiting() has lost. */
+static __always_inline u32 own_length(u32 cpu, struct cpu_state *c) {
+  u32 length = 0;
+
+  if (local_policy != SCX_PULSE_PRIORITY) return queue_length(cpu);
+  for (u32 level = 0; level < SCX_PULSE_LEVELS; level++) {
+    u32 here = scx_bpf_dsq_nr_queued(QUEUE_OF(cpu, level));
+
+    if (here) c->waiting[level] = 1;
+    length += here;
+  }
+  return length;
+}
+
 static __always_inline bool serve(u32 cpu, struct cpu_state *c, u32 level, u64 now) {
   c->served_ns[level] = now;
-  return dsq_move_to_local(QUEUE_OF(cpu, level));
+  if (dsq_move_to_local(QUEUE_OF(cpu, level))) return true;
+  c->waiting[level] = 0;
+  return false;
 }
 
 /* Not from levels beyond `last`, but for those that have waited for too long. */
@@ -137,17 +168,21 @@ static __always_inline bool take_own(u32 cpu, struct cpu_state *c, struct scx_pu
 
   if (local_policy != SCX_PULSE_PRIORITY) return dsq_move_to_local(QUEUE_OF(cpu, 0));
   now = bpf_ktime_get_ns();
+  c->dispatch_ns = now;
   for (u32 level = SCX_PULSE_LEVELS - 1; level >= 1; level--)
     if (now - c->served_ns[level] > AGING_SLICES * s->slice_ns && serve(cpu, c, level, now))
       return true;
   for (u32 level = 0; level < SCX_PULSE_LEVELS && level <= last; level++)
+    if (c->waiting[level] && serve(cpu, c, level, now)) return true;
+  if (last < SCX_PULSE_LEVELS - 1) return false; /* somebody goes on: the tick looks */
+  for (u32 level = 0; level < SCX_PULSE_LEVELS; level++)
     if (serve(cpu, c, level, now)) return true;
   return false;
 }
 
 /* A CPU that has work of its own compares at most once a tick. */
 static __always_inline bool balance(u32 cpu, struct cpu_state *c, struct scx_pulse_settings *s) {
-  u32 here = queue_length(cpu);
+  u32 here = own_length(cpu, c);
   u64 now = bpf_ktime_get_ns();
   bool rotate = now >= c->rotate_ns;
 

@@ -118,8 +118,7 @@ void BPF_PROG(scx_pulse_enqueue, struct task_struct *p, u64 enq_flags) {
     return;
   }
   level = level_of(t);
-  if (local_policy == SCX_PULSE_PRIORITY && level && !scx_bpf_dsq_nr_queued(QUEUE_OF(cpu, level)))
-    c->served_ns[level & (SCX_PULSE_LEVELS - 1)] = bpf_ktime_get_ns();
+  if (local_policy == SCX_PULSE_PRIORITY) mark_waiting(c, cpu, level, s->slice_ns);
   dsq_insert(p, QUEUE_OF(cpu, level), slice, enq_flags);
 }
 
@@ -198,7 +197,7 @@ void BPF_PROG(scx_pulse_tick, struct task_struct *p) {
 
   if (!s || !c) return;
   c->balance = 1;
-  queued = queue_length(cpu);
+  queued = own_length(cpu, c);
   queue_lengths[cpu & CPU_MASK] = queued;
   if (queued) {
     idle = scx_bpf_pick_idle_cpu(p->cpus_ptr, 0);
@@ -302,7 +301,10 @@ static int release_held(void *map, u32 *key, struct cpu_state *c) {
   struct bpf_iter_scx_dsq it;
   struct task_struct *p;
 
-  if (local_policy == SCX_PULSE_PRIORITY) queue = SCX_PULSE_LEVELS - 1;
+  if (local_policy == SCX_PULSE_PRIORITY) {
+    queue = SCX_PULSE_LEVELS - 1;
+    c->waiting[queue] = 1;
+  }
   bpf_rcu_read_lock(); /* this is init()'s callback, and that is sleepable */
   if (bpf_iter_scx_dsq_new(&it, QUEUE_OF(cpu, QUEUE_HELD), 0) == 0) {
     while ((p = bpf_iter_scx_dsq_next(&it))) {
