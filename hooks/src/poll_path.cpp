@@ -166,8 +166,12 @@ void attach(thread_state& ts, void* scheduler, path_observer& observer) noexcept
 bool recognise(thread_state& ts, void* owner) noexcept {
   const std::uint32_t epoch = observer_epoch.load(std::memory_order_relaxed);
   if (owner == ts.plain_owner && ts.plain_epoch == epoch) return false;
-  if (ts.wrapped)
-    return false;  // inside our own run function, but between polls: not a worker's operation
+  if (ts.wrapped) {
+    // Inside our own run function, but between polls: not a worker's operation. Nobody can begin to
+    // observe the scheduler of that function meanwhile.
+    if (owner == ts.plain_owner) ts.plain_epoch = epoch;
+    return false;
+  }
   if (ts.observer != nullptr) {
     if (owner == ts.owner && ts.plain_epoch == epoch) return true;
     detach(ts);
@@ -288,6 +292,14 @@ void poll_frame::begin_slow(void* owner, const site& what) noexcept {
       start(ts, what, task_);
       return;
     }
+  }
+  if (plain && task_ != nullptr && ts.label != thread_state::label_closed &&
+      owner == ts.plain_owner) {
+    // The short way of a context that is switched off, but for its account.
+    close_current_account(ts);
+    ts.account = task_;
+    name(ts, task_);
+    return;
   }
   clear_extras(ts);
   if (owner == nullptr) {
@@ -613,6 +625,7 @@ worker_scope::worker_scope(void* scheduler, path_observer& observer, bool enable
             .observer = ts_.observer,
             .poll_site = ts_.poll_site.load(std::memory_order_relaxed),
             .plain_owner = ts_.plain_owner,
+            .label = ts_.label,
             .phantom_turns = ts_.phantom_turns,
             .extra_turns = ts_.extra_turns,
             .plain_epoch = ts_.plain_epoch,
@@ -632,6 +645,7 @@ worker_scope::worker_scope(void* scheduler, path_observer& observer, bool enable
   ts_.no_yield = 0;
   ts_.compensable.store(compensable, std::memory_order_relaxed);
   ts_.wrapped = true;
+  ts_.label = enabled ? thread_state::label_closed : thread_state::label_none;
   if (!enabled) {
     ts_.recorder = nullptr;
     ts_.owner = nullptr;
@@ -663,6 +677,7 @@ worker_scope::~worker_scope() {
   ts_.observer = saved_.observer;
   ts_.poll_site.store(saved_.poll_site, std::memory_order_relaxed);
   ts_.plain_owner = saved_.plain_owner;
+  ts_.label = saved_.label;
   ts_.phantom_turns = saved_.phantom_turns;
   ts_.extra_turns = saved_.extra_turns;
   ts_.plain_epoch = saved_.plain_epoch;

@@ -2,6 +2,8 @@
 
 // Workers that enter, nest, leave, or never said that they came.
 
+#include <gmock/gmock.h>
+
 #include <asio_pulse/hooks/poll_path.hpp>
 //
 #include <latch>
@@ -147,6 +149,69 @@ TEST_F(worker_scope_test, disabled_it_labels_and_observes_nothing) {
   }
   EXPECT_EQ(polls(a) + polls(observer.nobody), 0U);
   EXPECT_TRUE(observer.asked.empty());
+}
+
+TEST_F(worker_scope_test, disabled_it_keeps_the_task_of_a_poll_whatever_completes_inside_it) {
+  task_record c(observer);
+  const belongs_to scope(&c);  // run() is called in a task's scope
+  {
+    const worker_scope worker(&scheduler, observer, false);
+    for (int i = 0; i < 3; ++i) {
+      poll(&scheduler, &a, [&] {
+        // Its only references are the test's and the worker's.
+        EXPECT_GE(references(a), 2U);
+        for (task_record* inner : {&b, &a, static_cast<task_record*>(nullptr), &b}) {
+          poll(&scheduler, inner, [&] { EXPECT_EQ(this_thread().current, inner); });
+          EXPECT_EQ(this_thread().current, &a);
+          EXPECT_GE(references(a), 2U);
+        }
+        {
+          const worker_scope nested(&scheduler, observer, false);
+          poll(&scheduler, &b, [&] { EXPECT_EQ(this_thread().current, &b); });
+          EXPECT_EQ(this_thread().current, &a);
+        }
+        {
+          const worker_scope nested(&other_scheduler, other, true);
+          poll(&other_scheduler, &b, [&] { EXPECT_EQ(this_thread().current, &b); });
+        }
+        EXPECT_EQ(this_thread().current, &a);
+        EXPECT_GE(references(a), 2U);
+        EXPECT_EQ(this_thread().observer, nullptr);
+      });
+      EXPECT_EQ(this_thread().current, &c);
+      EXPECT_THROW(poll(&scheduler, &b, [] { throw 1; }), int);
+      EXPECT_EQ(this_thread().current, &c);
+    }
+  }
+  EXPECT_EQ(polls(b), 3U) << "of the one that is on";
+  EXPECT_EQ(polls(a) + polls(c) + polls(observer.nobody), 0U);
+}
+
+TEST_F(worker_scope_test, disabled_operations_of_one_task_leave_its_count_alone) {
+  {
+    const worker_scope worker(&scheduler, observer, false);
+    poll(&scheduler, &a, [] {});
+    poll(&scheduler, &a, [] { const operation next; });  // a batch of references
+    const std::uint32_t before = references(a);
+    for (int i = 0; i < 10; ++i) poll(&scheduler, &a, [] { const operation next; });
+    EXPECT_EQ(references(a), before);
+  }
+}
+
+TEST_F(worker_scope_test, disabled_it_gives_a_tasks_last_reference_back_at_the_end) {
+  {
+    const worker_scope worker(&scheduler, observer, false);
+    task_record* const gone = new task_record(observer);
+    poll(&scheduler, gone, [&] {
+      release(*gone);  // the test's own
+      EXPECT_TRUE(observer.destroyed.empty());
+    });
+    EXPECT_TRUE(observer.destroyed.empty());
+    poll(&scheduler, &a, [] {});
+    EXPECT_THAT(observer.destroyed, testing::ElementsAre(gone));
+    observer.destroyed.clear();
+    delete gone;
+  }
 }
 
 TEST_F(worker_scope_test, turns_are_counted_by_the_innermost) {

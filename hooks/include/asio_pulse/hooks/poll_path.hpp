@@ -96,6 +96,7 @@ class poll_frame {
     measured,    ///< time is charged, with something more to undo
     labelled,    ///< only the current task is set: not on a worker of ours, or completed inside
                  ///< another handler
+    named,       ///< the same, of the thread's account, in a context that is switched off
     destroyed    ///< the operation is being destroyed without being run
   };
 
@@ -121,6 +122,9 @@ class poll_frame {
     } else if (owner == ts.plain_owner && t == 0 && ts.current == nullptr &&
                ts.plain_epoch == observer_epoch.load(std::memory_order_relaxed)) {
       mode_ = mode::unobserved;
+    } else if (t == ts.label && owner == ts.plain_owner) {
+      ++ts.spare;  // the operation's reference
+      name(ts, reinterpret_cast<task_record*>(t));
     } else {
       begin_slow(owner, what);
     }
@@ -143,6 +147,9 @@ class poll_frame {
     } else if (mode_ == mode::drain) {
       ts.current = ts.base;
       ts.top.store(nullptr, std::memory_order_relaxed);
+    } else if (mode_ == mode::named) {
+      ts.current = saved_current_;
+      ts.label = reinterpret_cast<std::uintptr_t>(task_);
     } else if (mode_ != mode::unobserved) {
       end_slow();
     }
@@ -175,6 +182,14 @@ class poll_frame {
   void critical_entered(timing::ticks now) noexcept;
 
  private:
+  /// Nothing but to make `t`, which is the account, current. Until the end the account must stay.
+  ASIO_PULSE_DETAIL_INLINE void name(thread_state& ts, task_record* t) noexcept {
+    mode_ = mode::named;
+    task_ = t;
+    saved_current_ = ts.current;
+    ts.current = t;
+    ts.label = thread_state::label_closed;
+  }
   ASIO_PULSE_DETAIL_NOINLINE void begin_slow(void* owner, const site& what) noexcept;
   ASIO_PULSE_DETAIL_NOINLINE void end_slow() noexcept;
   ASIO_PULSE_DETAIL_NOINLINE void end_noticed(bool known, timing::ticks cost) noexcept;
@@ -196,7 +211,7 @@ class poll_frame {
   timing::ticks accrued_;
   std::uint32_t inner_polls_;
   mode mode_;
-  // Below: set unless the mode is outermost, drain or unobserved.
+  // Below: set unless the mode is outermost, drain or unobserved (named: saved_current_ only).
   bool hooked_;         ///< poll hooks saw it start
   bool saved_account_;  ///< the thread's account belonged to the poll outside
   bool outer_shared_;

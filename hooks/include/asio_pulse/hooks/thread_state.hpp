@@ -106,6 +106,12 @@ struct thread_state {
   void* plain_owner = nullptr;
   std::uint32_t plain_epoch = 0;
   std::int32_t fuel_step = 1;
+  /// Where nothing is measured a poll still makes its task current. In a run function of a context
+  /// that is switched off: the account as an address, whose polls take the short way to that, or
+  /// `label_none` before there is one. `label_closed` inside such a poll, and everywhere else.
+  std::uintptr_t label = label_closed;
+  static constexpr std::uintptr_t label_closed = ~std::uintptr_t{0};
+  static constexpr std::uintptr_t label_none = ~std::uintptr_t{1};
   timing::ticks checked_at = 0;
   /// True while a run function of ours is on the stack (and not the base class's).
   bool wrapped = false;
@@ -281,6 +287,7 @@ class worker_scope {
     path_observer* observer;
     const site* poll_site;
     void* plain_owner;
+    std::uintptr_t label;
     std::size_t phantom_turns;
     std::size_t extra_turns;
     std::uint32_t plain_epoch;
