@@ -10,7 +10,9 @@
 #include <boost/version.hpp>
 
 #include <sched.h>
+#include <sys/resource.h>
 #include <sys/utsname.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
@@ -56,6 +58,31 @@ unsigned usable_cpus() {
   return static_cast<unsigned>(CPU_COUNT(&set));
 }
 
+/// CPU time of this process and of the children that it has waited for, in the ticks of /proc/stat.
+double own_ticks() {
+  double seconds = 0;
+  for (const int who : {RUSAGE_SELF, RUSAGE_CHILDREN}) {
+    rusage used{};
+    getrusage(who, &used);
+    for (const timeval& part : {used.ru_utime, used.ru_stime}) {
+      seconds += static_cast<double>(part.tv_sec) + static_cast<double>(part.tv_usec) / 1e6;
+    }
+  }
+  return seconds * static_cast<double>(sysconf(_SC_CLK_TCK));
+}
+
+double percent(double part, double whole) { return whole > 0 ? 100 * part / whole : 0; }
+
+/// What others took of the CPUs' time between the two, in per cent.
+double taken_by_others(const disturbance& before, const disturbance& after) {
+  const double busy = (after.busy - before.busy) - (after.own - before.own);
+  return percent(std::max(busy, 0.0), after.ticks - before.ticks);
+}
+
+double stolen_between(const disturbance& before, const disturbance& after) {
+  return percent(after.stolen - before.stolen, after.ticks - before.ticks);
+}
+
 std::string git(const std::filesystem::path& source, std::vector<std::string> words) {
   words.insert(words.begin(), {"git", "-C", source.string()});
   try {
@@ -83,6 +110,8 @@ disturbance look_around() {
   ticks.resize(8);
   result.stolen = ticks[7];
   result.ticks = std::accumulate(ticks.begin(), ticks.end(), 0.0);
+  result.busy = result.ticks - ticks[3] - ticks[4] - ticks[7];
+  result.own = own_ticks();
   std::vector<double> runs;
   for (int n = 0; n < 60; ++n) runs.push_back(timed_work());
   std::sort(runs.begin(), runs.end());
@@ -90,13 +119,14 @@ disturbance look_around() {
   return result;
 }
 
-std::vector<std::string> noise(const disturbance& before, const disturbance& after, unsigned cpus) {
+std::vector<std::string> noise(const disturbance& before, const disturbance& after) {
   std::vector<std::string> reasons;
-  if (before.load > 0.25 * cpus) {
-    reasons.push_back(fmt::format("the load average was {:.2f} before the start", before.load));
+  // Not the load average: after a build it is high for minutes, on a machine that is quiet again.
+  const double others = taken_by_others(before, after);
+  if (others > 5) {
+    reasons.push_back(fmt::format("others used {:.0f} % of the CPU time", others));
   }
-  const double ticks = after.ticks - before.ticks;
-  const double stolen = ticks > 0 ? 100 * (after.stolen - before.stolen) / ticks : 0;
+  const double stolen = stolen_between(before, after);
   if (stolen > 1) {
     reasons.push_back(fmt::format("the hypervisor took {:.1f} % of the CPU time away", stolen));
   }
@@ -116,10 +146,8 @@ boost::json::object describe_machine(const disturbance& before, const disturbanc
   const std::string model = cpu_model(is_virtual);
   utsname kernel{};
   uname(&kernel);
-  const unsigned cpus = usable_cpus();
-  const double ticks = after.ticks - before.ticks;
   boost::json::array reasons;
-  for (const std::string& reason : noise(before, after, cpus)) reasons.emplace_back(reason);
+  for (const std::string& reason : noise(before, after)) reasons.emplace_back(reason);
   const std::string changes = git(source, {"status", "--porcelain", "-uno"});
 #if defined(__clang__)
   const std::string compiler = "clang++ " __clang_version__;
@@ -129,7 +157,7 @@ boost::json::object describe_machine(const disturbance& before, const disturbanc
   std::string boost_version = BOOST_LIB_VERSION;
   std::replace(boost_version.begin(), boost_version.end(), '_', '.');
   return {{"cpu", model},
-          {"cpus", cpus},
+          {"cpus", usable_cpus()},
           {"virtual", is_virtual},
           {"kernel", kernel.release},
           {"compiler", compiler},
@@ -140,7 +168,8 @@ boost::json::object describe_machine(const disturbance& before, const disturbanc
           {"command", command},
           {"load_before", before.load},
           {"load_after", after.load},
-          {"steal_percent", ticks > 0 ? 100 * (after.stolen - before.stolen) / ticks : 0.0},
+          {"steal_percent", stolen_between(before, after)},
+          {"others_percent", taken_by_others(before, after)},
           {"noisy", !reasons.empty()},
           {"noise", std::move(reasons)}};
 }

@@ -16,6 +16,8 @@ namespace pulse_bench {
 struct disturbance {
   double load = 0;         ///< load average of the last minute
   double stolen = 0;       ///< ticks that the hypervisor gave to others, all CPUs
+  double busy = 0;         ///< ticks in which a CPU of this machine worked, all CPUs
+  double own = 0;          ///< of these: this process and what it has started and waited for
   double ticks = 0;        ///< all ticks, all CPUs
   double spin_spread = 0;  ///< p90 over the least of a fixed piece of work; 1 is perfect
 };
@@ -23,7 +25,7 @@ struct disturbance {
 disturbance look_around();
 
 /// The reasons why the machine was noisy; none: it was not.
-std::vector<std::string> noise(const disturbance& before, const disturbance& after, unsigned cpus);
+std::vector<std::string> noise(const disturbance& before, const disturbance& after);
 
 /// "machine" of the result.
 boost::json::object describe_machine(const disturbance& before, const disturbance& after,
