@@ -7,6 +7,7 @@
 #include <asio_pulse/hooks/poll_path.hpp>
 //
 #include <latch>
+#include <memory>
 #include <thread>
 
 #include "poll_path_fakes.hpp"
@@ -187,14 +188,17 @@ TEST_F(worker_scope_test, disabled_it_keeps_the_task_of_a_poll_whatever_complete
   EXPECT_EQ(polls(a) + polls(c) + polls(observer.nobody), 0U);
 }
 
-TEST_F(worker_scope_test, disabled_operations_of_one_task_leave_its_count_alone) {
-  {
-    const worker_scope worker(&scheduler, observer, false);
-    poll(&scheduler, &a, [] {});
-    poll(&scheduler, &a, [] { const operation next; });  // a batch of references
-    const std::uint32_t before = references(a);
-    for (int i = 0; i < 10; ++i) poll(&scheduler, &a, [] { const operation next; });
-    EXPECT_EQ(references(a), before);
+TEST_F(worker_scope_test, disabled_a_chain_of_one_tasks_operations_leaves_the_count_alone) {
+  const worker_scope worker(&scheduler, observer, false);
+  std::unique_ptr<operation> next;
+  poll(&scheduler, &a, [&] { next = std::make_unique<operation>(); });
+  const auto held = references(a);
+  for (int i = 0; i < 500; ++i) {
+    const auto now = std::move(next);
+    const poll_frame frame(&scheduler, *now, handler);
+    EXPECT_EQ(this_thread().current, &a);
+    next = std::make_unique<operation>();
+    ASSERT_EQ(references(a), held);
   }
 }
 
