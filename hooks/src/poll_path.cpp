@@ -263,6 +263,15 @@ void poll_frame::begin_slow(void* owner, const site& what) noexcept {
   thread_state& ts = this_thread();
   task_ = tracked_operation::task_in(word_);
   saved_current_ = ts.current;
+  if ((task_ == nullptr || what.drains) && ts.wrapped && ts.observer == nullptr &&
+      owner == ts.plain_owner) {
+    // In a context that is switched off. A drain's own work is nobody's, as in others (see
+    // enter()).
+    if (task_ != nullptr) release(*task_);
+    mode_ = mode::nobodys;
+    ts.current = nullptr;
+    return;
+  }
   accrued_ = 0;
   inner_polls_ = 0;
   outer_ = ts.top.load(std::memory_order_relaxed);
@@ -293,8 +302,7 @@ void poll_frame::begin_slow(void* owner, const site& what) noexcept {
       return;
     }
   }
-  if (plain && task_ != nullptr && ts.label != thread_state::label_closed &&
-      owner == ts.plain_owner) {
+  if (plain && task_ != nullptr && ts.label != thread_state::label_closed && owner != nullptr) {
     // The short way of a context that is switched off, but for its account.
     close_current_account(ts);
     ts.account = task_;

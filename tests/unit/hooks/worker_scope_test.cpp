@@ -202,6 +202,34 @@ TEST_F(worker_scope_test, disabled_a_chain_of_one_tasks_operations_leaves_the_co
   }
 }
 
+TEST_F(worker_scope_test, disabled_a_strands_handlers_are_their_tasks_and_its_drain_is_nobodys) {
+  char implementation = 0;
+  const belongs_to scope(&b);
+  const worker_scope worker(&scheduler, observer, false);
+  for (int i = 0; i < 3; ++i) {
+    poll(
+        &scheduler, &a,
+        [&] {
+          EXPECT_EQ(this_thread().current, nullptr);
+          for (task_record* t : {&a, &b, &b, &a, static_cast<task_record*>(nullptr)}) {
+            poll(&implementation, t, [&] { EXPECT_EQ(this_thread().current, t); });
+            EXPECT_EQ(this_thread().current, nullptr);
+          }
+        },
+        strand);
+    EXPECT_EQ(this_thread().current, &b);
+  }
+}
+
+TEST_F(worker_scope_test, disabled_an_operation_that_is_destroyed_is_nobodys_turn) {
+  const worker_scope worker(&scheduler, observer, false);
+  for (int i = 0; i < 3; ++i) {
+    poll(&scheduler, &a, [] {});
+    poll(nullptr, &a, [] { EXPECT_EQ(this_thread().current, nullptr); });
+    EXPECT_GE(references(a), 2U) << "the worker's";
+  }
+}
+
 TEST_F(worker_scope_test, disabled_it_gives_a_tasks_last_reference_back_at_the_end) {
   {
     const worker_scope worker(&scheduler, observer, false);

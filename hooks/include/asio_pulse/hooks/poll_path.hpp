@@ -96,8 +96,9 @@ class poll_frame {
     measured,    ///< time is charged, with something more to undo
     labelled,    ///< only the current task is set: not on a worker of ours, or completed inside
                  ///< another handler
-    named,       ///< the same, of the thread's account, in a context that is switched off
-    destroyed    ///< the operation is being destroyed without being run
+    destroyed,   ///< the operation is being destroyed without being run
+    named,       ///< as labelled, of the thread's account, in a context that is switched off
+    nobodys      ///< the same, of no task
   };
 
   ASIO_PULSE_DETAIL_INLINE poll_frame(void* owner, tracked_operation& op,
@@ -122,7 +123,7 @@ class poll_frame {
     } else if (owner == ts.plain_owner && t == 0 && ts.current == nullptr &&
                ts.plain_epoch == observer_epoch.load(std::memory_order_relaxed)) {
       mode_ = mode::unobserved;
-    } else if (t == ts.label && owner == ts.plain_owner) {
+    } else if (!what.drains && t == ts.label && owner != nullptr) {
       ++ts.spare;  // the operation's reference
       name(ts, reinterpret_cast<task_record*>(t));
     } else {
@@ -147,9 +148,9 @@ class poll_frame {
     } else if (mode_ == mode::drain) {
       ts.current = ts.base;
       ts.top.store(nullptr, std::memory_order_relaxed);
-    } else if (mode_ == mode::named) {
+    } else if (mode_ >= mode::named) {
       ts.current = saved_current_;
-      ts.label = reinterpret_cast<std::uintptr_t>(task_);
+      if (mode_ == mode::named) ts.label = reinterpret_cast<std::uintptr_t>(task_);
     } else if (mode_ != mode::unobserved) {
       end_slow();
     }
@@ -211,7 +212,8 @@ class poll_frame {
   timing::ticks accrued_;
   std::uint32_t inner_polls_;
   mode mode_;
-  // Below: set unless the mode is outermost, drain or unobserved (named: saved_current_ only).
+  // Below: set unless the mode is outermost, drain or unobserved (named, nobodys: saved_current_
+  // only).
   bool hooked_;         ///< poll hooks saw it start
   bool saved_account_;  ///< the thread's account belonged to the poll outside
   bool outer_shared_;
