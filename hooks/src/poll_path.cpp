@@ -567,6 +567,10 @@ void poll_frame::end_looked_at(bool known, timing::ticks cost) noexcept {
 
 void poll_frame::end_slow() noexcept {
   thread_state& ts = this_thread();
+  if (mode_ == mode::nobodys) {
+    ts.current = saved_current_;
+    return;
+  }
   if (mode_ == mode::drained) {
     timing::ticks cost;
     const bool known = ts.clock.try_take(cost);

@@ -148,9 +148,9 @@ class poll_frame {
     } else if (mode_ == mode::drain) {
       ts.current = ts.base;
       ts.top.store(nullptr, std::memory_order_relaxed);
-    } else if (mode_ >= mode::named) {
+    } else if (mode_ == mode::named) {
       ts.current = saved_current_;
-      if (mode_ == mode::named) ts.label = reinterpret_cast<std::uintptr_t>(task_);
+      ts.label = reinterpret_cast<std::uintptr_t>(task_);
     } else if (mode_ != mode::unobserved) {
       end_slow();
     }
