@@ -157,6 +157,73 @@ TEST(switched_off, on_two_threads_and_through_a_base_reference) {
   EXPECT_EQ(t.stats().polls, 0U);
 }
 
+// Their handles are gone long before: operations and the workers' accounts are all that hold them.
+TEST(switched_off, tasks_end_while_their_operations_run_on_two_threads) {
+  auto o = steady();
+  o.enabled = false;
+  asio_pulse::io_context off{o};
+  asio_pulse::io_context on{steady()};
+  const auto working = asio::make_work_guard(on);
+  const auto strand = asio::make_strand(off);
+  constexpr int chains = 200;
+  constexpr int links = 20;
+  std::atomic<int> ran{0};
+  std::atomic<int> wrong{0};
+  std::atomic<int> thrown{0};
+  // Each link posts the next, of the task that is in force then.
+  struct chain {
+    asio_pulse::io_context& off;
+    asio_pulse::io_context& on;
+    asio::strand<asio::io_context::executor_type> strand;
+    std::atomic<int>& ran;
+    std::atomic<int>& wrong;
+    std::atomic<int>& thrown;
+    std::uint64_t id;
+    int left;
+    void operator()() {
+      wrong += asio_pulse::this_task::id() != id;
+      if (left % 7 == 0) {
+        asio_pulse::post(asio_pulse::task{on, unlimited("inner")}, [] {});
+        on.poll();
+      }
+      if (left % 5 == 0) {
+        try {
+          off.poll_one();
+        } catch (int) {
+          ++thrown;  // by another chain
+        }
+      }
+      wrong += asio_pulse::this_task::id() != id;
+      ++ran;
+      if (left-- == 0) {
+        if (id % 16 == 0) throw 1;
+      } else if (left % 2 == 0) {
+        asio::post(strand, *this);
+      } else {
+        asio::post(off, *this);
+      }
+    }
+  };
+  for (int i = 0; i < chains; ++i) {
+    const asio_pulse::task t{off, stingy("brief")};
+    asio_pulse::post(t, chain{off, on, strand, ran, wrong, thrown, t.id(), links});
+  }
+  on_threads(2, [&](std::size_t) {
+    for (;;) {
+      try {
+        off.run();
+        return;
+      } catch (int) {
+        ++thrown;
+      }
+    }
+  });
+  EXPECT_EQ(ran, chains * (links + 1));
+  EXPECT_EQ(wrong, 0);
+  EXPECT_GT(thrown, 0);
+  EXPECT_EQ(off.stats().tasks, 0U) << "one is left";
+}
+
 TEST(switched_off, beside_one_that_is_on) {
   auto o = steady();
   o.enabled = false;
