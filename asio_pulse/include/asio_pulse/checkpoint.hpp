@@ -89,7 +89,9 @@ class checkpoint_operation : public detail::yield_operation {
 /// \par Cost           As should_yield() when nothing is wanted: no suspension, no allocation.
 /// \par Thread safety  Speaks for the calling thread, and its handler may go on on another.
 /// \par Errors         In synchronous code as this_fiber::checkpoint().
-inline checkpoint_operation checkpoint() { return checkpoint_operation(should_yield()); }
+ASIO_PULSE_DETAIL_INLINE checkpoint_operation checkpoint() {
+  return checkpoint_operation(should_yield());
+}
 
 #else
 

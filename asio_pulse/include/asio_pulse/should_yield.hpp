@@ -77,7 +77,7 @@ hooks::task_record* exchange_current(hooks::task_record* t) noexcept;
 /// \par Errors         None (noexcept).
 /// \par Memory order   None: thread-local, read and written by its own thread.
 /// \par Source         Seastar, need_preempt(): the price of asking must vanish, or nobody asks.
-[[nodiscard]] inline bool should_yield() noexcept {
+[[nodiscard]] ASIO_PULSE_DETAIL_INLINE bool should_yield() noexcept {
   if (!detail::may_be_wanted()) [[likely]] {
     return false;
   }
@@ -98,7 +98,7 @@ namespace this_fiber {
 /// \par Errors         Throws what is no std::exception where the suspended handler is destroyed
 ///                     with its context. In a coroutine of spawn() that was cancelled, what Asio
 ///                     throws then.
-inline void checkpoint() {
+ASIO_PULSE_DETAIL_INLINE void checkpoint() {
   if (should_yield()) (void)detail::yield_here();
 }
 

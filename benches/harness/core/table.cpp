@@ -182,8 +182,9 @@ std::string table(const comparison& c, double limit) {
     const auto name = fmt::format("{} {}, {}, {}{}{}", d.scenario, d.variant, d.arm, d.metric,
                                   d.unit.empty() ? "" : ", ", d.unit);
     out += fmt::format("{:<7} {}\n", word, cut(name, width - 8));
-    out += fmt::format("{:<7} {:>15} -> {:<15} {:>8}%   {:.4f}\n", "", number(d.before),
-                       number(d.after), (d.change > 0 ? "+" : "") + number(d.change), d.p_value);
+    out += fmt::format("{:<7} {:>15} -> {:<15} {:>8}%   {}\n", "", number(d.before),
+                       number(d.after), (d.change > 0 ? "+" : "") + number(d.change),
+                       d.p_value < 0.0001 ? "< 0.0001" : fmt::format("{:.4f}", d.p_value));
   }
   if (undecided > 0) {
     out += wrap(fmt::format("{} figures differ by more than {} % but have too few repetitions to "
