@@ -110,7 +110,8 @@ TEST_F(scheduler_domains, work_is_taken_over_from_nearby_first) {
     for (int i = 0; i < 2; ++i) near.push_back(std::make_unique<ext_thread>(mover(1), 0));
     for (int i = 0; i < 4; ++i) far.push_back(std::make_unique<ext_thread>(mover(2), 2));
     std::this_thread::sleep_for(10ms);
-    // All may come from now on. (How long this takes is little of a tick, in which CPU 1 looks once.)
+    // All may come from now on. (How long this takes is little of a tick, in which CPU 1 looks
+    // once.)
     for (const auto& t : near) allow(t->tid(), {0, 1});
     for (const auto& t : far) allow(t->tid(), {1, 2});
     vm::eventually([&] { return first != 0; }, 2s);
