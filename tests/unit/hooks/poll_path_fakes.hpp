@@ -7,6 +7,7 @@
 #include <asio_pulse/timing/manual_clock.hpp>
 #include <asio_pulse/timing/published_cpu_time.hpp>
 #include <chrono>
+#include <memory>
 #include <vector>
 
 /// \file
@@ -133,6 +134,21 @@ void poll(void* scheduler, task_record* t, Body body, const site& what = handler
 inline std::uint64_t polls(const task_record& t) { return t.polls.load(); }
 inline std::chrono::nanoseconds cost(const task_record& t) { return ns(t.cost.load()); }
 inline std::uint32_t references(const task_record& t) { return t.references.load(); }
+
+/// Each operation of a chain creates the next, as a handler that posts itself does: on a worker of
+/// `scheduler` no reference is counted for it.
+inline void expect_chain_leaves_count_alone(void* scheduler, task_record& t) {
+  std::unique_ptr<operation> next;
+  poll(scheduler, &t, [&] { next = std::make_unique<operation>(); });
+  const auto held = references(t);
+  for (int i = 0; i < 500; ++i) {
+    const auto now = std::move(next);
+    const poll_frame frame(scheduler, *now, handler);
+    EXPECT_EQ(this_thread().current, &t);
+    next = std::make_unique<operation>();
+    ASSERT_EQ(references(t), held);
+  }
+}
 
 /// Each cost is rounded to ticks by itself.
 inline void expect_about(std::chrono::nanoseconds value, std::chrono::nanoseconds expected) {

@@ -149,15 +149,7 @@ TEST_F(tracked_operation_test, a_worker_takes_references_in_batches_and_gives_al
 
 TEST_F(tracked_operation_test, a_chain_of_one_tasks_operations_leaves_the_count_alone) {
   const worker_scope worker(&scheduler, observer, true);
-  std::unique_ptr<operation> next;
-  poll(&scheduler, &a, [&] { next = std::make_unique<operation>(); });
-  const auto held = references(a);
-  for (int i = 0; i < 500; ++i) {
-    const auto now = std::move(next);
-    const poll_frame frame(&scheduler, *now, handler);
-    next = std::make_unique<operation>();
-    ASSERT_EQ(references(a), held);
-  }
+  expect_chain_leaves_count_alone(&scheduler, a);
 }
 
 // ---- the gate

@@ -7,7 +7,6 @@
 #include <asio_pulse/hooks/poll_path.hpp>
 //
 #include <latch>
-#include <memory>
 #include <thread>
 
 #include "poll_path_fakes.hpp"
@@ -190,16 +189,7 @@ TEST_F(worker_scope_test, disabled_it_keeps_the_task_of_a_poll_whatever_complete
 
 TEST_F(worker_scope_test, disabled_a_chain_of_one_tasks_operations_leaves_the_count_alone) {
   const worker_scope worker(&scheduler, observer, false);
-  std::unique_ptr<operation> next;
-  poll(&scheduler, &a, [&] { next = std::make_unique<operation>(); });
-  const auto held = references(a);
-  for (int i = 0; i < 500; ++i) {
-    const auto now = std::move(next);
-    const poll_frame frame(&scheduler, *now, handler);
-    EXPECT_EQ(this_thread().current, &a);
-    next = std::make_unique<operation>();
-    ASSERT_EQ(references(a), held);
-  }
+  expect_chain_leaves_count_alone(&scheduler, a);
 }
 
 TEST_F(worker_scope_test, disabled_a_strands_handlers_are_their_tasks_and_its_drain_is_nobodys) {
