@@ -31,6 +31,25 @@ void allow(pid_t tid, std::initializer_list<int> cpus) {
   ASSERT_EQ(::sched_setaffinity(tid, sizeof(set), &set), 0);
 }
 
+/// On which CPUs a thread wakes, of `times`, that ran on `home` last, where others are now. It may
+/// run anywhere.
+std::array<unsigned, 4> wakes(int home, int times) {
+  std::array<unsigned, 4> woke{};
+  ext_thread sleeper([&](const std::atomic<bool>&) {
+    for (int i = 0; i < times; ++i) {
+      pin_to(home);
+      spin_for(1ms);
+      allow(0, {0, 1, 2, 3});
+      std::this_thread::sleep_for(3ms);
+      ++woke.at(static_cast<std::size_t>(::sched_getcpu()));
+    }
+  });
+  sleeper.join();  // it does not stop before it is done
+  std::printf("last on %d, which is busy; woke on 0 to 3: %u %u %u %u times\n", home, woke[0],
+              woke[1], woke[2], woke[3]);
+  return woke;
+}
+
 class scheduler_domains : public testing::Test {
  protected:
   void SetUp() override {
@@ -43,24 +62,10 @@ class scheduler_domains : public testing::Test {
 TEST_F(scheduler_domains, a_waking_thread_goes_to_an_idle_cpu_nearby) {
   bench b;
   for (const int home : {0, 2}) {
-    const int near = home + 1;
-    std::array<unsigned, 4> woke{};
     ext_thread busy(hog(), home);
-    ext_thread sleeper([&](const std::atomic<bool>&) {
-      for (int i = 0; i < 200; ++i) {
-        allow(0, {home});
-        spin_for(1ms);  // there it was last, and there somebody else is now
-        allow(0, {0, 1, 2, 3});
-        std::this_thread::sleep_for(3ms);
-        ++woke.at(static_cast<std::size_t>(::sched_getcpu()));
-      }
-    });
-    EXPECT_TRUE(vm::eventually([&] { return woke[0] + woke[1] + woke[2] + woke[3] == 200; }, 60s));
-    sleeper.join();
-    std::printf("last on %d, which is busy; woke on 0 to 3: %u %u %u %u times\n", home, woke[0],
-                woke[1], woke[2], woke[3]);
+    const auto woke = wakes(home, 200);
     // Now and then the neighbour has something else to do, or `busy` has just been elsewhere.
-    EXPECT_GT(woke.at(static_cast<std::size_t>(near)), 150U);
+    EXPECT_GT(woke.at(static_cast<std::size_t>(home + 1)), 150U);
   }
   EXPECT_EQ(b.trouble(), "");
 }
@@ -69,19 +74,7 @@ TEST_F(scheduler_domains, without_one_nearby_it_goes_to_one_far_away) {
   bench b;
   ext_thread busy(hog(), 0);
   ext_thread near(hog(), 1);
-  std::array<unsigned, 4> woke{};
-  ext_thread sleeper([&](const std::atomic<bool>&) {
-    for (int i = 0; i < 100; ++i) {
-      allow(0, {0});
-      spin_for(1ms);
-      allow(0, {0, 1, 2, 3});
-      std::this_thread::sleep_for(3ms);
-      ++woke.at(static_cast<std::size_t>(::sched_getcpu()));
-    }
-  });
-  EXPECT_TRUE(vm::eventually([&] { return woke[0] + woke[1] + woke[2] + woke[3] == 100; }, 60s));
-  sleeper.join();
-  std::printf("woke on 0 to 3: %u %u %u %u times\n", woke[0], woke[1], woke[2], woke[3]);
+  const auto woke = wakes(0, 100);
   EXPECT_GT(woke[2] + woke[3], 75U);
   EXPECT_EQ(b.trouble(), "");
 }
