@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// One source, two programs. The benches are written against asio-pulse; the stock half of each pair
-// compiles the same source with BENCH_STOCK, where the context is Boost.Asio's own and every
-// annotation is nothing. That, and what this header defines, is all that differs.
+// One source, two programs. The benches are written for asio-pulse. The stock program compiles the
+// same source with BENCH_STOCK: the context is that of Boost.Asio, and annotations are empty. There
+// is no other difference than what this header defines.
 
 #pragma once
 
@@ -14,9 +14,9 @@
 #if defined(BENCH_STOCK)
 
 // Boost 1.74's awaitable.hpp uses std::exchange without it.
-#include <utility>
-
 #include <boost/asio/io_context.hpp>
+
+#include <utility>
 
 #define ASIO_PULSE_PREEMPTION_BUDGET(...) static_assert(true)
 #define ASIO_PULSE_CHECKPOINT() static_assert(true)

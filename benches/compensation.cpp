@@ -35,7 +35,7 @@ struct server {
 };
 #else
 struct server {
-  // Reports are made, with their stacks, and thrown away.
+  // Reports are made, with stacks, and discarded.
   bench::io_context io{asio_pulse::options{
       .stall_threshold = 1ms, .on_report = [](const asio_pulse::report&) {}, .spare_workers = 1}};
 };

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// What synchronous code that yields costs: a fiber switch there and back beside bare
-// Boost.Context's, preemptible(handler) over the plain handler, the memory of parked fibers, and
-// how late a probe is beside a hog on a fiber. Prints one line of JSON; fails where a result is
-// wrong, not where it is slow.
+// The cost of synchronous code that yields: a fiber switch and back compared with plain
+// Boost.Context, preemptible(handler) compared with the plain handler, the memory of parked fibers,
+// and how late a probe is beside a hog on a fiber. Prints one line of JSON. Fails if a result is
+// wrong, but not if it is slow.
 
 #include "measure.hpp"
 
@@ -176,8 +176,8 @@ void measure_memory(figures& out) {
   }
 }
 
-/// FACTS.md's probe: sleeps 1 ms in a loop beside a hog of 500 ms a turn; the hog has a checkpoint
-/// every 20 us.
+/// A probe that sleeps 1 ms in a loop, beside a hog with turns of 500 ms and a checkpoint every 20
+/// us.
 void measure_probe(figures& out) {
   asio_pulse::options o;
   o.quantum = 100us;

@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// What the instruments cost: a poll while they are on, a snapshot of many tasks, memory, and the
-// thread that answers while somebody looks. Every loop is run without them by turns.
+// The cost of the instruments: for a poll while they are on, of a snapshot of many tasks, of
+// memory, and of the thread that answers inspectors. Every loop is also run without them, in turn.
 
 #include "measure.hpp"
 
-#include <unistd.h>
 #include <asio_pulse/asio_pulse.hpp>
 #include <asio_pulse/inspect.hpp>
+
 #include <boost/asio/post.hpp>
+
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>

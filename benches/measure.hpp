@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// What the benches measure with.
+// Measuring functions of the benches.
 
 #pragma once
 
@@ -19,7 +19,7 @@
 
 namespace bench {
 
-/// CPU time of the calling thread: what a loop on a shared machine is measured by.
+/// The CPU time of the calling thread, with which loops on a shared machine are measured.
 inline std::chrono::nanoseconds thread_cpu_time() {
   timespec now{};
   clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);

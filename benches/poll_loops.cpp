@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// The loops of poll_path. A file of their own, with nothing in it but Asio, so that what the
-// compiler makes of them depends on nothing else: ASIO_PULSE_DISABLE is compared with stock to the
-// instruction.
+// The loops of poll_path. They are in a file of their own, which uses only Asio, so that the
+// compiled code depends on nothing else: ASIO_PULSE_DISABLE is compared with stock by instructions.
 
 #include "poll_loops.hpp"
 
@@ -14,11 +13,13 @@
 #include <boost/asio/local/connect_pair.hpp>
 #include <boost/asio/local/stream_protocol.hpp>
 #include <boost/asio/post.hpp>
+#include <boost/asio/steady_timer.hpp>
 #include <boost/asio/strand.hpp>
 #include <boost/asio/this_coro.hpp>
 #include <boost/asio/use_awaitable.hpp>
 
 #include <array>
+#include <chrono>
 
 namespace bench {
 
@@ -97,6 +98,46 @@ std::uint64_t ping_pong(io_context& io, std::uint64_t count) {
   asio::co_spawn(io, player(pong, count, false, trips), asio::detached);
   io.run();
   return trips;
+}
+
+namespace {
+
+/// Asks the reactor as a program does that waits for something.
+class pending_timer {
+ public:
+  explicit pending_timer(io_context& io) : timer_(io, std::chrono::hours{1}) {
+    timer_.async_wait([](const boost::system::error_code&) {});
+  }
+
+ private:
+  asio::steady_timer timer_;
+};
+
+}  // namespace
+
+std::uint64_t idle_polls(io_context& io, std::uint64_t count) {
+  std::uint64_t calls = 0;
+  {
+    const pending_timer timer(io);
+    for (; calls < count; ++calls) {
+      if (io.poll() != 0) break;
+    }
+  }
+  io.poll();  // the timer's handler
+  return calls;
+}
+
+std::uint64_t posts_and_polls(io_context& io, std::uint64_t count) {
+  std::uint64_t ran = 0;
+  {
+    const pending_timer timer(io);
+    for (std::uint64_t n = 0; n < count; ++n) {
+      asio::post(io, [&ran] { ++ran; });
+      io.poll();
+    }
+  }
+  io.poll();
+  return ran;
 }
 
 }  // namespace bench

@@ -30,9 +30,9 @@ namespace {
 namespace asio = boost::asio;
 using namespace std::chrono_literals;
 
-/// How asio-pulse is used: \c plain has no watchdog and cannot be looked into, whose threads end
-/// the C library's shortcuts for single-threaded programs; \c watched has what is on by default; \c
-/// off is switched off.
+/// How asio-pulse is used. \c plain has neither watchdog nor inspection, whose threads would end
+/// the C library's shortcuts for single-threaded programs. \c watched has the defaults. \c off is
+/// switched off.
 enum class use { plain, watched, off };
 
 std::unique_ptr<bench::io_context> make_context(bool hint_one, [[maybe_unused]] use how) {
@@ -55,8 +55,8 @@ struct outcome {
   std::uint64_t polls;  ///< that asio-pulse accounted for; 0 in stock
 };
 
-// Tasks that may use all the CPU there is: accounted for at every poll, never over their budget.
-// What they cost more than stock is the price of watching.
+// Tasks that may use a whole CPU: accounted for at every poll, and never over budget. What they
+// cost more than stock is the cost of accounting.
 constexpr auto budget = 5ms;
 constexpr auto window = 5ms;
 
@@ -88,7 +88,9 @@ outcome run_case(const std::string& name, bench::io_context& io, std::uint64_t c
       {"strand_post", bench::strand_chain},
       {"any_strand_post", bench::any_strand_chain},
       {"co_await_post", bench::co_await_post},
-      {"ping_pong", bench::ping_pong}};
+      {"ping_pong", bench::ping_pong},
+      {"poll_idle", bench::idle_polls},
+      {"poll_post", bench::posts_and_polls}};
   const auto loop = loops.find(name);
   if (loop == loops.end()) throw std::invalid_argument("no case called " + name);
   const auto operations = loop->second(io, count);

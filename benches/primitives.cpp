@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// What the parts of the poll path cost by themselves: budget, clock, checkpoint. One process is
-// enough here, the baselines are loops of the same shape. Prints one line of JSON.
+// The cost of the parts of the poll path: budget, clock, checkpoint. One process suffices, since
+// the baselines are loops of the same shape. Prints one line of JSON.
 
 #include "measure.hpp"
 
-#include <asio_pulse/bpf/control_block.h>
 #include <asio_pulse/asio_pulse.hpp>
+#include <asio_pulse/bpf/control_block.h>
 
 #include <boost/asio/awaitable.hpp>
 #include <boost/asio/co_spawn.hpp>
@@ -124,9 +124,9 @@ void pin(pthread_t thread, int cpu) {
   }
 }
 
-/// Segments of 1 ms beside a competitor on the same CPU, by the poll clock and by the kernel's. The
-/// kernel's clock is read before and after each stamp, so that what it says of the segment is an
-/// interval, and an interrupt between the two readings is no error of either.
+/// Segments of 1 ms beside a competitor on the same CPU, measured with the poll clock and the
+/// kernel's clock. The latter is read before and after each stamp, which gives an interval, so that
+/// an interrupt between the readings does not count as an error.
 void measure_accuracy(figures& out) {
   const int cpu = sched_getcpu();
   std::atomic<bool> over{false};
@@ -169,9 +169,9 @@ void measure_accuracy(figures& out) {
 constexpr int calls = 10'000;
 constexpr int polls = 400;
 
-/// Runs \p body many times inside polls that are too short for anyone to want the CPU back. Returns
-/// nanoseconds a call. A poll in which \p body says that it was wanted, because the kernel ran
-/// somebody else meanwhile, does not count.
+/// Runs \p body many times inside polls that are too short to be asked to yield. Returns
+/// nanoseconds for each call. A poll in which \p body was asked to yield, because the kernel ran
+/// another thread meanwhile, does not count.
 template <class Body>
 double ns_in_polls(asio_pulse::io_context& io, const asio_pulse::task& task, Body body) {
   std::vector<double> results;

@@ -5,9 +5,9 @@
 // one. Prints one line of JSON; fails where a result is wrong, not where it is slow.
 
 #include "measure.hpp"
+#include "stack_capture.hpp"
 
 #include <asio_pulse/asio_pulse.hpp>
-#include <asio_pulse/detail/stack_capture.hpp>
 #include <asio_pulse/hooks/poll_path.hpp>
 
 #include <boost/asio/executor_work_guard.hpp>
@@ -15,7 +15,6 @@
 #include <boost/asio/steady_timer.hpp>
 
 #include <signal.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -118,7 +117,7 @@ void measure_capture(figures& out, int stacks) {
   std::atomic<bool> over{false};
   pid_t tid = 0;
   asio::post(io, [&] {
-    tid = static_cast<pid_t>(::syscall(SYS_gettid));
+    tid = ::gettid();
     state = &hooks::this_thread();
     while (!over) {
     }

@@ -1,9 +1,9 @@
 # Helper functions of this project's own build. Nothing here is installed.
 include_guard(GLOBAL)
 
-# asio_pulse_use_ccache(): compiles through ccache where there is one and nobody chose otherwise. Two checkouts of the
-# same sources share what was compiled: paths below the source folder are hashed as relative ones. ccache wants to be
-# told that a precompiled header may be believed (its manual, "Precompiled headers").
+# asio_pulse_use_ccache(): compiles through ccache if it is installed and the user has not chosen another
+# launcher. Two checkouts of the same sources share results, because paths below the source folder are hashed
+# as relative ones. ccache needs a setting for precompiled headers (see "Precompiled headers" in its manual).
 function(asio_pulse_use_ccache)
   if(DEFINED CMAKE_CXX_COMPILER_LAUNCHER)
     return()
@@ -28,24 +28,7 @@ CCACHE_SLOPPINESS=pch_defines,time_macros,include_file_mtime,include_file_ctime 
   set(CMAKE_CXX_COMPILER_LAUNCHER "${launcher}" PARENT_SCOPE)
 endfunction()
 
-# asio_pulse_precompile(TARGET HEADER...): precompiles other people's headers for a program of the tests, which would
-# else spend a fifth of its compile time on reading them.
-function(asio_pulse_precompile target)
-  if(NOT ASIO_PULSE_PRECOMPILE)
-    return()
-  endif()
-  target_precompile_headers(${target} PRIVATE ${ARGN})
-  asio_pulse_precompiled(${target})
-endfunction()
-
-# asio_pulse_precompiled(TARGET): what using a precompiled header takes.
-function(asio_pulse_precompiled target)
-  if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
-    target_compile_options(${target} PRIVATE -fpch-preprocess)  # for ccache
-  endif()
-endfunction()
-
-# asio_pulse_use_sanitizers(LIST): the whole build, tests and benches too, under -fsanitize=LIST.
+# asio_pulse_use_sanitizers(LIST): builds everything, including tests and benches, with -fsanitize=LIST.
 function(asio_pulse_use_sanitizers sanitizers)
   if(NOT sanitizers)
     return()
@@ -55,21 +38,21 @@ function(asio_pulse_use_sanitizers sanitizers)
   if(sanitizers MATCHES "undefined")
     list(APPEND flags -fno-sanitize-recover=undefined)
     if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
-      # gcc 12 takes the address of a thread_local with the initial-exec model for null in some inlined
-      # places. A null pointer that is really used still ends in AddressSanitizer's SEGV report.
+      # In some inlined places gcc 12 takes the address of a thread_local with the initial-exec model for
+      # null. If a null pointer is really used, AddressSanitizer still reports SEGV.
       list(APPEND flags -fno-sanitize=null)
     endif()
   endif()
   if(sanitizers MATCHES "thread" AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
-    # Boost.Asio's fences: TSan does not model them, and gcc says so at every one.
+    # TSan does not model Boost.Asio's fences, and gcc warns about each of them.
     list(APPEND flags -Wno-tsan)
   endif()
   add_compile_options(${flags})
   add_link_options(-fsanitize=${sanitizers})
 endfunction()
 
-# asio_pulse_warnings(TARGET): the project's warnings, for its own targets only. Whether they are
-# errors is CMake's own CMAKE_COMPILE_WARNING_AS_ERROR, which the presets set.
+# asio_pulse_warnings(TARGET): enables the project's warnings, for its own targets only. They are errors if
+# CMAKE_COMPILE_WARNING_AS_ERROR is set, as in the presets.
 function(asio_pulse_warnings target)
   if(NOT CMAKE_CXX_COMPILER_ID MATCHES "GNU|Clang")
     return()
@@ -95,24 +78,24 @@ function(asio_pulse_warnings target)
     target_compile_options(${target} PRIVATE -Wduplicated-cond -Wlogical-op -Wextra-semi)
   else()
     target_compile_options(${target} PRIVATE -Wextra-semi)
-    if(NOT ASIO_PULSE_SANITIZE)  # under one, some tests end with their first line
+    if(NOT ASIO_PULSE_SANITIZE)  # with a sanitizer some tests skip at once, and the rest is unreachable
       target_compile_options(${target} PRIVATE -Wunreachable-code)
     endif()
   endif()
 endfunction()
 
-# asio_pulse_setup_library(TARGET EXPORT_NAME E OUTPUT_NAME O [EXPORT SET]): what the modules' compiled
-# libraries have in common. Users know the library as asio_pulse::E; its public headers lie in include/ of
-# its folder.
+# asio_pulse_setup_library(TARGET EXPORT_NAME E OUTPUT_NAME O [EXPORT SET]): sets what the compiled libraries
+# have in common. For users the library is asio_pulse::E. Its public headers are in include/ of its folder.
 function(asio_pulse_setup_library target)
   cmake_parse_arguments(PARSE_ARGV 1 arg "" "EXPORT_NAME;OUTPUT_NAME;EXPORT" "")
   get_target_property(folder ${target} SOURCE_DIR)
-  # Position independent even when static: a static hooks library goes into a shared asio_pulse.
+  # Position independent even if static, because a shared asio_pulse contains the static hooks library.
   set_target_properties(
     ${target}
     PROPERTIES EXPORT_NAME ${arg_EXPORT_NAME}
                OUTPUT_NAME ${arg_OUTPUT_NAME}
                POSITION_INDEPENDENT_CODE ON
+               INSTALL_RPATH "$ORIGIN"  # where the shared libraries that it needs are, too
                VERSION ${PROJECT_VERSION}
                SOVERSION ${PROJECT_VERSION_MAJOR}.${PROJECT_VERSION_MINOR})
   target_compile_features(${target} PUBLIC cxx_std_20)
@@ -130,8 +113,54 @@ function(asio_pulse_setup_library target)
   endif()
 endfunction()
 
-# asio_pulse_bpf_object(SOURCE CLANG SKELETON): the header SKELETON, which holds the object, from X.bpf.c by
-# that clang; its names begin with X_bpf. The sources' types are their own: no kernel is needed for it.
+# asio_pulse_read_rooms(FILE): sets asio_pulse_rooms, in the order of the file, and asio_pulse_ROOM_uses for each; see
+# the file for its format.
+function(asio_pulse_read_rooms file)
+  set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS "${file}")
+  file(STRINGS "${file}" lines REGEX "^[^#]")
+  set(rooms "")
+  set(key "")
+  foreach(line IN LISTS lines)
+    if(line MATCHES "^([a-z_]+)$")
+      set(room "${CMAKE_MATCH_1}")
+      list(APPEND rooms ${room})
+      set(${room}_uses "")
+    elseif(line MATCHES "^  ([a-z]+) +([^ ].*)$")
+      set(key "${CMAKE_MATCH_1}")
+      set(values "${CMAKE_MATCH_2}")
+    elseif(line MATCHES "^   +([^ ].*)$")
+      set(values "${CMAKE_MATCH_1}")
+    else()
+      message(FATAL_ERROR "${file}: not a room, nor a line of one: ${line}")
+    endif()
+    if(line MATCHES "^ " AND key STREQUAL "uses")
+      separate_arguments(values)
+      foreach(used IN LISTS values)
+        # A room may use only rooms before it, so there is no circle.
+        if(used STREQUAL room OR NOT used IN_LIST rooms)
+          message(FATAL_ERROR "${file}: ${room} uses ${used}, which is no room that stands before it")
+        endif()
+      endforeach()
+      list(APPEND ${room}_uses ${values})
+    endif()
+  endforeach()
+  set(asio_pulse_rooms "${rooms}" PARENT_SCOPE)
+  foreach(room IN LISTS rooms)
+    set(asio_pulse_${room}_uses "${${room}_uses}" PARENT_SCOPE)
+  endforeach()
+endfunction()
+
+# asio_pulse_use_rooms(TARGET ROOM...): lets the target's sources include the headers of these rooms in
+# asio_pulse/src. Their code is in the library.
+function(asio_pulse_use_rooms target)
+  foreach(room IN LISTS ARGN)
+    target_include_directories(${target} PRIVATE "${PROJECT_SOURCE_DIR}/asio_pulse/src/${room}")
+  endforeach()
+endfunction()
+
+# asio_pulse_bpf_object(SOURCE CLANG SKELETON): compiles X.bpf.c with this clang into the header SKELETON,
+# which contains the object; its names begin with X_bpf. The sources declare the types they need, so no kernel
+# headers are needed.
 function(asio_pulse_bpf_object source clang skeleton)
   get_filename_component(name "${source}" NAME_WE)
   get_filename_component(folder "${skeleton}" DIRECTORY)
@@ -150,7 +179,7 @@ function(asio_pulse_bpf_object source clang skeleton)
       -D__TARGET_ARCH_${arch} "-I${module}/include" "-I${module}/src" -idirafter
       "/usr/include/${CMAKE_LIBRARY_ARCHITECTURE}" -c "${source}" -o "${object}"
     COMMAND "${ASIO_PULSE_LLVM_STRIP}" -g "${object}"
-    # Generated: not ours to lint.
+    # Generated code is not linted.
     COMMAND "${CMAKE_COMMAND}" -E echo "// NOLINTBEGIN" > "${skeleton}"
     COMMAND "${ASIO_PULSE_BPFTOOL}" gen skeleton "${object}" name ${name}_bpf >> "${skeleton}"
     COMMAND "${CMAKE_COMMAND}" -E echo "// NOLINTEND" >> "${skeleton}"
@@ -159,7 +188,7 @@ function(asio_pulse_bpf_object source clang skeleton)
     VERBATIM)
 endfunction()
 
-# asio_pulse_add_interface(NAME EXPORT_NAME): an interface target that is installed like a library.
+# asio_pulse_add_interface(NAME EXPORT_NAME): adds an interface target that is installed like a library.
 function(asio_pulse_add_interface name export_name)
   add_library(${name} INTERFACE)
   add_library(asio_pulse::${export_name} ALIAS ${name})
@@ -168,8 +197,8 @@ function(asio_pulse_add_interface name export_name)
   asio_pulse_install_target(${name})
 endfunction()
 
-# asio_pulse_install_target(TARGET [SET]): into the export set that asio_pulseConfig.cmake reads, or into
-# that of a component.
+# asio_pulse_install_target(TARGET [SET]): installs the target in the export set that asio_pulseConfig.cmake
+# reads, or in that of a component.
 function(asio_pulse_install_target target)
   if(NOT ASIO_PULSE_INSTALL)
     return()
@@ -186,7 +215,7 @@ function(asio_pulse_install_target target)
     RUNTIME DESTINATION "${CMAKE_INSTALL_BINDIR}")
 endfunction()
 
-# asio_pulse_install_package(): the package files: CMake's and pkg-config's, both relocatable.
+# asio_pulse_install_package(): installs the package files of CMake and pkg-config, which are relocatable.
 function(asio_pulse_install_package)
   include(CMakePackageConfigHelpers)
   set(templates "${PROJECT_SOURCE_DIR}/asio_pulse/cmake")
@@ -220,23 +249,41 @@ function(asio_pulse_install_package)
   file(RELATIVE_PATH pc_prefix "/prefix/${pkg_config_dir}" "/prefix")
   string(REGEX REPLACE "/$" "" pc_prefix "${pc_prefix}")
   set(pc_definitions "")
-  if(ASIO_PULSE_ALWAYS_PREEMPT)
-    set(pc_definitions " -DASIO_PULSE_ALWAYS_PREEMPT=1")
-  endif()
-  # A static library's own needs are its user's: named in Requires, not in Requires.private.
+  foreach(definition IN ITEMS ASIO_PULSE_TESTABLE_PREEMPTION ASIO_PULSE_ASSERTIONS ASIO_PULSE_LIBCXX)
+    if(${definition})
+      string(APPEND pc_definitions " -D${definition}=1")
+    endif()
+  endforeach()
+  # Users of a static library have to link what it needs, so that is in Requires and not in Requires.private.
   set(pc_requires "")
   set(pc_requires_private "")
-  set(pc_needed "fmt")
-  if(have_libdw)
-    string(APPEND pc_needed ", libdw")
+  set(pc_needed "")
+  if(NOT ASIO_PULSE_FMT_HEADER_ONLY)
+    list(APPEND pc_needed fmt)
   endif()
+  if(have_libdw)
+    list(APPEND pc_needed libdw libelf)
+  endif()
+  list(JOIN pc_needed ", " pc_needed)
   if(BUILD_SHARED_LIBS)
     set(pc_requires_private "${pc_needed}")
   else()
     set(pc_requires "${pc_needed}")
   endif()
-  configure_file("${templates}/asio_pulse.pc.in" "${PROJECT_BINARY_DIR}/asio_pulse.pc" @ONLY)
-  install(FILES "${PROJECT_BINARY_DIR}/asio_pulse.pc" DESTINATION "${pkg_config_dir}")
-  install(FILES "${PROJECT_SOURCE_DIR}/LICENSE"
-          DESTINATION "${CMAKE_INSTALL_DATAROOTDIR}/doc/asio_pulse")
+  foreach(package IN ITEMS asio_pulse asio_pulse_analysis)
+    configure_file("${templates}/${package}.pc.in" "${PROJECT_BINARY_DIR}/${package}.pc" @ONLY)
+    install(FILES "${PROJECT_BINARY_DIR}/${package}.pc" DESTINATION "${pkg_config_dir}")
+  endforeach()
+  # The documentation keeps its folders, because the texts refer to each other, and reports refer to them (`see=`).
+  foreach(text IN ITEMS LICENSE README.md ARCHITECTURE.md CHANGELOG.md benches/RESULTS.md benches/peers/README.md
+                        asio_pulse/prometheus/README.md asio_pulse/prometheus/grafana/asio-pulse.json
+                        asio_pulse/tools/top/README.md)
+    cmake_path(GET text PARENT_PATH folder)
+    install(FILES "${PROJECT_SOURCE_DIR}/${text}" DESTINATION "${CMAKE_INSTALL_DOCDIR}/${folder}")
+  endforeach()
+  install(
+    DIRECTORY "${PROJECT_SOURCE_DIR}/asio_pulse/docs" "${PROJECT_SOURCE_DIR}/asio_pulse/examples"
+    DESTINATION "${CMAKE_INSTALL_DOCDIR}/asio_pulse"
+    PATTERN "*.py" EXCLUDE
+    PATTERN "__pycache__" EXCLUDE)
 endfunction()

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSL-1.0
-"""Holds the tables of options.md against the headers.
+"""Compares the tables of options.md with the headers.
 
 usage: check_options.py [--module FOLDER]
 
@@ -31,7 +31,7 @@ def without_comments(text):
 
 
 def braced(text, start):
-    """What stands between the brace at or after `start` and the one that closes it."""
+    """The text between the brace at or after `start` and the one that closes it."""
     begin = text.index("{", start)
     depth = 0
     for at in range(begin, len(text)):
@@ -42,7 +42,7 @@ def braced(text, start):
 
 
 def kind_of(written):
-    """A member's type as the tables say it."""
+    """A member's type as the tables write it."""
     written = re.sub(r"\s+", " ", written)
     if found := re.fullmatch(r"std::optional<(.+)>", written):
         written = found[1]
@@ -56,7 +56,7 @@ def kind_of(written):
 
 
 def default_of(written):
-    """A default as the tables say it: `std::chrono::milliseconds{5}` is `5 ms`."""
+    """A default as the tables write it: `std::chrono::milliseconds{5}` is `5 ms`."""
     text = re.sub(r"\s+", " ", written.strip())
 
     def duration(found):
@@ -111,7 +111,7 @@ def rows(document, section):
 
 
 def table_faults(name, expected, table, enums):
-    """What a structure's table says otherwise than the header."""
+    """The differences between a structure's table and the header."""
     for option in expected.keys() - table.keys():
         yield f"{name}.{option} is not described"
     for option, found in table.items():
@@ -137,7 +137,7 @@ def table_faults(name, expected, table, enums):
 
 
 def variable_faults(module, document):
-    """Variables that the library reads and the document does not have, and the other way round."""
+    """Variables that the library reads and the document does not mention, and the other way round."""
     sources = [path.read_text(encoding="utf-8") for folder in ("src", "include", "../bpf/include")
                for path in (module / folder).rglob("*.h*" if "bpf" in folder else "*.?pp")]
     macros = dict(m for text in sources for m in re.findall(r'#define (\w+) "(\w+)"', text))
@@ -149,7 +149,7 @@ def variable_faults(module, document):
 
 
 def all_faults(module, document):
-    """Everything that is wrong, and how many options there are."""
+    """All faults, and the number of options."""
     enums = enumerations((module / path).read_text(encoding="utf-8") for path in ENUMERATIONS)
     faults, count = [], 0
     for name, path in STRUCTURES.items():

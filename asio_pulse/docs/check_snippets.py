@@ -1,16 +1,16 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSL-1.0
-"""Holds the documentation against what it is taken from: code against compiled examples, links against files.
+"""Checks the documentation: code against the compiled examples that it is taken from, and links against files.
 
 usage: check_snippets.py [--write] [FILE...]
 
 In a Markdown file the block of C++ after a line
     <!-- from: PATH#NAME -->          (or "snippet:" in place of "from:")
-is what stands between the two lines "//! [NAME]" (or "// [NAME]") of the file PATH of the module asio_pulse,
-moved to the left; lines with such marks are left out of it. Every relative link leads to a file that is there,
-and its #anchor to a heading. By default all Markdown files of the repository's top and of the module are read.
-Prints one line a fault; exit status 1 if there are any, or no snippet at all. --write puts the examples' text
-into the Markdown files instead.
+must be the text between the two lines "//! [NAME]" (or "// [NAME]") of the file PATH of the module asio_pulse,
+without common indentation and without other such lines. Every relative link must lead to an existing file, and
+its #anchor to a heading. By default all Markdown files in the repository's top folder and in the module are
+checked. Prints one line for each fault. The exit status is 1 if there are any, or no snippet at all. --write puts
+the text of the examples into the Markdown files instead.
 """
 import argparse
 import functools
@@ -39,7 +39,7 @@ def region(path, name):
 
 
 def compare(text, module):
-    """The text as it should be, how many snippets it has, and what is wrong with it."""
+    """The text with correct snippets, the number of snippets, and the faults."""
     faults = []
     found = list(SNIPPET.finditer(text))
     if len(found) != len(MENTION.findall(text)):
@@ -77,7 +77,7 @@ def slugs_of(path):
 
 
 def broken_links(path, text):
-    """What is wrong with the relative links of the file `path`, whose text is `text`."""
+    """The faults in the relative links of the file `path` with this text."""
     faults = []
     prose = re.sub(r"(`+)(?!`).+?(?<!`)\1(?!`)", "", FENCE.sub("", text))
     for target in LINK.findall(prose):

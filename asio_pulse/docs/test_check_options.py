@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSL-1.0
-"""Whether check_options.py finds what it is there to find: the real tables, made wrong in one place."""
+"""Checks that check_options.py finds faults: the real tables with a fault in one place."""
 import unittest
 
 import check_options as check

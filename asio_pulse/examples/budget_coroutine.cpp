@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// A coroutine that computes for a long time, on the only thread, beside a timer that must be on
-// time.
+// A coroutine that computes for a long time on the only thread, beside a timer that must not be
+// late.
 
 #include <asio_pulse/asio_pulse.hpp>
 
@@ -22,11 +22,11 @@ using clock_type = std::chrono::steady_clock;
 
 // [budget]
 asio::awaitable<std::uint32_t> checksum(const std::vector<std::uint32_t>& document) {
-  ASIO_PULSE_PREEMPTION_BUDGET(2ms);  // 2 ms in every 10: what the function may take
+  ASIO_PULSE_PREEMPTION_BUDGET(2ms);  // the function may use 2 ms in every 10 ms
   std::uint32_t sum = 0;
   for (const std::uint32_t word : document) {
     for (int round = 0; round != 50; ++round) sum = (sum << 5) - sum + word;
-    ASIO_PULSE_CHECKPOINT();  // lets others go first, if it is time
+    ASIO_PULSE_CHECKPOINT();  // yields to other handlers when it is time
   }
   co_return sum;
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// A task whose handlers are long and have no checkpoint: after the first one they run on a thread
-// of their own, and the context's thread is free again.
+// A task with long handlers that have no checkpoint. After the first one its handlers run on
+// another thread, and the context's thread is free for other work.
 
 #include <asio_pulse/asio_pulse.hpp>
 
@@ -30,11 +30,11 @@ void work() {
 int main() {
   asio_pulse::io_context io{asio_pulse::options{.on_report = [](const asio_pulse::report&) {}}};
   // [isolate]
-  // The promise: its handlers share nothing with others without a strand or a lock.
+  // isolatable is a promise: its handlers share no state with others without a strand or a lock.
   const asio_pulse::task thumbnails{io, {.name = "thumbnails", .isolatable = true}};
   // [isolate]
 
-  std::set<std::thread::id> threads;  // one handler of a task at a time: no lock needed
+  std::set<std::thread::id> threads;  // no lock needed: the executor runs one handler at a time
   int left = 4;
   for (int n = 0; n != 4; ++n) {
     asio_pulse::post(thumbnails, [&] {
@@ -43,7 +43,7 @@ int main() {
       --left;
     });
   }
-  io.run();  // waits for them, wherever they run
+  io.run();  // waits for all handlers, on whichever thread they run
 
   std::cout << "4 handlers on " << threads.size() << " threads; " << io.stats().isolated
             << " isolated; now in tier " << to_string(thumbnails.current_tier()) << '\n';

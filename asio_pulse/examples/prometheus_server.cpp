@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// A program with some load that Prometheus can scrape.
+// A program with some load, which Prometheus can scrape.
 //
 //   prometheus_server [ADDRESS [SECONDS]]     (127.0.0.1:0, any free port; 1 s)
 //   curl http://127.0.0.1:PORT/metrics
@@ -8,9 +8,10 @@
 #include <asio_pulse/asio_pulse.hpp>
 #include <asio_pulse/prometheus.hpp>
 
+#include <boost/asio/steady_timer.hpp>
+
 #include <prometheus/exposer.h>
 #include <prometheus/text_serializer.h>
-#include <boost/asio/steady_timer.hpp>
 
 #include <chrono>
 #include <cstdlib>
@@ -33,7 +34,7 @@ int main(int argc, char** argv) {
   // [exposer]
   prometheus::Exposer exposer(address);  // GET /metrics
   auto metrics = std::make_shared<asio_pulse::prometheus_collectable>();
-  exposer.RegisterCollectable(metrics);  // keeps a weak pointer: so must you
+  exposer.RegisterCollectable(metrics);  // keeps only a weak pointer: keep `metrics` alive
   // [exposer]
   std::cout << "port " << exposer.GetListeningPorts().at(0) << ", for " << how_long.count() << " s"
             << std::endl;
@@ -51,7 +52,7 @@ int main(int argc, char** argv) {
   asio_pulse::post(report, step);
   io.run();
 
-  // The same by hand: what a scrape would have got.
+  // The text that a scrape would have got.
   std::istringstream lines(prometheus::TextSerializer().Serialize(metrics->Collect()));
   int shown = 0;
   for (std::string line; std::getline(lines, line);) {

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// What the workers did in the last moments, as a recording that pulse_top and a replay read, and as
-// a trace for Perfetto.
+// Writes the most recent events of the workers as a recording, which `pulse_recording replay`
+// reads, and as a trace for Perfetto.
 //
 //   record_and_trace [FOLDER]     writes FOLDER/example.pulse and FOLDER/example.json (here: .)
 
 #include <asio_pulse/asio_pulse.hpp>
 #include <asio_pulse/recording.hpp>
+#include <asio_pulse/trace.hpp>
 
 #include <cstddef>
 #include <fstream>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// Shadow mode: what asio-pulse would do to a program, before it is allowed to.
+// Shadow mode shows what asio-pulse would do to a program, without doing it.
 
 #include <asio_pulse/asio_pulse.hpp>
 
@@ -13,7 +13,7 @@ using namespace std::chrono_literals;
 int main() {
   // [shadow]
   asio_pulse::io_context io{asio_pulse::options{
-      .shadow = true,  // everything is decided and reported, nothing is enforced
+      .shadow = true,  // everything is decided and reported, but nothing is enforced
       .on_report = [](const asio_pulse::report&) {},
   }};
   // [shadow]

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// A handler that blocks for 100 ms is told of while it does, with the frame to blame, to a
-// callback.
+// A handler that blocks for 100 ms is reported to a callback while it blocks, with the frame to
+// blame.
 
 #include <asio_pulse/asio_pulse.hpp>
 #include <asio_pulse/report.hpp>
@@ -20,11 +20,11 @@ int main() {
     // [on_report]
     asio_pulse::io_context io{asio_pulse::options{
         .stall_threshold = 5ms,
-        // On the worker at the end of the poll, or on the watchdog's thread while it lasts.
+        // Called on the worker when the poll has ended, or on the watchdog's thread while it lasts.
         .on_report =
             [&stalls](const asio_pulse::report& r) {
               if (r.kind == asio_pulse::report_kind::stall) ++stalls;
-              // Escaped, whatever the names in it are; the stack has a line a frame.
+              // Names are escaped. The stack has one line for each frame.
               std::cout << asio_pulse::format(r) + '\n' << asio_pulse::format(r.stack);
             },
     }};

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// The only worker is stuck in a handler; a spare one takes over and the others' handlers go on.
+// The only worker is stuck in a handler. A spare worker takes over, and other handlers continue.
 
 #include <asio_pulse/asio_pulse.hpp>
 
@@ -15,8 +15,8 @@ using namespace std::chrono_literals;
 
 int main() {
   // [spare]
-  // The promise: handlers may run on threads that did not call run(). What they share needs a
-  // strand or a lock, as with several workers.
+  // spare_workers is a promise: handlers may run on threads that did not call run(). State that
+  // they share is protected by a strand or a lock, as with several workers.
   asio_pulse::io_context io{asio_pulse::options{
       .on_report = [](const asio_pulse::report&) {},
       .spare_workers = 1,

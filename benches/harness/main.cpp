@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// pulse_bench: runs the scenarios on plain Boost.Asio and on asio-pulse, compares, reports.
+// pulse_bench runs the scenarios with plain Boost.Asio and with asio-pulse, compares and reports.
 
 #include "catalogue.hpp"
 #include "compare.hpp"
@@ -10,13 +10,10 @@
 #include "runner.hpp"
 #include "table.hpp"
 
-#include <fmt/format.h>
-#if defined(PULSE_BENCH_REPLAYS)
-#include <replay_commands.hpp>
-#endif
-#include <CLI/CLI.hpp>
 #include <boost/json.hpp>
 
+#include <CLI/CLI.hpp>
+#include <fmt/core.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -34,12 +31,12 @@ struct run_arguments {
   std::string html;
 };
 
-/// What a range does not refuse: "nan".
+/// CLI11's range accepts "nan"; this refuses it.
 std::string refuse_nan(std::string& text) {
   return text.find_first_of("nN") == std::string::npos ? "" : "must be a number (got " + text + ")";
 }
 
-/// One line that is written over and over, for people only.
+/// Shows the progress in one line, which is overwritten.
 void show_progress(const std::string& text, double share) {
   static const bool terminal = isatty(STDERR_FILENO) != 0;
   if (!terminal) return;
@@ -74,8 +71,8 @@ int run(run_arguments args, const std::string& command) {
   const boost::json::object result =
       run_scenarios(args.scenarios, args.with, command, show_progress);
   show_progress("", 1);
-  // The files first, for whoever reads the tables may be gone; and the tables all the same where
-  // the disk is full.
+  // The files are written first, because the reader of the tables may be gone. The tables are
+  // printed even if the disk is full.
   std::exception_ptr unwritten;
   try {
     write_results(result, args.out, args.html);
@@ -95,7 +92,7 @@ int run(run_arguments args, const std::string& command) {
   return wrong.empty() ? 0 : 1;
 }
 
-/// What was printed may still lie in a buffer.
+/// Flushes the output, which may still be buffered, and returns the status.
 int once_printed(int status) {
   if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) {
     throw std::runtime_error("the output could not be written");
@@ -165,13 +162,8 @@ int main(int argc, char** argv) try {
   CLI::App* const report_command = app.add_subcommand("report", "a result as a page of HTML");
   report_command->add_option("RESULT", a, "a result")->required();
   report_command->add_option("--html", args.html, "where to write the page")->required();
-#if defined(PULSE_BENCH_REPLAYS)
-  asio_pulse::tools::add_replay_commands(app);  // they run while they are parsed
-#endif
   try {
     app.parse(argc, argv);
-  } catch (const CLI::RuntimeError& e) {
-    return e.get_exit_code();  // a command for recordings, which has said why
   } catch (const CLI::ParseError& e) {
     if (e.get_exit_code() == 0) return app.exit(e);  // --help
     fmt::print(stderr, "pulse_bench: {}; see --help\n", for_terminal(e.what()));

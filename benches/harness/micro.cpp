@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// The parts of the poll path by themselves, for Google Benchmark. Each checks what it computed; one
-// that was wrong says so in place of a time.
+// The parts of the poll path separately, for Google Benchmark. Each checks its result, and reports
+// an error instead of a time if that is wrong.
 
 #include "../annotations.hpp"
 #include "../poll_loops.hpp"
@@ -14,7 +14,6 @@
 #include <boost/asio/post.hpp>
 
 #include <benchmark/benchmark.h>
-
 #include <time.h>
 
 #include <cstdint>
@@ -75,7 +74,7 @@ void budget_charge_over(State& state) { charge(state, 900, true); }
 BENCHMARK(budget_charge);
 BENCHMARK(budget_charge_over);
 
-/// No threshold and no watchdog: however long the measurement takes, nothing is wanted of it.
+/// No thresholds and no watchdog, so that nothing happens however long the measurement takes.
 asio_pulse::options calm() {
   asio_pulse::options o;
   o.stall_threshold = o.yield_threshold = o.isolate_threshold = 0ns;
@@ -121,8 +120,8 @@ void hook_fire(State& state) {
 }
 BENCHMARK(hook_fire);
 
-/// As hook_poll, of a task far over its budget: the gate puts each operation back, it is released
-/// because nobody else is there, and runs.
+/// As hook_poll, with a task far over its budget: the gate puts each operation back, and it is
+/// released and run because no other work waits.
 void gate_put_back(State& state) {
   chain(state, calm(), 1us, 10ms, [](const auto& did, auto ran) { return did.yields > ran / 2; });
 }

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSL-1.0
-"""check.py PEER: does this peer program keep the contract in README.md? Short runs of all scenarios;
-it checks counts and what must hold on any machine, never how fast it is."""
+"""check.py PEER: checks that a peer program keeps the contract in README.md, with short runs of all
+scenarios. It checks counts and what must hold on any machine, but not speed."""
 
 import json
 import pathlib

@@ -1,4 +1,11 @@
 // SPDX-License-Identifier: BSL-1.0
+// The page draws its charts itself, as SVG. Chart.js (Debian's libjs-chart.js, 200 kB) and uPlot draw
+// on a canvas: check.py, which reads the page's elements, could not see what was drawn, and a page on
+// paper would be scaled pixels. Most of this page is rows of medians with their intervals and
+// repetitions, and spans of events over time, which neither draws without a plug-in or code like
+// ours. They would save the axes (axes.js). This is what their documentation says; no chart was
+// rewritten with either to compare.
+//
 // Starts the page: reads the result, refuses what it cannot read in one sentence, builds the
 // sections and follows the address.
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSL-1.0
-"""Instructions an operation, by callgrind: ASIO_PULSE_DISABLE beside stock, one source."""
+"""Instructions for each operation, counted by callgrind: ASIO_PULSE_DISABLE compared with stock."""
 
 import re
 import subprocess
@@ -27,7 +27,7 @@ def main():
     rows = []
     for case in CASES:
         each = {}
-        # Not asio-pulse switched on: valgrind has no rseq, so it would run on another clock.
+        # asio-pulse is not switched on here: valgrind has no rseq, so it would use another clock.
         for arm in ("stock", "disabled", "off"):
             common.progress(f"callgrind {case} {arm}")
             program = str(args.programs / f"poll_count_{'pulse' if arm == 'off' else arm}")

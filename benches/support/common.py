@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSL-1.0
-"""What the runners share: running a program, medians with their spread, tables, and RESULTS.md."""
+"""Common parts of the runners: running a program, medians with their spread, tables, and RESULTS.md."""
 
 import argparse
 import collections
@@ -32,7 +32,7 @@ def run(*command):
 
 
 def by_turns(arms, rounds):
-    """The arms, round by round, each round in the other order: drift hits all alike."""
+    """The arms, round by round, with alternating order, so that drift affects all alike."""
     for number in range(rounds):
         for arm in arms if number % 2 == 0 else reversed(arms):
             yield number, arm
@@ -116,7 +116,7 @@ def environment(build, command):
 
 
 def record(section, text):
-    """Replaces what RESULTS.md says between the two marks of the section."""
+    """Replaces the text of RESULTS.md between the two marks of the section."""
     path = BENCHES / "RESULTS.md"
     begin, end = f"<!-- {section} -->", f"<!-- /{section} -->"
     old = path.read_text()

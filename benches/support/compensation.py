@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSL-1.0
-"""How late a 1 ms sleeper wakes beside a hog on the only worker, stock beside asio-pulse."""
+"""How late a 1 ms sleeper wakes beside a hog on the only worker: stock and asio-pulse."""
 
 import collections
 import statistics

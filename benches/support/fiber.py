@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSL-1.0
-"""What synchronous code that yields costs, beside bare Boost.Context and plain handlers."""
+"""The cost of synchronous code that yields, compared with plain Boost.Context and plain handlers."""
 
 import common
 

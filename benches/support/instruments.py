@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSL-1.0
-"""What metrics, traces, snapshots and pulse_top's questions cost."""
+"""The cost of metrics, traces, snapshots and pulse_top's requests."""
 
 import common
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSL-1.0
-"""The main job: the HTTP server, stock beside asio-pulse, driven by wrk over loopback."""
+"""The main job: the HTTP server with stock and with asio-pulse, driven by wrk over loopback."""
 
 import collections
 import hashlib
@@ -171,7 +171,7 @@ def actions(results):
 def threads_section(args, threads, rounds, digest):
     calm = phase(args, threads, rounds, ["stock", "pulse"], args.calm_runs, args.calm_seconds,
                  False, digest)
-    # One thread is an implicit strand, which isolation would break: it is refused there.
+    # One thread is an implicit strand, which isolation would break, so isolation is refused.
     arms = ["stock", "pulse"] + (["isolated"] if threads > 1 else [])
     hogs = phase(args, threads, rounds, arms, args.hog_runs, args.hog_seconds, True, digest)
     better = ratios(hogs, "p99", "stock", "pulse")

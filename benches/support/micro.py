@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSL-1.0
-"""What asio-pulse adds to one poll and one operation, and what its parts cost by themselves."""
+"""What asio-pulse adds to a poll and to an operation, and the cost of its parts."""
 
 import collections
 import re

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSL-1.0
-"""How soon a stall is reported, and what the watchdog takes."""
+"""How soon a stall is reported, and what the watchdog costs."""
 
 import common
 

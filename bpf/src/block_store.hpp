@@ -1,18 +1,19 @@
 // SPDX-License-Identifier: BSL-1.0
 #pragma once
 
+#include "scx_pulse.h"
+
 #include <asio_pulse/bpf/control_block.h>
+
 #include <sys/types.h>
 
 #include <span>
 #include <string>
 #include <utility>
 
-#include "scx_pulse.h"
-
 /// \file
-/// Where control blocks come from, as the service sees it. The scheduler is one; tests, and a
-/// machine without sched_ext, have others.
+/// Where the service gets control blocks from. The scheduler is one such store; tests, and machines
+/// without sched_ext, have others.
 
 namespace asio_pulse::scx {
 
@@ -41,24 +42,27 @@ class unique_fd {
 
 /// The control blocks of one process.
 struct process_blocks {
-  int fd = -1;  ///< to be handed to the process, which maps it; the store's
-  /// ASIO_PULSE_SLOT_COUNT elements, mapped here too; the first is an asio_pulse_system.
+  int fd = -1;  ///< to be sent to the process, which maps it; owned by the store
+  /// ASIO_PULSE_SLOT_COUNT elements, which are mapped here as well; the first is an
+  /// asio_pulse_system.
   std::span<asio_pulse_scb> blocks;
 };
 
-/// \par Thread safety  One thread.
+/// \par Thread safety  For one thread only.
 class block_store {
  public:
   virtual ~block_store() = default;
 
-  /// Makes the process's array, zeroed but for the versions and modes.
+  /// Makes the process's array, which is zero except for versions and modes.
+  ///
   /// \par Errors  std::system_error, std::runtime_error with a sentence.
   virtual process_blocks open_process(pid_t tgid) = 0;
-  /// Forgets it, and every worker of it. The process may have mapped it for good: nothing that it
-  /// writes there from now on is read.
+  /// Forgets the array and all workers of the process. The process may keep it mapped, but nothing
+  /// that it writes there from now on is read.
   virtual void close_process(pid_t tgid) noexcept = 0;
-  /// The thread is a worker from its next switch on.
-  /// \par Errors  As above.
+  /// Makes the thread a worker from its next switch on.
+  ///
+  /// \par Errors  As open_process().
   virtual void add_worker(pid_t tid, const scx_pulse_registration& worker) = 0;
   virtual void remove_worker(pid_t tid) noexcept = 0;
 };

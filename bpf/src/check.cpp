@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: BSL-1.0
 #include "check.hpp"
 
-#include <fmt/format.h>
+#include <boost/json.hpp>
+
+#include <fmt/core.h>
 
 #include <algorithm>
-#include <boost/json.hpp>
 #include <iterator>
 #include <utility>
 
@@ -40,7 +41,7 @@ check_item judge_btf(const machine& found) {
 
 check_item judge_kfuncs(const machine& found) {
   constexpr const char* remedy =
-      "boot another kernel from 6.12 on: this one lacks what the scheduler is made of";
+      "boot another kernel from 6.12 on: this one lacks what the scheduler needs";
   if (found.btf != btf_state::readable) {
     return item("kfuncs", true, false, "unknown without the kernel's BTF", remedy);
   }
@@ -50,18 +51,27 @@ check_item judge_kfuncs(const machine& found) {
   if (found.missing_kfuncs.empty()) {
     return item("kfuncs", true, true, "the kernel has all that the scheduler calls", "");
   }
-  return item("kfuncs", true, false,
-              fmt::format("the kernel lacks {}", fmt::join(found.missing_kfuncs, ", ")), remedy);
+  std::string missing;
+  for (const std::string& name : found.missing_kfuncs)
+    missing += (missing.empty() ? "" : ", ") + name;
+  return item("kfuncs", true, false, fmt::format("the kernel lacks {}", missing), remedy);
 }
 
 check_item judge_privileges(const machine& found) {
-  if (!found.first_user_namespace || !found.first_pid_namespace) {
+  const bool user = found.user_namespace == namespace_state::other;
+  if (user || found.pid_namespace == namespace_state::other) {
     return item(
         "privileges", true, false,
         fmt::format("this is a {} namespace of its own, and the kernel knows threads by their "
                     "numbers outside",
-                    found.first_user_namespace ? "PID" : "user"),
+                    user ? "user" : "PID"),
         "run scx_pulse outside of containers (or with the host's PID and user namespaces)");
+  }
+  if (found.user_namespace == namespace_state::unknown ||
+      found.pid_namespace == namespace_state::unknown) {
+    return item("privileges", true, false,
+                "it is not known whether this is a container: /proc/self/ns cannot be read",
+                "mount /proc");
   }
   return item("privileges", true, found.may_load,
               found.may_load ? "CAP_SYS_ADMIN is in effect" : "CAP_SYS_ADMIN is not in effect",
@@ -89,12 +99,11 @@ check_report judge(const machine& found) {
                            ? fmt::format("scx_pulse runs here already, as {}", found.attached)
                            : fmt::format("the scheduler {} is attached", found.attached),
                        "end that scheduler first: the kernel attaches one at a time"));
-  items.push_back(
-      item("pressure", false, found.pressure.known,
-           found.pressure.known ? "/proc/pressure can be read"
-                                : "the kernel does not tell how long threads wait (PSI)",
-           "boot with psi=1, or a kernel built with CONFIG_PSI=y; until then programs are "
-           "told a pressure of 0"));
+  items.push_back(item(
+      "pressure", false, found.pressure.known,
+      found.pressure.known ? "/proc/pressure can be read" : "the kernel reports no pressure (PSI)",
+      "boot with psi=1, or a kernel built with CONFIG_PSI=y; until then programs see "
+      "a pressure of 0"));
   items.push_back(
       item("slice_request", false, found.slice_request,
            found.slice_request ? "sched_setattr() takes a slice length for ordinary threads (EEVDF)"
@@ -117,8 +126,8 @@ check_report judge(const machine& found) {
         "local, from /proc/pressure and the threads' own involuntary switches ({})", found.serving);
   } else {
     report.hint_source = "none";
-    report.hints = fmt::format("none ({}); programs go by their own clocks and watchdog, as ever",
-                               found.serving);
+    report.hints =
+        fmt::format("none ({}); programs use only their own clocks and watchdog", found.serving);
   }
   return report;
 }
@@ -128,12 +137,12 @@ std::string check_text(const check_report& report) {
                                 report.can_run ? "can" : "cannot", report.kernel_release);
   for (const check_item& one : report.items) {
     const char* const state = one.present ? "ok" : one.needed ? "MISSING" : "absent";
-    fmt::format_to(std::back_inserter(out), "  {:<8} {:<20} {}\n", state, one.name, one.detail);
+    out += fmt::format("  {:<8} {:<20} {}\n", state, one.name, one.detail);
     if (!one.remedy.empty()) {
-      fmt::format_to(std::back_inserter(out), "  {:<8} {:<20} -> {}\n", "", "", one.remedy);
+      out += fmt::format("  {:<8} {:<20} -> {}\n", "", "", one.remedy);
     }
   }
-  fmt::format_to(std::back_inserter(out), "hints for programs: {}\n", report.hints);
+  out += fmt::format("hints for programs: {}\n", report.hints);
   return out;
 }
 
@@ -162,7 +171,7 @@ std::string what_is_missing(const check_report& report) {
   for (const check_item& one : report.items) {
     if (one.present || !one.needed) continue;
     if (!out.empty()) out += '\n';
-    fmt::format_to(std::back_inserter(out), "{}: {}: {}", one.name, one.detail, one.remedy);
+    out += fmt::format("{}: {}: {}", one.name, one.detail, one.remedy);
   }
   return out;
 }

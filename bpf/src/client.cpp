@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: BSL-1.0
 #include "client.hpp"
 
-#include <fmt/format.h>
+#include "socket_file.hpp"
+
+#include <fmt/core.h>
 #include <sys/socket.h>
 
 #include <cerrno>
 #include <cstring>
 #include <memory>
 #include <stdexcept>
-
-#include "socket_file.hpp"
 
 namespace asio_pulse::scx {
 namespace {

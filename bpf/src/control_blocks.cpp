@@ -9,7 +9,7 @@
 namespace asio_pulse::scx {
 namespace {
 
-// Relaxed: every word stands for itself.
+// Relaxed: the words are independent.
 template <typename Word>
 void put(Word& word, Word value) noexcept {
   std::atomic_ref<Word>(word).store(value, std::memory_order_relaxed);
@@ -38,7 +38,7 @@ void write_system_block(asio_pulse_scb& block, const system_state& state, std::u
   put(system.slice_ns, state.settings.slice_ns);
   put(system.grace_ns, state.settings.grace_ns);
   put(system.max_critical_ns, state.settings.max_critical_ns);
-  // Last, and behind the others: a new time means new words.
+  // Last, and with release: a reader that sees the new time sees the new words.
   std::atomic_ref<std::uint64_t>(system.updated_ns).store(now_ns, std::memory_order_release);
 }
 
@@ -71,7 +71,8 @@ void prepare_block(asio_pulse_scb& block, std::uint32_t mode) {
 }
 
 void retire_block(asio_pulse_scb& block) {
-  // Odd: nobody publishes any more. The word may hold anything: it is the program's memory too.
+  // An odd value means that nobody publishes any more. The program can write this memory, so the
+  // word may have any value.
   std::atomic_ref<std::uint64_t> sequence(block.cpu_sequence);
   sequence.store(sequence.load(std::memory_order_relaxed) | 1U, std::memory_order_relaxed);
   put(block.mode, std::uint8_t{ASIO_PULSE_MODE_NONE});

@@ -1,31 +1,31 @@
 // SPDX-License-Identifier: BSL-1.0
 #pragma once
 
+#include "service.hpp"
+
 #include <asio_pulse/bpf/control_block.h>
 
 #include <cstdint>
 #include <span>
 
-#include "service.hpp"
-
 /// \file
-/// The loader's own writes to control blocks. Each word by itself, since others read and write the
-/// same memory meanwhile; nothing that is read there is believed.
+/// The loader's own writes to control blocks. Each word is written separately, because others read
+/// and write the same memory. Nothing that is read there is trusted.
 
 namespace asio_pulse::scx {
 
-/// Element 0, all but its reserved bytes.
+/// Writes element 0 except its reserved bytes.
 void write_system_block(asio_pulse_scb& block, const system_state& state, std::uint64_t now_ns);
 
-/// A worker's block for its next thread: both halves as if new, and REGISTERED. Before the
-/// scheduler knows of the thread, so nobody else writes the kernel's half.
+/// Prepares a block for its next thread: both halves as if new, and REGISTERED. Called before the
+/// scheduler knows the thread, so nobody else writes the kernel's half.
 void prepare_block(asio_pulse_scb& block, std::uint32_t mode);
 
-/// After the scheduler has forgotten the thread: it is told so, should it still read, and its CPU
-/// time is published no more.
+/// Called after the scheduler has forgotten the thread. The block then shows that, in case that the
+/// thread still reads it, and CPU time is no longer published.
 void retire_block(asio_pulse_scb& block);
 
-/// Element 0, before the array is given up: nobody writes it any more.
+/// Marks element 0 before the array is abandoned: nobody writes it any more.
 void close_system_block(asio_pulse_scb& block);
 
 /// CLOCK_MONOTONIC.

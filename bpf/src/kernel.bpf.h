@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSL-1.0 OR GPL-2.0-only
  *
- * What scx_pulse.bpf.c needs of the kernel's types and functions: only the members that are used,
- * relocated by BTF when the object is loaded (CO-RE), so that no kernel's vmlinux.h is needed to
- * build it. Functions that not every kernel has are weak, and chosen by their being there.
+ * The types and functions of the kernel that scx_pulse.bpf.c uses. Types have only the members that
+ * are used, and are relocated with BTF when the object is loaded (CO-RE), so that no vmlinux.h is
+ * needed to build it. Functions that not every kernel has are weak, and used if they exist.
  */
 #ifndef ASIO_PULSE_KERNEL_BPF_H
 #define ASIO_PULSE_KERNEL_BPF_H
@@ -64,11 +64,11 @@ struct scx_exit_task_args {
 
 #pragma clang attribute pop
 
-/* clang 14 writes a type into the object's BTF as a mere declaration unless it is used, and a
- * function of a declared type matches no function of the kernel's. */
+/* clang 14 writes an unused type into the object's BTF only as a declaration. A function with such
+ * a type would match no function of the kernel. */
 static struct cpumask used_type __attribute__((used));
 
-/* Handed over by value or as a whole: these are the kernel's layouts, not looked up by BTF. */
+/* Passed by value or as a whole, so these have the kernel's layouts and are not relocated. */
 struct bpf_iter_scx_dsq {
   u64 opaque[6];
 } __attribute__((aligned(8)));
@@ -80,7 +80,7 @@ struct scx_bpf_dsq_insert_vtime_args {
   u64 enq_flags;
 };
 
-/* Members that every kernel has, matched by name: one that is not there would fail the load. */
+/* Members that every kernel has. They are matched by name, and loading fails if one is missing. */
 struct sched_ext_ops {
   s32 (*select_cpu)(struct task_struct *p, s32 prev_cpu, u64 wake_flags);
   void (*enqueue)(struct task_struct *p, u64 enq_flags);
@@ -99,7 +99,8 @@ struct sched_ext_ops {
   char name[128];
 };
 
-/* The same value in every kernel so far; those that moved (SCX_ENQ_HEAD) are not used. */
+/* Has had the same value in every kernel so far. Flags that have changed (SCX_ENQ_HEAD) are not
+ * used. */
 #define SCX_DSQ_LOCAL 0x8000000000000002ULL
 #define SCX_ENQ_WAKEUP 1ULL
 #define SCX_ENQ_LAST (1ULL << 41)
@@ -183,7 +184,7 @@ static __always_inline bool dsq_move_vtime(struct bpf_iter_scx_dsq *it, struct t
                                 : scx_bpf_dispatch_vtime_from_dsq(it, p, dsq_id, 0);
 }
 
-/* Of the task that runs here, or that dispatch() is asked to replace. */
+/* For the task that runs here, or that dispatch() is asked to replace. */
 static __always_inline void set_slice(struct task_struct *p, u64 slice) {
   if (scx_bpf_task_set_slice)
     scx_bpf_task_set_slice(p, slice);

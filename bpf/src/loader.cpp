@@ -1,14 +1,21 @@
 // SPDX-License-Identifier: BSL-1.0
 #include "loader.hpp"
 
-#include <fcntl.h>
-#include <fmt/format.h>
+#include "check.hpp"
+#include "settings.hpp"
+#include "socket_file.hpp"
+#include "status.hpp"
 
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/posix/stream_descriptor.hpp>
 #include <boost/asio/signal_set.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/json.hpp>
+
+#include <fcntl.h>
+#include <fmt/core.h>
+#include <sys/resource.h>
+
 #include <csignal>
 #include <cstdio>
 #include <exception>
@@ -19,39 +26,34 @@
 #include <string_view>
 #include <utility>
 
-#include "check.hpp"
-#include "settings.hpp"
-#include "socket_file.hpp"
-#include "status.hpp"
-
 namespace asio_pulse::scx {
 namespace {
 
 namespace json = boost::json;
 using boost::system::error_code;
 
-// How soon the end of the scheduler is noticed. Programs run on meanwhile, in the fair class. A
-// guess: between a loader that wakes up for nothing, and one that tells it late.
+// How soon the end of the scheduler is noticed. Programs continue meanwhile in the fair class. A
+// guess: with less, the loader wakes up for nothing more often; with more, it notices later.
 constexpr std::chrono::milliseconds exit_look{200};
-// /proc/pressure is read at most so often. The kernel's own averages move every two seconds.
+// /proc/pressure is read at most this often. The kernel updates its averages every two seconds.
 constexpr std::chrono::milliseconds pressure_age{400};
 
 void say(const std::string& line) {
-  // Not fmt::print, which throws when nobody reads.
+  // Not fmt::print, which throws if nobody reads the output.
   std::fputs((line + "\n").c_str(), stdout);
   std::fflush(stdout);
 }
 
 json::string to_json(std::string_view text) { return json::string(text.data(), text.size()); }
 
-// One life of the scheduler: from its load to its end.
+// One run of the scheduler, from its load to its end.
 class run {
  public:
   run(boost::asio::io_context& context, const loader_options& options)
       : options_(options),
         scheduler_(options.scheduler),
         settings_(scheduler_.settings()),
-        // A copy: Asio closes what it is given.
+        // A duplicate, because Asio closes the descriptor.
         hints_(context, ::fcntl(scheduler_.hints_fd(), F_DUPFD_CLOEXEC, 0)),
         exit_timer_(context),
         statistics_timer_(context),
@@ -161,9 +163,8 @@ class run {
     say(fmt::format("scx_pulse: attached on {} CPUs, serving {}: {} policy={}", state.cpus,
                     options_.service.path, in_words(settings_), policy));
     if (!state.pressure.known) {
-      say("scx_pulse: this kernel does not tell how long threads wait (/proc/pressure): programs "
-          "are "
-          "told a pressure of 0");
+      say("scx_pulse: this kernel reports no pressure (/proc/pressure): programs see a pressure of "
+          "0");
     }
   }
 
@@ -237,7 +238,7 @@ void tell_exit(const scheduler_exit& why, bool as_json) {
   fmt::print(stderr, "scx_pulse: the kernel has ended the scheduler: {}\n", words);
 }
 
-// Says why, and what to do about it where the machine lacks something.
+// Prints why it cannot run and, if the machine lacks something, what to do about it.
 exit_status cannot_run(const loader_options& options, const std::exception& why) {
   fmt::print(stderr, "scx_pulse: {}\n", why.what());
   const std::string missing = what_is_missing(judge(look_at_machine(options.service.path)));
@@ -258,7 +259,19 @@ void keep(const scx_pulse_settings& last, scheduler_options& options) {
   options.throttle_percent = last.throttle_percent;
 }
 
+// As many descriptors as this process may have, which is more than it starts with.
+std::size_t raise_descriptor_limit() noexcept {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return 1024;
+  const rlim_t before = limit.rlim_cur;
+  limit.rlim_cur = limit.rlim_max;
+  if (::setrlimit(RLIMIT_NOFILE, &limit) != 0) limit.rlim_cur = before;
+  return static_cast<std::size_t>(limit.rlim_cur);
+}
+
 exit_status serve(loader_options options) {
+  options.service.bounds = within_descriptors(options.service.bounds, raise_descriptor_limit());
+
   // One context for all lives of the scheduler: a signal that comes between two is not lost.
   boost::asio::io_context context(1);
   boost::asio::signal_set signals(context, SIGINT, SIGTERM, SIGHUP);
@@ -293,11 +306,11 @@ exit_status serve(loader_options options) {
 }  // namespace
 
 exit_status run_loader(const loader_options& options) {
-  std::signal(SIGPIPE, SIG_IGN);  // whoever read our lines may go; the scheduler stays
+  std::signal(SIGPIPE, SIG_IGN);  // the reader of our lines may go; the scheduler stays
   try {
     return serve(options);
   } catch (const std::exception& why) {
-    fmt::print(stderr, "scx_pulse: cannot go on: {}\n", why.what());
+    fmt::print(stderr, "scx_pulse: cannot continue: {}\n", why.what());
     return exit_cannot_run;
   }
 }

@@ -1,9 +1,14 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// Looks at the machine. What cannot be looked at counts as missing.
+// Finds out what the machine has. What cannot be read counts as missing.
+#include "check.hpp"
+#include "client.hpp"
+#include "process_info.hpp"
+#include "thread_slices.hpp"
+
 #include <bpf/btf.h>
 #include <bpf/libbpf.h>
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -14,10 +19,6 @@
 #include <charconv>
 #include <exception>
 #include <memory>
-
-#include "check.hpp"
-#include "client.hpp"
-#include "process_info.hpp"
 
 namespace asio_pulse::scx {
 namespace {
@@ -48,12 +49,6 @@ constexpr kfunc kfuncs[] = {
 // include/linux/proc_ns.h: the inodes of the namespaces that the system boots with.
 constexpr ino_t first_user_inode = 0xEFFFFFFDU;
 constexpr ino_t first_pid_inode = 0xEFFFFFFCU;
-
-bool in_namespace(const char* name, ino_t inode) {
-  struct stat found {};
-  return ::stat(fmt::format("/proc/self/ns/{}", name).c_str(), &found) == 0 &&
-         found.st_ino == inode;
-}
 
 std::string trimmed(std::string text) {
   while (!text.empty() && (text.back() == '\n' || text.back() == ' ')) text.pop_back();
@@ -97,29 +92,16 @@ void look_at_btf(machine& found) {
       if (name.empty()) continue;
       if (!all.empty()) all += " or ";
       all += name;
-      // Literals: terminated.
+      // The names are literals, and so terminated.
       known = known || btf__find_by_name_kind(types.get(), name.data(), BTF_KIND_FUNC) > 0;
     }
     if (!known) found.missing_kfuncs.push_back(std::move(all));
   }
 }
 
-// Not <linux/sched/types.h>: it and glibc's <sched.h> exclude each other in some releases.
-struct scheduling_attributes {
-  std::uint32_t size = sizeof(scheduling_attributes);
-  std::uint32_t policy = 0;
-  std::uint64_t flags = 0;
-  std::int32_t nice = 0;
-  std::uint32_t priority = 0;
-  std::uint64_t runtime = 0;
-  std::uint64_t deadline = 0;
-  std::uint64_t period = 0;
-};
-static_assert(sizeof(scheduling_attributes) == 48);
-
-// From 6.12 on, an ordinary thread's slice is told in the word that says what can be asked for.
+// From 6.12 on, sched_getattr() reports the slice of an ordinary thread.
 bool takes_slice_requests() {
-  scheduling_attributes mine;
+  detail::scheduling_attributes mine;
   return ::syscall(SYS_sched_getattr, 0, &mine, sizeof mine, 0) == 0 && mine.runtime != 0;
 }
 
@@ -132,6 +114,18 @@ bool extends_slices() {
 }  // namespace
 
 std::span<const kfunc> needed_kfuncs() noexcept { return kfuncs; }
+
+namespace_state look_at_namespace(const std::string& self, std::string_view name) {
+  struct stat found {};
+  if (::stat(fmt::format("{}/ns/{}", self, name).c_str(), &found) == 0) {
+    const ino_t first = name == "user" ? first_user_inode : first_pid_inode;
+    return found.st_ino == first ? namespace_state::first : namespace_state::other;
+  }
+  // A kernel without such namespaces does not have this file, but the rest of /proc.
+  const bool absent = errno == ENOENT;
+  return absent && ::access((self + "/status").c_str(), F_OK) == 0 ? namespace_state::first
+                                                                   : namespace_state::unknown;
+}
 
 machine look_at_machine(const std::string& socket_path) {
   machine found;
@@ -148,8 +142,8 @@ machine look_at_machine(const std::string& socket_path) {
   }
   look_at_btf(found);
   found.may_load = ((effective_capabilities() >> cap_sys_admin) & 1U) != 0;
-  found.first_user_namespace = in_namespace("user", first_user_inode);
-  found.first_pid_namespace = in_namespace("pid", first_pid_inode);
+  found.user_namespace = look_at_namespace("/proc/self", "user");
+  found.pid_namespace = look_at_namespace("/proc/self", "pid");
   found.pressure = read_pressure();
   found.slice_request = takes_slice_requests();
   found.slice_extension = extends_slices();

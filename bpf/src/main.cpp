@@ -1,9 +1,15 @@
 // SPDX-License-Identifier: BSL-1.0
 //
 // The command scx_pulse: its options and their rules.
-#include <fmt/format.h>
+#include "check.hpp"
+#include "client.hpp"
+#include "loader.hpp"
+#include "settings.hpp"
+#include "status.hpp"
 
 #include <CLI/CLI.hpp>
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -11,12 +17,6 @@
 #include <exception>
 #include <string>
 #include <vector>
-
-#include "check.hpp"
-#include "client.hpp"
-#include "loader.hpp"
-#include "settings.hpp"
-#include "status.hpp"
 
 namespace {
 
@@ -30,10 +30,10 @@ constexpr const char* description =
 
 constexpr const char* statuses =
     "Exit status:\n"
-    "  0  fine\n"
+    "  0  success\n"
     "  1  cannot run here (check: could not; status, set: no answer, or refused)\n"
-    "  2  bad usage\n"
-    "  3  the kernel has thrown the scheduler out; the reason is on stderr";
+    "  2  wrong usage\n"
+    "  3  the kernel has ended the scheduler; the reason is on stderr";
 
 std::chrono::nanoseconds from_ms(double ms) {
   return std::chrono::nanoseconds{std::llround(ms * 1e6)};
@@ -43,7 +43,7 @@ std::uint64_t to_u64(std::chrono::nanoseconds value) {
   return static_cast<std::uint64_t>(value.count());
 }
 
-// CLI11's own Range takes "nan" for within.
+// CLI11's own Range accepts "nan".
 CLI::Validator within(double least, double most, const char* unit) {
   const std::string rule = fmt::format("must be a number from {:g} to {:g}{}", least, most, unit);
   return {[=](std::string& text) {
@@ -81,7 +81,7 @@ CLI::Validator permission_bits() {
           "[octal]"};
 }
 
-// What can be set at the start, and changed later.
+// The settings that can be given at the start and changed later.
 struct adjustable {
   std::string mode = "observer";
   double slice_ms = 5;
@@ -111,14 +111,14 @@ struct adjustable {
             "observer: hints only; enforced: workers that agreed to it are escalated against "
             "when they ignore hints",
             one_of({"observer", "enforced"}));
-    given.slice =
-        add("--slice-ms", slice_ms, "CPU time in a row, while others wait", within(slice_rule));
+    given.slice = add("--slice-ms", slice_ms, "CPU time without a break while others wait",
+                      within(slice_rule));
     given.grace =
-        add("--grace-ms", grace_ms, "how long a hint may go unacknowledged", within(grace_rule));
+        add("--grace-ms", grace_ms, "how long a hint may stay unacknowledged", within(grace_rule));
     given.max_critical = add("--max-critical-ms", max_critical_ms,
                              "how long a critical section protects", within(max_critical_rule));
     given.throttle_percent =
-        add("--throttle-percent", throttle_percent, "of one CPU, for a throttled worker",
+        add("--throttle-percent", throttle_percent, "share of one CPU for a throttled worker",
             within(least_throttle_percent, most_throttle_percent, ""));
     given.throttle =
         add("--throttle-ms", throttle_ms, "how long an escalation lasts", within(throttle_rule));
@@ -179,11 +179,11 @@ int run_command(int argc, char** argv) {
       ->check(one_of({"round-robin", "priority", "fair"}))
       ->capture_default_str();
   std::string socket_mode = "0666";
-  app.add_option("--socket-mode", socket_mode, "permission bits of the socket: who may ask")
+  app.add_option("--socket-mode", socket_mode, "permission bits of the socket: who may connect")
       ->check(permission_bits())
       ->capture_default_str();
   double statistics = 0;
-  app.add_option("--stats", statistics, "print statistics every so many seconds")
+  app.add_option("--stats", statistics, "print statistics at this interval in seconds")
       ->check(within(0.1, 86400, " s"));
   app.add_flag("--debug", options.scheduler.debug, "print every hint, and libbpf's messages");
   CLI::Option* const socket =
@@ -193,12 +193,13 @@ int run_command(int argc, char** argv) {
   CLI::Option* const json =
       app.add_flag("--json", options.json, "JSON, one object a line, instead of text");
 
-  CLI::App* const status = app.add_subcommand("status", "ask the running scx_pulse how it is");
+  CLI::App* const status =
+      app.add_subcommand("status", "print the status of the running scx_pulse");
   CLI::App* const check =
-      app.add_subcommand("check", "what this machine has and lacks for scx_pulse; loads nothing");
+      app.add_subcommand("check", "print what this machine lacks for scx_pulse; loads nothing");
   CLI::App* const set = app.add_subcommand(
-      "set", "change settings of the running scx_pulse; only as root, or as its user");
-  for (CLI::App* sub : {status, check, set}) sub->fallthrough();  // --socket, --json behind it too
+      "set", "change settings of the running scx_pulse; for root and its own user only");
+  for (CLI::App* sub : {status, check, set}) sub->fallthrough();  // --socket and --json may follow
   app.require_subcommand(0, 1);
   adjustable change;
   change.add_to(*set, false);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 #include "pressure.hpp"
 
+#include "pressure_text.hpp"
 #include "process_info.hpp"
 
 namespace asio_pulse::scx {
@@ -8,7 +9,7 @@ namespace {
 
 constexpr bool is_digit(char c) noexcept { return c >= '0' && c <= '9'; }
 
-// "12.34" as the kernel writes it, and nothing else: no sign, no exponent, no locale.
+// Parses "12.34" exactly as the kernel writes it: no sign, no exponent, no locale.
 std::optional<std::uint8_t> parse_percent(std::string_view text) noexcept {
   if (text.empty() || !is_digit(text.front())) return std::nullopt;
   unsigned whole = 0;
@@ -30,19 +31,7 @@ std::optional<std::uint8_t> parse_percent(std::string_view text) noexcept {
 }  // namespace
 
 std::optional<std::uint8_t> parse_pressure(std::string_view text) noexcept {
-  constexpr std::string_view some = "some ";
-  constexpr std::string_view key = "avg10=";
-  while (!text.empty()) {
-    const std::size_t end = text.find('\n');
-    const std::string_view line = text.substr(0, end);
-    text.remove_prefix(end == std::string_view::npos ? text.size() : end + 1);
-    if (!line.starts_with(some)) continue;
-    const std::string_view fields = line.substr(some.size());
-    if (!fields.starts_with(key)) return std::nullopt;
-    const std::string_view number = fields.substr(key.size());
-    return parse_percent(number.substr(0, number.find(' ')));
-  }
-  return std::nullopt;
+  return parse_percent(detail::pressure_field(text, "avg10="));
 }
 
 pressure read_pressure(const std::string& folder) {

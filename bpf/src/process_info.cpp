@@ -56,7 +56,7 @@ std::optional<std::uint64_t> parse_start_ticks(std::string_view stat) noexcept {
   const std::size_t bracket = stat.rfind(')');
   if (bracket == std::string_view::npos) return std::nullopt;
   stat.remove_prefix(bracket + 1);
-  // The state, field 3, is the first word after the bracket.
+  // The state, field 3, is the first word after the parenthesis.
   for (int field = 3;; ++field) {
     const std::size_t start = stat.find_first_not_of(" \n");
     if (start == std::string_view::npos) return std::nullopt;
@@ -69,7 +69,7 @@ std::optional<std::uint64_t> parse_start_ticks(std::string_view stat) noexcept {
 }
 
 std::vector<pid_t> parse_namespace_pids(std::string_view status) {
-  // At the start of a line only: the name, in the first line, has its line ends escaped.
+  // Only at the start of a line. Line ends in the name, which is in the first line, are escaped.
   constexpr std::string_view key = "\nNSpid:";
   const std::size_t at = status.find(key);
   if (at == std::string_view::npos) return {};
@@ -112,7 +112,7 @@ std::optional<thread_identity> process_info::find_thread(pid_t own_tid) const {
     if (!start) return std::nullopt;
     return thread_identity{.tid = tid, .own_tid = own_tid, .start_ticks = *start};
   };
-  // All threads of a process are in the same PID namespace; with one number, in ours.
+  // All threads of a process are in the same PID namespace. If there is one number, it is ours.
   if (levels == 1) return identify(own_tid);
 
   const int tasks = ::openat(folder_.get(), "task", O_RDONLY | O_DIRECTORY | O_CLOEXEC);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSL-1.0 OR GPL-2.0-only
  *
- * The queues of scx_pulse.bpf.c: which CPU takes which thread next, and from where. Included there,
- * once, after worker.bpf.h.
+ * The queues of scx_pulse.bpf.c: which thread a CPU takes next, and from where. Only
+ * scx_pulse.bpf.c includes this file, after worker.bpf.h.
  */
 #ifndef ASIO_PULSE_QUEUES_BPF_H
 #define ASIO_PULSE_QUEUES_BPF_H
@@ -9,7 +9,8 @@
 #define CPU_MASK (SCX_PULSE_MOST_CPUS - 1)
 _Static_assert((SCX_PULSE_MOST_CPUS & CPU_MASK) == 0, "a mask keeps indices in their arrays");
 
-/* Set by the loader before the program is loaded. (What it sees has types of <stdint.h>.) */
+/* Set by the loader before the program is loaded. (Variables that the loader uses have types of
+ * <stdint.h>.) */
 const volatile uint32_t local_policy = SCX_PULSE_ROUND_ROBIN;
 const volatile uint32_t nr_cpus = 1;   /* one more than the largest number */
 const volatile uint32_t nr_online = 1; /* of domain_cpus */
@@ -24,26 +25,29 @@ const volatile uint16_t domain_cpus[SCX_PULSE_MOST_CPUS]; /* those of a domain s
 #define QUEUE_HELD SCX_PULSE_LEVELS
 #define QUEUE_OF(cpu, which) (((u64)(cpu) << QUEUES_SHIFT) | (which))
 
-/* A level of priority that has waited this many slices has its turn. Between the costs of an urgent
- * thread that waits for one slice of a less urgent one, and of starvation. A guess. */
+/* A priority level that has waited for this many slices gets its turn. A guess: each such turn
+ * makes an urgent thread wait for a slice of a less urgent one; without it, the latter would
+ * starve. */
 #define AGING_SLICES 20
 
-/* Even an imbalance that is allowed is not for ever the same threads' loss: so often a CPU takes a
- * thread over from a longer queue, be it longer by one. Between migrations, and unfairness when
- * threads do not divide by CPUs. A guess. */
+/* A permitted imbalance must not disadvantage the same threads for ever. So at this interval a CPU
+ * takes over a thread from a longer queue, even if it is longer only by one. A guess: with less
+ * there are more migrations; with more, it is less fair if threads cannot be divided equally among
+ * CPUs. */
 #define ROTATION_SLICES 6
 
-/* Fair: a thread is at most this many slices ahead of its queue, or behind. It bounds how long who
- * has had much (alone on another CPU) waits for the others, and how long they wait for who had
- * little: as many slices for each thread of the queue. Above what two rotations bring. A guess. */
+/* Policy fair: a thread is at most this many slices ahead of its queue, or behind it. This limits
+ * how long a thread that has had much (alone on another CPU) waits for the others, and how long
+ * they wait for one that has had little: this many slices for each thread of the queue. A guess,
+ * more than two rotations. */
 #define LAG_SLICES 16
 
-/* A CPU spends at most one part in so many on taking threads over, and pauses for no longer than
- * this (it may have been the machine that took its time). Guesses. */
+/* A CPU spends at most 1/PULL_PAUSE of its time on taking over threads. The pause is limited,
+ * because the machine may have been stopped meanwhile. Guesses. */
 #define PULL_PAUSE 32
 #define LONGEST_PULL_PAUSE_NS 200000000ULL
 
-/* How often held threads are looked at, while there are some. */
+/* The interval at which held threads are checked, while there are some. */
 #define HOLD_CHECK_NS 1000000ULL
 
 struct cpu_state {
@@ -65,8 +69,8 @@ struct {
   __type(value, struct cpu_state);
 } cpus SEC(".maps");
 
-/* Threads that wait for each CPU, as it last saw it: at a tick, or when it found none. For the
- * loader. */
+/* How many threads wait for each CPU, as it saw at its last tick, or when it last found none. For
+ * the loader. */
 uint32_t queue_lengths[SCX_PULSE_MOST_CPUS];
 
 static __always_inline u32 queue_length(u32 cpu) {
@@ -98,9 +102,9 @@ static long look_at_queue(u32 i, struct search *search) {
   return 0;
 }
 
-/* Takes a thread over from the longest of the nearest queues that are longer than `more`. The kernel
- * passes over those that may not run here one by one, with that queue locked: where that takes long,
- * the next look comes so much later that it stays a small part of the time. */
+/* Takes over a thread from the longest of the nearest queues that are longer than `more`. The
+ * kernel skips threads that may not run here one by one, with that queue locked. If this takes
+ * long, the next attempt is delayed, so that it stays a small part of the time. */
 static __noinline int pull(u32 cpu, u32 more) {
   struct cpu_state *c = bpf_map_lookup_elem(&cpus, &cpu);
   u64 begun, ended, pause;
@@ -127,10 +131,10 @@ static __noinline int pull(u32 cpu, u32 more) {
   return moved;
 }
 
-/* Priority: somebody is about to wait at this level of the CPU. So that a look at a queue is made
- * where somebody may wait, and by anyone that finds it empty, `waiting` is taken back. The kernel
- * queues a thread only after enqueue() has returned: a look just before that takes back what will be
- * true. Then the thread is found at the CPU's next tick, or when nobody else waits there. */
+/* Policy priority: a thread is about to wait at this level of the CPU. `waiting` says which levels
+ * have to be looked at; a look that finds the queue empty clears it. The kernel queues a thread
+ * only after enqueue() has returned, so a look just before that clears `waiting` too early. Then
+ * the thread is found at the CPU's next tick, or when no other thread waits there. */
 static __always_inline void mark_waiting(struct cpu_state *c, u32 cpu, u32 level, u64 slice_ns) {
   level &= SCX_PULSE_LEVELS - 1;
   if (c->waiting[level] && ((s64)(c->dispatch_ns - c->served_ns[level]) <= (s64)slice_ns ||
@@ -140,7 +144,8 @@ static __always_inline void mark_waiting(struct cpu_state *c, u32 cpu, u32 level
   c->waiting[level] = 1;
 }
 
-/* The length of the CPU's own queue; finds whom mark_waiting() has lost. */
+/* The length of the CPU's own queue. Also finds threads for which `waiting` was cleared too early.
+ * */
 static __always_inline u32 own_length(u32 cpu, struct cpu_state *c) {
   u32 length = 0;
 
@@ -161,7 +166,7 @@ static __always_inline bool serve(u32 cpu, struct cpu_state *c, u32 level, u64 n
   return false;
 }
 
-/* Not from levels beyond `last`, but for those that have waited for too long. */
+/* Takes no thread from levels beyond `last`, unless one of them has waited for too long. */
 static __always_inline bool take_own(u32 cpu, struct cpu_state *c, struct scx_pulse_settings *s,
                                      u32 last) {
   u64 now;
@@ -180,7 +185,7 @@ static __always_inline bool take_own(u32 cpu, struct cpu_state *c, struct scx_pu
   return false;
 }
 
-/* A CPU that has work of its own compares at most once a tick. */
+/* A CPU that has work of its own compares queues at most once in each tick. */
 static __always_inline bool balance(u32 cpu, struct cpu_state *c, struct scx_pulse_settings *s) {
   u32 here = own_length(cpu, c);
   u64 now = bpf_ktime_get_ns();
@@ -189,7 +194,7 @@ static __always_inline bool balance(u32 cpu, struct cpu_state *c, struct scx_pul
   queue_lengths[cpu & CPU_MASK] = here;
   if (!pull(cpu, rotate ? here : here + s->imbalance)) return false;
   c->pulled = 1;
-  /* Not all CPUs in step: else the same threads would always be the ones that are moved. */
+  /* Different for each CPU, since otherwise always the same threads would be moved. */
   c->rotate_ns =
       now + ROTATION_SLICES * s->slice_ns + bpf_get_prandom_u32() % (2 * s->slice_ns + 1);
   return true;
@@ -221,8 +226,8 @@ static __always_inline void keep_near(struct thread_state *t, struct cpu_state *
   if ((s64)(t->vtime - high) > 0) t->vtime = high;
 }
 
-/* Fair: whether who is to be replaced has had less than who waits first. Without this look two
- * threads would take turns, whatever their weights. */
+/* Policy fair: whether the running thread has had less than the first one that waits. Without this
+ * check two threads would alternate, whatever their weights. */
 static __always_inline bool had_less(struct task_struct *prev, struct thread_state *t, u32 cpu,
                                      u64 slice_ns) {
   struct bpf_iter_scx_dsq it;
@@ -235,7 +240,7 @@ static __always_inline bool had_less(struct task_struct *prev, struct thread_sta
     if (first) {
       u64 vtime = first->scx.dsq_vtime;
 
-      /* It may have been held for long: that is no claim. */
+      /* It may have been held for long, which does not entitle it to more. */
       if ((s64)(t->vtime - (vtime - LAG_SLICES * slice_ns)) < 0)
         t->vtime = vtime - LAG_SLICES * slice_ns;
       less = (s64)(t->vtime - vtime) < 0;

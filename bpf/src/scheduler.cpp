@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: BSL-1.0
 #include "scheduler.hpp"
 
+#include "scx_pulse.skel.h"
+
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <linux/bpf.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -21,12 +23,10 @@
 #include <system_error>
 #include <vector>
 
-#include "scx_pulse.skel.h"
-
 namespace asio_pulse::scx {
 namespace {
 
-// Newer than the headers that this may be built with.
+// The kernel headers of the build may be older than these.
 constexpr std::uint32_t flag_link = 1U << 13;            // BPF_F_LINK
 constexpr std::uint32_t attach_type_struct_ops = 44;     // BPF_STRUCT_OPS
 constexpr std::uint64_t exit_kind_unregistered = 64;     // SCX_EXIT_UNREG
@@ -48,7 +48,7 @@ std::string first_line(const std::string& path) {
   throw std::system_error(error, std::system_category(), what);
 }
 
-// libbpf has one place for its messages in a process. A warning says more than errno does.
+// libbpf has one message callback for the whole process. A warning says more than errno does.
 std::string first_warning;
 bool print_all = false;
 
@@ -59,7 +59,7 @@ bool print_all = false;
   if (level == LIBBPF_WARN) {
     char text[512];
     std::vsnprintf(text, sizeof(text), format, arguments);
-    // The first one is nearest to the cause.
+    // The first warning is closest to the cause.
     if (first_warning.empty()) first_warning = text;
     while (!first_warning.empty() && first_warning.back() == '\n') first_warning.pop_back();
   }
@@ -93,8 +93,8 @@ std::vector<unsigned> cpus_in(const char* file) {
   return parse_cpu_list(list, SCX_PULSE_MOST_CPUS);
 }
 
-/// Who shares the last cache with this CPU, as the kernel writes it. Empty where it does not say:
-/// such CPUs are one domain.
+/// The CPUs that share the last-level cache with this one, as the kernel writes them. Empty if it
+/// does not say; such CPUs form one domain.
 std::string cache_of(unsigned cpu) {
   std::string shared;
   int highest = 0;
@@ -134,7 +134,7 @@ void check_settings(const scx_pulse_settings& s) {
   require(s.slice_ns >= 100'000 && s.slice_ns <= 1'000'000'000,
           "slice: it must be from 100 us to 1 s");
   require(s.grace_ns <= 60'000'000'000, "grace: it must be at most 60 s");
-  // The kernel throws out a scheduler that lets a runnable thread wait for 30 s.
+  // The kernel ends a scheduler that lets a runnable thread wait for 30 s.
   require(s.max_critical_ns <= 10'000'000'000, "max_critical: it must be at most 10 s");
   require(s.throttle_ns >= 1'000'000 && s.throttle_ns <= 60'000'000'000,
           "throttle: it must be from 1 ms to 60 s");
@@ -160,11 +160,11 @@ struct scheduler::impl {
   std::map<pid_t, process> processes;
   std::map<pid_t, pid_t> workers;  // tid to thread group
   std::uint64_t serial = 0;
-  std::uint32_t cpu_numbers = 0;  // one more than the largest
+  std::uint32_t cpu_numbers = 0;  // one more than the largest CPU number
   std::uint32_t cpus = 0;
 
   ~impl() {
-    link.reset();  // detaches, and waits until it is done
+    link.reset();  // detaches, and waits until that is complete
     ring_buffer__free(ring);
     for (auto& [tgid, p] : processes) ::munmap(p.blocks, p.bytes);
     scx_pulse_bpf__destroy(skeleton);
@@ -210,7 +210,7 @@ void scheduler::impl::load(const scheduler_options& options) {
   describe_machine();
   bpf_program__set_flags(skeleton->progs.scx_pulse_init, BPF_F_SLEEPABLE);
   bpf_map__set_map_flags(skeleton->maps.scx_pulse, flag_link);
-  std::uint32_t ring_bytes = 4096;  // the kernel wants a power of two, and whole pages
+  std::uint32_t ring_bytes = 4096;  // the kernel requires a power of two, and whole pages
   while (ring_bytes < options.ring_bytes && ring_bytes < 1U << 30) ring_bytes *= 2;
   bpf_map__set_max_entries(skeleton->maps.hints, ring_bytes);
 
@@ -228,8 +228,8 @@ void scheduler::impl::load(const scheduler_options& options) {
                      first_warning));
 }
 
-// With a BPF link the scheduler goes with the last descriptor of it, so also when this process is
-// killed. libbpf 1.1 does not know such links: it fills in the map, and the rest is one system
+// With a BPF link, the scheduler ends with the link's last descriptor, and so also if this process
+// is killed. libbpf 1.1 does not support such links. It fills in the map, and the rest is a system
 // call.
 void scheduler::impl::attach() {
   bpf_link* filled = bpf_map__attach_struct_ops(skeleton->maps.scx_pulse);
@@ -245,7 +245,7 @@ void scheduler::impl::attach() {
   link = unique_fd(static_cast<int>(::syscall(__NR_bpf, BPF_LINK_CREATE, &attr, sizeof(attr))));
   if (link) return;
   const int error = errno;
-  if (error == EBUSY) check_machine();  // it came in between: names it
+  if (error == EBUSY) check_machine();  // another scheduler was attached meanwhile; this names it
   if (skeleton->bss->exit_info.kind != 0)
     fail(fmt::format("the kernel refuses the scheduler ({}): {}", std::strerror(error),
                      skeleton->bss->exit_info.message));
@@ -257,7 +257,7 @@ int scheduler::impl::hint(void* self, void* record, std::size_t bytes) {
   if (bytes < sizeof(asio_pulse_hint)) return 0;
   try {
     (*me.on_hint)(*static_cast<const asio_pulse_hint*>(record));
-  } catch (...) {  // not through libbpf
+  } catch (...) {  // exceptions must not pass through libbpf
     me.thrown = std::current_exception();
     return -ECANCELED;
   }
@@ -333,7 +333,7 @@ void scheduler::close_process(pid_t tgid) noexcept {
     return true;
   });
   impl_->changed_workers();
-  // The kernel returns from this only when no program that still saw the array runs.
+  // The kernel returns from this only when no program runs any more that could see the array.
   const auto key = static_cast<std::uint32_t>(tgid);
   bpf_map_delete_elem(bpf_map__fd(impl_->skeleton->maps.control_blocks), &key);
   ::munmap(found->second.blocks, found->second.bytes);

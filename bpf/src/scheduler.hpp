@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSL-1.0
 #pragma once
 
+#include "block_store.hpp"
+
 #include <chrono>
 #include <cstdint>
 #include <functional>
@@ -9,10 +11,8 @@
 #include <string>
 #include <string_view>
 
-#include "block_store.hpp"
-
 /// \file
-/// The sched_ext program, loaded: all that knows libbpf.
+/// The loaded sched_ext program. Only this part uses libbpf.
 
 namespace asio_pulse::scx {
 
@@ -26,26 +26,26 @@ struct scheduler_options {
   unsigned throttle_percent = 25;
   unsigned imbalance = 2;
   std::size_t ring_bytes = std::size_t{1} << 16;
-  bool debug = false;  ///< libbpf's own messages too
+  bool debug = false;  ///< prints libbpf's messages as well
 };
 
-/// Why the scheduler is not there any more, in the kernel's words.
+/// Why the scheduler has ended, as the kernel reports it.
 struct scheduler_exit {
   std::uint64_t kind = 0;  ///< enum scx_exit_kind
   std::int64_t code = 0;
   std::string reason;
   std::string message;
-  bool asked_for = false;  ///< by ourselves
-  bool restart = false;    ///< the kernel wants it loaded again (a CPU came or went)
+  bool asked_for = false;  ///< the loader has ended it
+  bool restart = false;    ///< the kernel asks to load it again (a CPU was added or removed)
 };
 
-/// Loads, attaches and talks to scx_pulse.bpf.c. It goes with the object, and with the process,
-/// however that ends.
+/// Loads and attaches scx_pulse.bpf.c, and communicates with it. The scheduler ends with this
+/// object, and with the process, even if that is killed.
 ///
-/// \par Thread safety  One thread.
+/// \par Thread safety  For one thread only.
 class scheduler final : public block_store {
  public:
-  /// \par Errors  std::runtime_error: one sentence that says what is missing and what to do.
+  /// \par Errors  std::runtime_error with a sentence that says what is missing and what to do.
   explicit scheduler(const scheduler_options& options);
   ~scheduler() override;
 
@@ -54,21 +54,21 @@ class scheduler final : public block_store {
   void add_worker(pid_t tid, const scx_pulse_registration& worker) override;
   void remove_worker(pid_t tid) noexcept override;
 
-  /// Readable when there are hints: for an event loop.
+  /// A descriptor for an event loop, which is readable when there are hints.
   [[nodiscard]] int hints_fd() const noexcept;
-  /// Calls `f` for each record that is there; returns how many.
+  /// Calls `f` for each record in the ring buffer, and returns how many there were.
   int consume_hints(const std::function<void(const asio_pulse_hint&)>& f);
 
-  /// Takes effect at the next switch, tick or hint; nothing is loaded again.
+  /// Changes the settings. They take effect at the next switch, tick or hint, without a reload.
   void set(const scx_pulse_settings& settings);
   [[nodiscard]] scx_pulse_settings settings() const;
-  /// Added up over all CPUs.
+  /// The counts, added up over all CPUs.
   [[nodiscard]] scx_pulse_counts counts() const;
-  /// Threads that wait in our queues, as each CPU saw it at its last tick.
+  /// The number of threads in our queues, as each CPU saw at its last tick.
   [[nodiscard]] std::uint32_t queued() const;
   [[nodiscard]] std::uint32_t cpus() const noexcept;
 
-  /// Set when the kernel has thrown the scheduler out, or it ended otherwise.
+  /// Set when the kernel has ended the scheduler, or it ended otherwise.
   [[nodiscard]] std::optional<scheduler_exit> exited() const;
 
  private:

@@ -1,28 +1,29 @@
 /* SPDX-License-Identifier: BSL-1.0 OR GPL-2.0-only
  *
- * The sched_ext program: hints first, and steps in only for workers that agreed and did not listen.
+ * The sched_ext program. It sends hints first, and acts only against workers that have agreed to it
+ * and ignore hints.
  *
- * It schedules threads with policy SCHED_EXT, and no others. One that is not registered as a
- * worker is scheduled plainly: no hint, no escalation, nothing published.
+ * It schedules only threads with the policy SCHED_EXT. A thread that is not registered as a worker
+ * gets no hints, is never escalated against, and nothing is published about it.
  *
- * Queues. Each CPU has its own: one, or one for each level of priority, and one for threads that
- * are held back to their share. A thread waits where it ran last. There is no global queue: what an
- * operation costs depends on the number of CPUs (when a CPU looks for work elsewhere), never on
- * that of threads. The exception is the kernel's: taking a thread from another CPU's queue passes
- * over those that may not run here.
+ * Queues. Each CPU has its own: one, or one for each priority level, and one for threads that are
+ * limited to a share. A thread waits for the CPU on which it ran last. There is no global queue.
+ * The cost of an operation depends on the number of CPUs (when a CPU looks for work elsewhere), but
+ * not on the number of threads. There is one exception, in the kernel: when a thread is taken from
+ * another CPU's queue, threads that may not run here are skipped one by one.
  *
  * What it does not do:
  * - Preempt on wakeup. A woken thread waits for an idle CPU or for its turn.
- * - Keep threads of the fair class off: those come first, as with every sched_ext scheduler. A
- *   thread of ours that they preempt stays on its CPU until they are done.
- * - Schedule groups, cores' siblings, or NUMA nodes. Nearness is the shared cache, which the loader
- *   tells.
- * - Protect a critical section from the fair class, from interrupts, or from its own blocking.
+ * - Preempt threads of the fair class, which come first with every sched_ext scheduler. A thread of
+ *   ours that they preempt stays on its CPU until they are done.
+ * - Take account of groups, hyperthreads or NUMA nodes. CPUs are near each other if they share a
+ *   cache; the loader says which do.
+ * - Protect a critical section from the fair class, from interrupts, or from blocking.
  *
- * Races that it accepts: a thread that is queued just while a CPU goes idle is taken over at the
- * next tick of its own CPU, not at once; lengths of queues are those of a moment ago; an escalation
- * may meet a worker that acknowledges in that same moment, and is then undone at the next tick; a
- * worker that is removed just while it is given a CPU may publish that once, after the loader has
+ * Races that it accepts: a thread that is queued just while a CPU becomes idle is taken over at the
+ * next tick of its own CPU, and not at once. Lengths of queues may be out of date. An escalation
+ * may hit a worker that acknowledges at the same moment; it is then undone at the next tick. A
+ * worker that is removed just while it gets a CPU may publish that once, after the loader has
  * retired its block.
  */
 /* clang-format off: the types come first */
@@ -34,14 +35,14 @@
 
 char _license[] SEC("license") = "Dual BSD/GPL";
 
-/* How it ended, for the loader. */
+/* How the scheduler has ended, for the loader. */
 struct scx_pulse_exit exit_info;
 
 #include "worker.bpf.h"
-/* after it */
+/* must come after worker.bpf.h */
 #include "queues.bpf.h"
 
-/* Near CPUs that a waking thread looks at one by one. */
+/* How many near CPUs are checked one by one for a waking thread. */
 #define NEAR_CPUS 32
 
 SEC("struct_ops/scx_pulse_select_cpu")
@@ -89,7 +90,7 @@ void BPF_PROG(scx_pulse_enqueue, struct task_struct *p, u64 enq_flags) {
   slice = slice_of(t, s);
   if (t && t->throttled_until) {
     now = bpf_ktime_get_ns();
-    /* Only where it is sure to be released again. */
+    /* Only if the timer runs, so that it is released again. */
     if (over_its_share(p, t, s, now) && !bpf_timer_start(&c->timer, HOLD_CHECK_NS, 0)) {
       dsq_insert(p, QUEUE_OF(cpu, QUEUE_HELD), slice, enq_flags);
       return;
@@ -100,8 +101,8 @@ void BPF_PROG(scx_pulse_enqueue, struct task_struct *p, u64 enq_flags) {
     return;
   }
   if (t && t->critical_ns && !t->revoked && !t->gives_way && !(enq_flags & SCX_ENQ_WAKEUP)) {
-    /* Its slice has run out before a tick could refill it, and a thread of the fair class came in
-     * between: it goes on after that one. The next tick looks at its bound again. */
+    /* Its slice has ended before a tick could refill it, and a thread of the fair class has
+     * preempted it. It continues after that one, and the next tick checks its limit again. */
     dsq_insert(p, SCX_DSQ_LOCAL, slice, enq_flags);
     return;
   }
@@ -137,7 +138,7 @@ void BPF_PROG(scx_pulse_dispatch, s32 cpu_signed, struct task_struct *prev) {
     if (balance(cpu, c, s)) return;
   }
   if (local_policy != SCX_PULSE_ROUND_ROBIN && stays) {
-    /* It is in no queue now: so it is compared with those that are. */
+    /* It is in no queue now, so it is compared with the threads that are. */
     t = state_of(prev);
     if (t && t->gives_way) {
       t->gives_way = 0;
@@ -154,8 +155,8 @@ void BPF_PROG(scx_pulse_dispatch, s32 cpu_signed, struct task_struct *prev) {
   if (take_own(cpu, c, s, last)) return;
   queue_lengths[cpu & CPU_MASK] = 0;
   if (stays) {
-    /* Nobody waits here: it goes on, with a new slice. Not so who is over its share: the kernel
-     * has it enqueued then, with SCX_ENQ_LAST, and this CPU goes idle. */
+    /* No thread waits here, so it continues with a new slice, unless it is over its share. In that
+     * case the kernel enqueues it with SCX_ENQ_LAST, and this CPU becomes idle. */
     if (!t) t = state_of(prev);
     if (!t || !t->throttled_until || !over_its_share(prev, t, s, bpf_ktime_get_ns())) {
       set_slice(prev, slice_of(t, s));
@@ -207,7 +208,7 @@ void BPF_PROG(scx_pulse_tick, struct task_struct *p) {
   if (t->generation != generation) {
     look_for(p, t);
     if (t->serial) {
-      /* It became a worker while it runs: from here on it is published. */
+      /* It has become a worker while it runs. From here on its CPU time is published. */
       struct asio_pulse_scb *b = block_of(p, t);
 
       if (b) publish(p, t, b);
@@ -216,7 +217,8 @@ void BPF_PROG(scx_pulse_tick, struct task_struct *p) {
   if (t->serial) worker_tick(p, t, s);
 }
 
-/* It is no longer runnable. Only a sleep makes it begin anew, not a change of affinity. */
+/* The thread is no longer runnable. Its slice begins anew only after a sleep, not after a change of
+ * affinity. */
 SEC("struct_ops/scx_pulse_quiescent")
 void BPF_PROG(scx_pulse_quiescent, struct task_struct *p, u64 deq_flags) {
   struct thread_state *t;
@@ -233,8 +235,8 @@ void BPF_PROG(scx_pulse_quiescent, struct task_struct *p, u64 deq_flags) {
   t->critical_ns = 0;
 }
 
-/* sched_yield(): others have their turn, and the slice begins anew. A hint stays outstanding, or a
- * loop around sched_yield() would never have to answer one. */
+/* sched_yield(): others get their turn, and the slice begins anew. A hint stays outstanding, since
+ * otherwise a loop around sched_yield() would never have to acknowledge one. */
 SEC("struct_ops/scx_pulse_yield")
 bool BPF_PROG(scx_pulse_yield, struct task_struct *from, struct task_struct *to) {
   struct thread_state *t = state_of(from);
@@ -247,12 +249,12 @@ bool BPF_PROG(scx_pulse_yield, struct task_struct *from, struct task_struct *to)
   return false;
 }
 
-/* It became SCHED_EXT. Where there is no memory for its state, running() tries again: until then it
- * is scheduled plainly. */
+/* The thread has become SCHED_EXT. If there is no memory for its state, running() tries again.
+ * Until then it is treated as a thread that is not a worker. */
 SEC("struct_ops/scx_pulse_enable")
 void BPF_PROG(scx_pulse_enable, struct task_struct *p) { begin_state(p); }
 
-/* It is SCHED_EXT no more, or this scheduler ends. It is still the worker that it was. */
+/* The thread is no longer SCHED_EXT, or this scheduler ends. It is still registered as a worker. */
 SEC("struct_ops/scx_pulse_disable")
 void BPF_PROG(scx_pulse_disable, struct task_struct *p) {
   struct thread_state *t = state_of(p);
@@ -267,8 +269,8 @@ void BPF_PROG(scx_pulse_disable, struct task_struct *p) {
   if (b) publish_end(t, b, ASIO_PULSE_WORKER_REGISTERED);
 }
 
-/* The thread has ended, or this scheduler ends: its registration goes with it. The kernel calls
- * this for every thread there is, and late: its number may be another thread's by now. */
+/* The thread has ended, or this scheduler ends, and its registration is removed. The kernel calls
+ * this for all threads, and late, so that another thread may have the same id by now. */
 SEC("struct_ops/scx_pulse_exit_task")
 void BPF_PROG(scx_pulse_exit_task, struct task_struct *p, struct scx_exit_task_args *args) {
   struct thread_state *t = state_of(p);
@@ -292,9 +294,9 @@ void BPF_PROG(scx_pulse_exit_task, struct task_struct *p, struct scx_exit_task_a
   COUNT(ended);
 }
 
-/* Puts threads that have waited for long enough back into their CPU's queue. They cannot be many:
- * each had to run for a tick to come here, and stays for LONGEST_HOLD_NS at most. (No counters: the
- * verifier would follow each of their values.) */
+/* Moves threads that have waited for long enough back into their CPU's queue. There cannot be many:
+ * each had to run for a tick before it was held, and stays at most LONGEST_HOLD_NS. (The loop has
+ * no counter, because the verifier would follow all of its values.) */
 static int release_held(void *map, u32 *key, struct cpu_state *c) {
   u32 cpu = *key & CPU_MASK, queue = 0;
   u64 now = bpf_ktime_get_ns();
@@ -325,8 +327,8 @@ static int release_held(void *map, u32 *key, struct cpu_state *c) {
   return 0;
 }
 
-/* A function of its own: the loop's counter stays in a register then, where the verifier can follow
- * it. With the counter on the stack it would follow millions of ways. */
+/* A function of its own, so that the loop's counter stays in a register, where the verifier can
+ * follow it. With the counter on the stack it would follow millions of paths. */
 static __noinline int init_cpu(u32 cpu) {
   struct cpu_state *c = bpf_map_lookup_elem(&cpus, &cpu);
   int error;
@@ -341,7 +343,7 @@ static __noinline int init_cpu(u32 cpu) {
   return bpf_timer_set_callback(&c->timer, release_held) ? -1 : 0;
 }
 
-/* The loader makes it sleepable: queues are made in there. */
+/* The loader makes this program sleepable, because it creates queues. */
 SEC("struct_ops/scx_pulse_init")
 s32 BPF_PROG(scx_pulse_init) {
   for (u32 cpu = 0; cpu < SCX_PULSE_MOST_CPUS && cpu < nr_cpus; cpu++) {

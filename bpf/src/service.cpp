@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: BSL-1.0
 #include "service.hpp"
 
+#include "control_blocks.hpp"
+#include "service_impl.hpp"
+
 #include <fcntl.h>
 #include <sys/socket.h>
 
 #include <cerrno>
 #include <stdexcept>
 #include <utility>
-
-#include "control_blocks.hpp"
-#include "service_impl.hpp"
+#include <vector>
 
 namespace asio_pulse::scx {
 namespace {
@@ -22,13 +23,16 @@ constexpr int so_passrights = 83;  // Linux 6.16
 constexpr int so_passrights = SO_PASSRIGHTS;
 #endif
 
-// When there are no descriptors left for connections: between a loop that spins on accept, and
-// programs that wait. A guess.
+// How long to wait if there are no descriptors left for connections. A guess: with less, the loop
+// spins on accept; with more, programs wait longer.
 constexpr std::chrono::milliseconds accept_pause{100};
 
 service_options checked(service_options options, const service_hooks& hooks) {
   if (options.update_every.count() <= 0) {
     throw std::invalid_argument("service_options::update_every must be positive");
+  }
+  if (options.idle_limit.count() <= 0 || options.idle_limit_with_blocks.count() <= 0) {
+    throw std::invalid_argument("service_options::idle_limit and its like must be positive");
   }
   if (options.bounds.workers_per_process >= ASIO_PULSE_SLOT_COUNT) {
     throw std::invalid_argument("service_options::bounds.workers_per_process must be below 129");
@@ -48,13 +52,14 @@ service::impl::impl(boost::asio::io_context& io, block_store& blocks, service_op
       store(blocks),
       options(checked(std::move(how), asked)),
       hooks(std::move(asked)),
-      book(options.bounds),
+      quotas(options.bounds),
       file(std::in_place, options.path, options.mode),
       listener(io, ::fcntl(file->fd(), F_DUPFD_CLOEXEC, 0)),
       update_timer(io),
       accept_timer(io) {
-  // A peer that passes descriptors is to get EPERM. Where the kernel does not know this, they are
-  // dropped on reception, which is as good but for sockets that linger: their last close may wait.
+  // Peers that pass descriptors get EPERM. If the kernel does not support this, the descriptors are
+  // dropped on reception. The only difference is for sockets that linger, whose last close may
+  // block.
   const int off = 0;
   ::setsockopt(file->fd(), SOL_SOCKET, so_passrights, &off, sizeof off);
 }
@@ -82,7 +87,26 @@ void service::impl::wait_for_connections() {
                       });
 }
 
-// One a turn: who connects over and over again gets no more turns than others.
+void service::impl::accept_again_after(std::chrono::nanoseconds pause) {
+  accept_timer.expires_after(pause);
+  accept_timer.async_wait([self = shared_from_this()](error_code ec) {
+    if (!ec && !self->stopped) self->wait_for_connections();
+  });
+}
+
+void service::impl::refuse_connection(int socket, const refusal& why) const noexcept {
+  asio_pulse_reply reply{};
+  reply.magic = ASIO_PULSE_PROTOCOL_MAGIC;
+  reply.abi_version = ASIO_PULSE_ABI_VERSION;
+  reply.kind = ASIO_PULSE_HELLO;
+  reply.refusal = static_cast<std::uint32_t>(why.code);
+  reply.text_bytes = static_cast<std::uint32_t>(why.text.copy(reply.text, sizeof reply.text));
+  ::send(socket, &reply, offsetof(asio_pulse_reply, text) + reply.text_bytes,
+         MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
+// Accepts one connection in each turn, so that a user that connects again and again gets no more
+// turns than others.
 void service::impl::accept_one() {
   const auto before = std::chrono::steady_clock::now();
   unique_fd socket(
@@ -91,31 +115,31 @@ void service::impl::accept_one() {
     if (errno != EMFILE && errno != ENFILE && errno != ENOMEM && errno != ENOBUFS) {
       return wait_for_connections();
     }
-    accept_timer.expires_after(accept_pause);
-    accept_timer.async_wait([self = shared_from_this()](error_code ec) {
-      if (!ec && !self->stopped) self->wait_for_connections();
-    });
-    return;
+    end_idle();
+    return accept_again_after(accept_pause);
   }
-  peer who = peer::of(socket.get());
-  const uid_t uid = who.uid;
-  if (const refusal refused = book.connect(uid, before)) {
-    asio_pulse_reply reply{};
-    reply.magic = ASIO_PULSE_PROTOCOL_MAGIC;
-    reply.abi_version = ASIO_PULSE_ABI_VERSION;
-    reply.kind = ASIO_PULSE_HELLO;
-    reply.refusal = static_cast<std::uint32_t>(refused.code);
-    reply.text_bytes = static_cast<std::uint32_t>(refused.text.copy(reply.text, sizeof reply.text));
-    ::send(socket.get(), &reply, offsetof(asio_pulse_reply, text) + reply.text_bytes,
-           MSG_DONTWAIT | MSG_NOSIGNAL);
-    return wait_for_connections();
+  const uid_t uid = peer::user_of(socket.get());
+  refusal refused = quotas.connect(uid, before);
+  if (refused) {
+    end_idle();  // this may free a place
+    refused = quotas.connect(uid, before);
+  }
+  if (refused) {
+    refuse_connection(socket.get(), refused);
+    socket.reset();
+    // As for requests, at most a tenth of the loader's time.
+    const auto cost = std::chrono::steady_clock::now() - before;
+    return accept_again_after(cost * (user_quotas::share - 1));
   }
   std::shared_ptr<session> made;
   try {
+    peer who = peer::of(socket.get());
     made = std::make_shared<session>(context, std::move(socket), std::move(who), *this);
-    clients[made.get()].connection = made;
-  } catch (...) {  // no memory, or no room in the reactor: as if it had never come
-    book.disconnect(uid);
+    client& entry = clients[made.get()];
+    entry.connection = made;
+    entry.last_request = now();
+  } catch (...) {  // no memory, or no room in the reactor: the connection is dropped
+    quotas.disconnect(uid);
     return wait_for_connections();
   }
   try {
@@ -126,11 +150,23 @@ void service::impl::accept_one() {
   wait_for_connections();
 }
 
+void service::impl::end_idle() {
+  const auto at = now();
+  std::vector<std::shared_ptr<session>> idle;
+  for (const auto& [which, owner] : clients) {
+    const bool working = owner.has_blocks && quotas.has_workers(which->who().pid);
+    const auto limit = owner.has_blocks ? options.idle_limit_with_blocks : options.idle_limit;
+    if (!working && at - owner.last_request >= limit) idle.push_back(owner.connection);
+  }
+  for (const auto& one : idle) one->end();
+}
+
 void service::impl::wait_for_update() {
   update_timer.expires_after(options.update_every);
   update_timer.async_wait([self = shared_from_this()](error_code ec) {
     if (ec || self->stopped) return;
     self->publish();
+    self->end_idle();
     self->wait_for_update();
   });
 }
@@ -152,8 +188,9 @@ service::service(boost::asio::io_context& context, block_store& store, service_o
 service::~service() { impl_->stop(); }
 
 void service::publish() { impl_->publish(); }
+void service::end_idle() { impl_->end_idle(); }
 std::size_t service::connections() const noexcept { return impl_->clients.size(); }
-std::size_t service::processes() const noexcept { return impl_->book.process_count(); }
-std::size_t service::workers() const noexcept { return impl_->book.worker_count(); }
+std::size_t service::processes() const noexcept { return impl_->quotas.process_count(); }
+std::size_t service::workers() const noexcept { return impl_->quotas.worker_count(); }
 
 }  // namespace asio_pulse::scx

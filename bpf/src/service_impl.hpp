@@ -1,19 +1,21 @@
 // SPDX-License-Identifier: BSL-1.0
 #pragma once
 
-#include <boost/asio/io_context.hpp>
-#include <boost/asio/posix/stream_descriptor.hpp>
-#include <boost/asio/steady_timer.hpp>
-#include <map>
-#include <memory>
-#include <optional>
-
 #include "service.hpp"
 #include "session.hpp"
 #include "socket_file.hpp"
 
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/posix/stream_descriptor.hpp>
+#include <boost/asio/steady_timer.hpp>
+
+#include <map>
+#include <memory>
+#include <optional>
+
 /// \file
-/// The service's inside: service.cpp takes connections, service_requests.cpp answers.
+/// The implementation of the service: service.cpp accepts connections, service_requests.cpp answers
+/// requests.
 
 namespace asio_pulse::scx {
 
@@ -23,11 +25,17 @@ struct service::impl final : session_owner, std::enable_shared_from_this<impl> {
   void start();
   void stop() noexcept;
   void publish();
+  void end_idle();
 
   // service.cpp
   void wait_for_connections();
   void accept_one();
   void wait_for_update();
+  void refuse_connection(int socket, const refusal& why) const noexcept;
+  void accept_again_after(std::chrono::nanoseconds pause);
+  [[nodiscard]] std::chrono::steady_clock::time_point now() const {
+    return hooks.now ? hooks.now() : std::chrono::steady_clock::now();
+  }
 
   // service_requests.cpp
   answer handle(session& from, const asio_pulse_request& request,
@@ -43,6 +51,7 @@ struct service::impl final : session_owner, std::enable_shared_from_this<impl> {
 
   struct client {
     std::shared_ptr<session> connection;
+    std::chrono::steady_clock::time_point last_request = {};
     bool has_blocks = false;
     process_blocks blocks = {};
   };
@@ -55,10 +64,10 @@ struct service::impl final : session_owner, std::enable_shared_from_this<impl> {
   block_store& store;
   service_options options;
   service_hooks hooks;
-  ledger book;
+  user_quotas quotas;
   std::optional<socket_file>
-      file;  // until the end: handlers that were cancelled keep `this` longer
-  boost::asio::posix::stream_descriptor listener;  // a copy of file's: Asio closes what it is given
+      file;  // reset at the end, because cancelled handlers keep `this` alive for longer
+  boost::asio::posix::stream_descriptor listener;  // a duplicate, because Asio closes it
   boost::asio::steady_timer update_timer;
   boost::asio::steady_timer accept_timer;
   std::map<const session*, client> clients;

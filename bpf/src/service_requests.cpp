@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// What the service answers.
-#include <fmt/format.h>
-#include <unistd.h>
-
-#include <exception>
-#include <utility>
-
+// The service's answers to requests.
 #include "control_blocks.hpp"
 #include "service_impl.hpp"
 #include "settings.hpp"
 #include "status.hpp"
+
+#include <fmt/core.h>
+#include <unistd.h>
+
+#include <exception>
+#include <utility>
 
 namespace asio_pulse::scx {
 namespace {
@@ -27,7 +27,7 @@ answer refuse(refusal why) {
   return result;
 }
 
-// Only its own words: what a program may read of the loader's troubles.
+// What a program is told about an error in the loader.
 answer trouble(const char* what, const std::exception& why) {
   return refuse(ASIO_PULSE_REFUSED_INTERNAL, fmt::format("{}: {}", what, why.what()));
 }
@@ -36,6 +36,7 @@ answer trouble(const char* what, const std::exception& why) {
 
 answer service::impl::handle(session& from, const asio_pulse_request& request,
                              const asio_pulse_set_request& change) {
+  client_of(from).last_request = now();
   try {
     if (request.kind == ASIO_PULSE_STATUS) return status();
     if (request.abi_version != ASIO_PULSE_ABI_VERSION) {
@@ -57,28 +58,29 @@ answer service::impl::handle(session& from, const asio_pulse_request& request,
         return refuse(ASIO_PULSE_REFUSED_MALFORMED,
                       fmt::format("there is no request of kind {}", request.kind));
     }
-  } catch (const std::exception& why) {  // memory, as a rule
+  } catch (const std::exception& why) {  // usually std::bad_alloc
     return trouble("the loader failed", why);
   }
 }
 
 std::chrono::nanoseconds service::impl::charge(session& from, std::chrono::nanoseconds cost) {
-  return book.charge(from.who().uid, cost, std::chrono::steady_clock::now());
+  return quotas.charge(from.who().uid, cost, std::chrono::steady_clock::now());
 }
 
 void service::impl::ended(session& which) noexcept {
   const auto found = clients.find(&which);
   if (found == clients.end()) return;
   if (found->second.has_blocks) {
-    for (const worker_entry& worker : book.close(which.who().pid)) forget(found->second, worker);
+    for (const worker_entry& worker : quotas.close(which.who().pid)) forget(found->second, worker);
     close_system_block(found->second.blocks.blocks[0]);
     store.close_process(which.who().pid);
   }
-  book.disconnect(which.who().uid);
+  quotas.disconnect(which.who().uid);
   clients.erase(found);
 }
 
-// A process that has ended, and whose number is this peer's now: true if there was one.
+// Ends the session of a process that no longer exists and whose id this peer has now. Returns
+// whether there was one.
 bool service::impl::end_dead_namesake(const session& of) {
   for (auto& [which, owner] : clients) {
     if (which == &of || !owner.has_blocks || which->who().pid != of.who().pid) continue;
@@ -97,16 +99,16 @@ answer service::impl::hello(session& from) {
         "this scx_pulse cannot see the process in /proc: it runs in another PID namespace, "
         "or has ended");
   }
-  refusal refused = book.open(who.pid, who.uid);
+  refusal refused = quotas.open(who.pid, who.uid);
   if (refused.code == ASIO_PULSE_REFUSED_ORDER && end_dead_namesake(from)) {
-    refused = book.open(who.pid, who.uid);
+    refused = quotas.open(who.pid, who.uid);
   }
   if (refused) return refuse(std::move(refused));
   client& mine = client_of(from);
   try {
     mine.blocks = store.open_process(who.pid);
   } catch (const std::exception& why) {
-    book.close(who.pid);
+    quotas.close(who.pid);
     return trouble("cannot make control blocks", why);
   }
   mine.has_blocks = true;
@@ -122,12 +124,12 @@ void service::impl::forget(const client& owner, const worker_entry& worker) noex
   retire_block(owner.blocks.blocks[worker.slot]);
 }
 
-// Takes the slots of threads that have ended without a DETACH.
+// Frees the slots of threads that have ended without a DETACH.
 std::size_t service::impl::reap(const session& owner) {
   std::size_t reaped = 0;
-  for (const worker_entry& worker : book.workers_of(owner.who().pid)) {
+  for (const worker_entry& worker : quotas.workers_of(owner.who().pid)) {
     if (owner.who().process.has_thread(worker.thread)) continue;
-    if (book.detach(owner.who().pid, worker.thread.own_tid, worker.slot)) {
+    if (quotas.detach(owner.who().pid, worker.thread.own_tid, worker.slot)) {
       forget(client_of(owner), worker);
       ++reaped;
     }
@@ -148,12 +150,12 @@ answer service::impl::attach(session& from, pid_t own_tid) {
   }
   worker_entry made;
   std::optional<worker_entry> displaced;
-  refusal refused = book.attach(who.pid, *thread, made, displaced);
+  refusal refused = quotas.attach(who.pid, *thread, made, displaced);
   if (displaced) forget(mine, *displaced);
   if ((refused.code == ASIO_PULSE_REFUSED_PROCESS_LIMIT ||
        refused.code == ASIO_PULSE_REFUSED_USER_LIMIT) &&
       reap(from) > 0) {
-    refused = book.attach(who.pid, *thread, made, displaced);
+    refused = quotas.attach(who.pid, *thread, made, displaced);
   }
   if (refused) return refuse(std::move(refused));
 
@@ -163,7 +165,7 @@ answer service::impl::attach(session& from, pid_t own_tid) {
                                    .tgid = static_cast<std::uint32_t>(who.pid),
                                    .slot = made.slot});
   } catch (const std::exception& why) {
-    book.detach(who.pid, own_tid, made.slot);
+    quotas.detach(who.pid, own_tid, made.slot);
     retire_block(mine.blocks.blocks[made.slot]);
     return trouble("cannot register the thread", why);
   }
@@ -177,7 +179,7 @@ answer service::impl::detach(session& from, pid_t own_tid, unsigned slot) {
   if (!mine.has_blocks) {
     return refuse(ASIO_PULSE_REFUSED_ORDER, "say HELLO before DETACH");
   }
-  const auto gone = book.detach(from.who().pid, own_tid, slot);
+  const auto gone = quotas.detach(from.who().pid, own_tid, slot);
   if (!gone) {
     return refuse(ASIO_PULSE_REFUSED_THREAD,
                   fmt::format("thread {} is not attached as slot {}", own_tid, slot));
@@ -190,7 +192,7 @@ answer service::impl::detach(session& from, pid_t own_tid, unsigned slot) {
 
 answer service::impl::status() {
   answer result;
-  result.text = status_json(hooks.look(), book, hooks.describe);
+  result.text = status_json(hooks.look(), quotas, hooks.describe);
   return result;
 }
 
@@ -216,7 +218,7 @@ answer service::impl::set(const session& from, const asio_pulse_set_request& cha
   } catch (const std::exception& why) {
     return trouble("cannot change the settings", why);
   }
-  publish();  // the programs are told at once
+  publish();  // so that programs see the change at once
   return {};
 }
 

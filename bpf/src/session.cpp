@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 #include "session.hpp"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <poll.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -27,7 +27,7 @@ unique_fd pidfd_of(int socket, pid_t pid) noexcept {
   int fd = -1;
   socklen_t size = sizeof fd;
   if (::getsockopt(socket, SOL_SOCKET, so_peerpidfd, &fd, &size) == 0) return unique_fd(fd);
-  // The number may be another's by now; then that one's end is taken for the peer's.
+  // If another process has this id by now, its end is taken for that of the peer.
   return unique_fd(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
 }
 
@@ -46,10 +46,18 @@ peer peer::of(int socket) noexcept {
   who.pid = credentials.pid;
   who.pidfd = pidfd_of(socket, credentials.pid);
   who.process = process_info(credentials.pid);
-  // Alive after its folder has been opened: the folder is its own, and not a later process's with
-  // the same number.
+  // If the process is still alive after its folder was opened, the folder is its own and not that
+  // of a later process with the same id.
   if (!who.pidfd || who.ended()) who.process = process_info(0);
   return who;
+}
+
+uid_t peer::user_of(int socket) noexcept {
+  ucred credentials{};
+  socklen_t size = sizeof credentials;
+  return ::getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &credentials, &size) == 0
+             ? credentials.uid
+             : static_cast<uid_t>(-1);
 }
 
 bool peer::ended() const noexcept {
@@ -79,9 +87,9 @@ void session::start(std::chrono::nanoseconds after) {
 void session::end() noexcept {
   session_owner* const owner = std::exchange(owner_, nullptr);
   if (owner == nullptr) return;
-  const auto self = shared_from_this();  // the owner may hold the last reference
+  const auto self = shared_from_this();  // the owner may release the last reference
   owner->ended(*this);
-  if (death_) static_cast<void>(death_->release());  // cancels; who_ closes it
+  if (death_) static_cast<void>(death_->release());  // cancels the wait; who_ closes it
   timer_.cancel();
   error_code ignored;
   socket_.close(ignored);
@@ -105,10 +113,10 @@ void session::wait_for_request() {
 }
 
 void session::receive() {
-  // One byte more than the longest message: what is longer is seen to be.
+  // One byte more than the longest message, so that a longer one is noticed.
   char bytes[sizeof(asio_pulse_set_request) + 1];
   iovec part{.iov_base = bytes, .iov_len = sizeof bytes};
-  // No room for descriptors: the kernel drops them without giving them to us, and says so.
+  // There is no room for descriptors. The kernel then drops them and sets a flag.
   msghdr message{};
   message.msg_iov = &part;
   message.msg_iovlen = 1;
@@ -127,7 +135,7 @@ void session::receive() {
   send();
 }
 
-// Fills reply_; false: the connection is closed after it.
+// Fills reply_. Returns false if the connection has to be closed after the reply.
 bool session::serve(const char* bytes, std::size_t size, int flags) {
   asio_pulse_set_request message{};
   std::memcpy(&message, bytes, std::min(size, sizeof message));
@@ -188,7 +196,7 @@ void session::send() {
   }
   const ssize_t sent = ::sendmsg(socket_.native_handle(), &message, MSG_DONTWAIT | MSG_NOSIGNAL);
   if (sent < 0 && (errno == EAGAIN || errno == EINTR)) {
-    // It does not read its replies. It is not read from either, until it does.
+    // The peer does not read its replies. Until it does, its requests are not read either.
     socket_.async_wait(boost::asio::posix::stream_descriptor::wait_write,
                        [self = shared_from_this()](error_code ec) {
                          if (self->owner_ == nullptr) return;

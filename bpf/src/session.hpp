@@ -1,36 +1,40 @@
 // SPDX-License-Identifier: BSL-1.0
 #pragma once
 
+#include "process_info.hpp"
+#include "quota.hpp"
+
 #include <asio_pulse/bpf/protocol.h>
-#include <sys/types.h>
 
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/posix/stream_descriptor.hpp>
 #include <boost/asio/steady_timer.hpp>
+
+#include <sys/types.h>
+
 #include <chrono>
 #include <memory>
 #include <optional>
 #include <string>
 
-#include "ledger.hpp"
-#include "process_info.hpp"
-
 /// \file
-/// One connection of the service: what a message is, and when the next one is read. Knows nothing
-/// of control blocks.
+/// A connection of the service: what a message is, and when the next one is read. It does not know
+/// control blocks.
 
 namespace asio_pulse::scx {
 
-/// Who is at the other end: who connected, as the kernel says.
+/// The process at the other end of a connection, as the kernel reports it.
 struct peer {
-  pid_t pid = 0;  ///< 0: not visible from here (another PID namespace)
+  pid_t pid = 0;  ///< 0 if it is not visible from here (another PID namespace)
   uid_t uid = 0;
   unique_fd pidfd;
   process_info process{0};
 
-  /// \par Errors  None: what cannot be found out is empty.
+  /// \par Errors  None. What cannot be found out is empty.
   static peer of(int socket) noexcept;
-  /// Whether the process has ended, whoever has inherited its connection.
+  /// Only the user, which takes no descriptors.
+  static uid_t user_of(int socket) noexcept;
+  /// Whether the process has ended, even if another process has inherited its connection.
   [[nodiscard]] bool ended() const noexcept;
 };
 
@@ -38,29 +42,29 @@ struct answer {
   refusal refused = {};
   std::uint32_t slot = 0;
   std::uint32_t slots = 0;
-  std::string text = {};  ///< where nothing is refused
-  int fd = -1;            ///< to be sent along; must stay open until the session ends
+  std::string text = {};  ///< the text if nothing is refused
+  int fd = -1;            ///< a descriptor to send; must stay open until the session ends
 };
 
 class session;
 
-/// \par Thread safety  One thread.
+/// \par Thread safety  For one thread only.
 class session_owner {
  public:
-  /// `request` and, for SET, the whole of `change` have arrived and are well-formed; the ABI
-  /// version and the meaning are the owner's to check.
+  /// Handles a request. `request` and, for SET, all of `change` are well-formed. The owner has to
+  /// check the ABI version and the meaning.
   virtual answer handle(session& from, const asio_pulse_request& request,
                         const asio_pulse_set_request& change) = 0;
-  /// How long the session is to rest after a request that took so long.
+  /// How long the session has to pause after a request that took `cost`.
   virtual std::chrono::nanoseconds charge(session& from, std::chrono::nanoseconds cost) = 0;
-  /// Once; the session is gone from the socket's side, and never calls again.
+  /// Called once when the connection has ended. The session makes no further calls.
   virtual void ended(session& which) noexcept = 0;
 
  protected:
   ~session_owner() = default;
 };
 
-/// \par Thread safety  One thread.
+/// \par Thread safety  For one thread only.
 class session : public std::enable_shared_from_this<session> {
  public:
   session(boost::asio::io_context& context, unique_fd socket, peer who, session_owner& owner);
@@ -68,9 +72,9 @@ class session : public std::enable_shared_from_this<session> {
   session& operator=(const session&) = delete;
   ~session();
 
-  /// Reads, from `after` on.
+  /// Starts to read requests after this time.
   void start(std::chrono::nanoseconds after);
-  /// Closes the connection and tells the owner. Does nothing the second time.
+  /// Closes the connection, and tells the owner. Does nothing if called again.
   void end() noexcept;
 
   [[nodiscard]] const peer& who() const noexcept { return who_; }
@@ -83,11 +87,11 @@ class session : public std::enable_shared_from_this<session> {
   void send();
 
   boost::asio::posix::stream_descriptor socket_;
-  std::optional<boost::asio::posix::stream_descriptor> death_;  // who_'s; released, never closed
+  std::optional<boost::asio::posix::stream_descriptor> death_;  // owned by who_; never closed here
   boost::asio::steady_timer timer_;
   peer who_;
-  session_owner* owner_;  // null: ended
-  // The reply that is under way; no request is read before it is gone.
+  session_owner* owner_;  // null if the session has ended
+  // The reply that is being sent. No request is read before it was sent.
   asio_pulse_reply reply_{};
   int reply_fd_ = -1;
   bool last_reply_ = false;

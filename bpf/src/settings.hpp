@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSL-1.0
 #pragma once
 
+#include "scx_pulse.h"
+
 #include <asio_pulse/bpf/protocol.h>
 
 #include <chrono>
@@ -8,10 +10,8 @@
 #include <string>
 #include <string_view>
 
-#include "scx_pulse.h"
-
 /// \file
-/// What the settings may be: one place for the command line and for requests to change them.
+/// The valid range of each setting, for the command line and for requests that change them.
 
 namespace asio_pulse::scx {
 
@@ -22,11 +22,11 @@ struct duration_rule {
   std::chrono::nanoseconds most;
 };
 
-/// Below 0.1 ms the switches cost more than they bring (a guess); above a second a queue that waits
-/// comes too close to the kernel's watchdog, which throws a scheduler out after 30 s at most.
+/// Below 0.1 ms switches cost too much (a guess). Above a second the waits in a queue may become so
+/// long that the kernel's watchdog ends the scheduler, which it does after 30 s at most.
 inline constexpr duration_rule slice_rule{"--slice-ms", std::chrono::microseconds{100},
                                           std::chrono::seconds{1}};
-/// Zero: escalation as soon as the next look finds the hint ignored.
+/// Zero: escalation as soon as the next check finds the hint ignored.
 inline constexpr duration_rule grace_rule{"--grace-ms", std::chrono::nanoseconds{0},
                                           std::chrono::minutes{1}};
 /// Zero: a critical section protects nothing.
@@ -37,11 +37,11 @@ inline constexpr duration_rule throttle_rule{"--throttle-ms", std::chrono::milli
 inline constexpr std::uint32_t least_throttle_percent = 1;
 inline constexpr std::uint32_t most_throttle_percent = 100;
 
-/// A sentence that names the option and the rule; nothing where the value is within it.
+/// A sentence that names the option and the rule; empty if the value is valid.
 std::optional<std::string> broken(const duration_rule& rule, std::chrono::nanoseconds value);
 
-/// \p settings, changed as \p change says. Returns a sentence, and changes nothing, where something
-/// is out of range.
+/// Applies `change` to `settings`. If a value is out of range, returns a sentence and changes
+/// nothing.
 std::optional<std::string> apply(const asio_pulse_set_request& change,
                                  scx_pulse_settings& settings);
 

@@ -2,7 +2,7 @@
 #include "socket_file.hpp"
 
 #include <fcntl.h>
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -49,7 +49,7 @@ int connect_errno(int fd, const sockaddr_un& address) {
   return result == 0 ? 0 : errno;
 }
 
-// True: a socket that nobody listens on is in the way.
+// Returns true if there is a socket on which nobody listens.
 bool find_stale(const std::string& path, const sockaddr_un& address) {
   struct stat found {};
   if (::lstat(path.c_str(), &found) != 0) {
@@ -64,10 +64,10 @@ bool find_stale(const std::string& path, const sockaddr_un& address) {
   switch (const int error = connect_errno(probe.get(), address)) {
     case ECONNREFUSED:
       return true;
-    case ENOENT:  // removed in between
+    case ENOENT:  // removed meanwhile
       return false;
     case 0:
-    case EAGAIN:  // its queue is full: somebody listens
+    case EAGAIN:  // its queue is full, so somebody listens
       fail(fmt::format("another scx_pulse serves {}: end it, or name another path by --socket",
                        path));
     case EPROTOTYPE:
@@ -81,7 +81,7 @@ bool find_stale(const std::string& path, const sockaddr_un& address) {
 }
 
 void bind_and_listen(int fd, const sockaddr_un& address, mode_t mode, const std::string& path) {
-  // By the umask, not by chmod afterwards: the file is never open to more than it is to be.
+  // With the umask and not with chmod afterwards, so that the file never has more permissions.
   const mode_t before = ::umask(~mode & 0777U);
   const int bound = ::bind(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address);
   const int error = errno;
@@ -99,7 +99,7 @@ void bind_and_listen(int fd, const sockaddr_un& address, mode_t mode, const std:
 unique_fd connect_to_service(const std::string& path) {
   const sockaddr_un address = address_of(path);
   unique_fd made = make_socket(0);
-  // A loader that hangs is not waited for without end.
+  // Do not wait for ever for a loader that hangs.
   const timeval patience{.tv_sec = 5, .tv_usec = 0};
   ::setsockopt(made.get(), SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
   ::setsockopt(made.get(), SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
@@ -132,7 +132,7 @@ socket_file::socket_file(std::string path, mode_t mode) : path_(std::move(path))
     fail_at("cannot remove the stale socket", path_, errno);
   }
   socket_ = make_socket(SOCK_NONBLOCK);
-  // Under another name first: a socket that is there, and not yet listened on, looks stale.
+  // Bound under another name first, because a socket on which nobody listens yet looks stale.
   const std::size_t slash = path_.rfind('/');
   const std::string folder = slash == std::string::npos ? "." : path_.substr(0, slash + 1);
   const std::string name = slash == std::string::npos ? path_ : path_.substr(slash + 1);

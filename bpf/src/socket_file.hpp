@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: BSL-1.0
 #pragma once
 
+#include "block_store.hpp"
+
 #include <sys/types.h>
 
 #include <string>
 
-#include "block_store.hpp"
-
 /// \file
-/// The file of the service's socket: whose it is, and who may remove it.
+/// The file of the service's socket.
 
 namespace asio_pulse::scx {
 
@@ -17,24 +17,25 @@ namespace asio_pulse::scx {
 ///              scx_pulse behind it, or no permission.
 unique_fd connect_to_service(const std::string& path);
 
-/// A listening SOCK_SEQPACKET socket at a path, which goes with the object.
+/// A listening SOCK_SEQPACKET socket at a path. The file is removed with the object.
 ///
-/// A file that is there already is replaced if it is a socket that nobody listens on, left by a
-/// loader that was killed. It is refused if somebody listens, and if it is anything but a socket.
-/// Two that start at the very same instant may both find such a stale file, and the later one
-/// removes the other's: accepted, since the kernel attaches only one scheduler.
+/// If the file exists and is a socket on which nobody listens, which a killed loader has left
+/// behind, it is replaced. If somebody listens, or the file is not a socket, the constructor
+/// throws. Two loaders that start at the same instant may both find such a stale file, and the
+/// later one removes the other's. This is accepted, since the kernel attaches only one scheduler.
 ///
-/// \par Thread safety  One thread; the constructor changes the process's umask for a moment.
+/// \par Thread safety  For one thread only. The constructor changes the process's umask for a
+///                     moment.
 class socket_file {
  public:
   /// \par Errors  std::runtime_error with a sentence.
   socket_file(std::string path, mode_t mode);
-  /// Removes the file if it is still ours.
+  /// Removes the file if it is still the one that the constructor made.
   ~socket_file();
   socket_file(const socket_file&) = delete;
   socket_file& operator=(const socket_file&) = delete;
 
-  /// As the constructor looks, for who wants to know before he does something expensive.
+  /// Only the constructor's check, for use before something expensive is done.
   static void check_free(const std::string& path);
 
   [[nodiscard]] int fd() const noexcept { return socket_.get(); }

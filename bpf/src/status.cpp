@@ -1,23 +1,25 @@
 // SPDX-License-Identifier: BSL-1.0
 #include "status.hpp"
 
+#include "settings.hpp"
+
 #include <asio_pulse/bpf/protocol.h>
-#include <fmt/format.h>
+
+#include <boost/json.hpp>
+
+#include <fmt/core.h>
 #include <unistd.h>
 
 #include <array>
-#include <boost/json.hpp>
 #include <iterator>
 #include <stdexcept>
-
-#include "settings.hpp"
 
 namespace asio_pulse::scx {
 namespace {
 
 namespace json = boost::json;
 
-// Its name, and where it is.
+// The name of a count, and its member.
 struct count_field {
   const char* name;
   std::uint64_t scx_pulse_counts::*member;
@@ -82,21 +84,21 @@ std::string_view kind_name(std::uint8_t kind) noexcept {
 
 double milliseconds(std::uint64_t ns) noexcept { return static_cast<double>(ns) / 1e6; }
 
-// What an answer of another release may lack.
+// A member that an answer of another release may lack.
 const json::value* find(const json::object& in, std::string_view name) {
   return in.if_contains(json::string_view(name.data(), name.size()));
 }
 
 void print_object(std::string& out, const char* title, const json::object& in) {
-  fmt::format_to(std::back_inserter(out), "{}:", title);
+  out += fmt::format("{}:", title);
   for (const auto& entry : in) {
     const std::string name(entry.key().data(), entry.key().size());
     if (name.ends_with("_ns") && entry.value().is_number()) {
-      fmt::format_to(std::back_inserter(out), " {}={:g}ms", name.substr(0, name.size() - 3),
-                     entry.value().to_number<double>() / 1e6);
+      out += fmt::format(" {}={:g}ms", name.substr(0, name.size() - 3),
+                         entry.value().to_number<double>() / 1e6);
     } else {
       const std::string value(json::serialize(entry.value()));
-      fmt::format_to(std::back_inserter(out), " {}={}", name, value);
+      out += fmt::format(" {}={}", name, value);
     }
   }
   out += '\n';
@@ -110,7 +112,7 @@ json::object counts_json(const scx_pulse_counts& counts) {
   return result;
 }
 
-std::string status_json(const system_state& state, const ledger& book,
+std::string status_json(const system_state& state, const user_quotas& quotas,
                         const std::function<void(json::object&)>& describe) {
   json::object status;
   status["abi_version"] = ASIO_PULSE_ABI_VERSION;
@@ -121,18 +123,18 @@ std::string status_json(const system_state& state, const ledger& book,
   status["pressure"] = pressure_json(state.pressure);
   status["cpus"] = state.cpus;
   status["queued"] = state.queued;
-  status["connections"] = book.connection_count();
-  status["processes"] = book.process_count();
-  status["workers"] = book.worker_count();
+  status["connections"] = quotas.connection_count();
+  status["processes"] = quotas.process_count();
+  status["workers"] = quotas.worker_count();
   if (describe) describe(status);
 
-  // The list last: as much of it as fits.
+  // The list comes last, and is cut to what fits.
   constexpr std::size_t for_the_rest = 64;
   std::size_t room = ASIO_PULSE_REPLY_TEXT - for_the_rest;
   const std::size_t used = json::serialize(status).size();
   room = used < room ? room - used : 0;
   json::array list;
-  for (const ledger::process& process : book.processes()) {
+  for (const user_quotas::process& process : quotas.processes()) {
     json::object entry;
     entry["pid"] = process.tgid;
     entry["uid"] = process.uid;
@@ -142,7 +144,7 @@ std::string status_json(const system_state& state, const ledger& book,
     room -= size;
     list.push_back(std::move(entry));
   }
-  status["processes_not_listed"] = book.process_count() - list.size();
+  status["processes_not_listed"] = quotas.process_count() - list.size();
   status["process_list"] = std::move(list);
   return std::string(json::serialize(status));
 }
@@ -162,11 +164,10 @@ std::string status_text(std::string_view text) {
       }
     } else if (entry.value().is_string()) {
       const json::string& value = entry.value().as_string();
-      fmt::format_to(std::back_inserter(out), "{}: {}\n", name,
-                     std::string_view(value.data(), value.size()));
+      out += fmt::format("{}: {}\n", name, std::string_view(value.data(), value.size()));
     } else {
       const std::string value(json::serialize(entry.value()));
-      fmt::format_to(std::back_inserter(out), "{}: {}\n", name, value);
+      out += fmt::format("{}: {}\n", name, value);
     }
   }
   if (const json::value* known = [&]() -> const json::value* {
@@ -175,7 +176,7 @@ std::string status_text(std::string_view text) {
                                                             : nullptr;
       }();
       known != nullptr && known->is_bool() && !known->as_bool()) {
-    out += "(this kernel tells nothing of pressure: 0 is not measured)\n";
+    out += "(this kernel reports no pressure: these zeros are not measured)\n";
   }
   return out;
 }
@@ -205,11 +206,11 @@ std::string statistics_line(const scx_pulse_counts& before, const scx_pulse_coun
       fmt::format("scx_pulse: {:.1f}s mode={} processes={} workers={} queued={} cpu_pressure={}%",
                   seconds, mode, processes, workers, state.queued, state.pressure.cpu);
   for (const count_field& field : count_fields) {
-    // A dozen zeros tell nothing; these two are always asked for.
+    // Zeros are left out, except for these two.
     const bool wanted =
         field.member == &scx_pulse_counts::dispatched || field.member == &scx_pulse_counts::hints;
     if (wanted || delta.*field.member != 0) {
-      fmt::format_to(std::back_inserter(line), " {}=+{}", field.name, delta.*field.member);
+      line += fmt::format(" {}=+{}", field.name, delta.*field.member);
     }
   }
   return line;

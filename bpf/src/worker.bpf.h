@@ -1,51 +1,51 @@
 /* SPDX-License-Identifier: BSL-1.0 OR GPL-2.0-only
  *
- * What scx_pulse.bpf.c knows of a thread, and what it does about one that is a worker: publishing
- * its CPU time, hints, critical sections, escalation. Included there, once.
+ * What scx_pulse.bpf.c keeps for a thread, and what it does for a worker: publishing its CPU time,
+ * hints, critical sections, escalation. Only scx_pulse.bpf.c includes this file.
  *
- * What decides is in task storage, which no program can write. All callbacks for a thread are
- * serialized by the lock of its run queue, so its state is changed by plain stores; the timer that
- * releases held threads only reads `release_ns`, and would at worst release one a period late.
- * A control block is the program's to write: each word is loaded once, and clamped.
+ * Decisions are based on task storage, which no program can write. The lock of the run queue
+ * serializes all callbacks for a thread, so its state is changed with plain stores. The timer that
+ * releases held threads only reads `release_ns`; at worst it releases one a period late. The
+ * program can write its control block, so each word is loaded once, and its value limited.
  */
 #ifndef ASIO_PULSE_WORKER_BPF_H
 #define ASIO_PULSE_WORKER_BPF_H
 
-/* A held thread waits for its share at most this long at a time: far from the kernel's watchdog,
- * which throws out a scheduler that lets a runnable thread wait for 30 s. */
+/* A held thread waits for its share at most this long at a time. This is far below the 30 s after
+ * which the kernel's watchdog ends a scheduler that lets a runnable thread wait. */
 #define LONGEST_HOLD_NS 1000000000ULL
 
-/* A kicked worker's slices are a quarter of the others'. A guess: short enough to be seen, long
- * enough that two kicked workers beside each other still get something done. */
+/* A kicked worker's slices are a quarter of those of others. A guess: short enough to have an
+ * effect, and long enough that two kicked workers on a CPU still make progress. */
 #define KICKED_SLICE_SHIFT 2
 
 struct thread_state {
-  u64 generation; /* of the registrations, when this thread was last looked for among them */
-  u64 serial;     /* its registration's. 0: it is not a worker */
+  u64 generation; /* the generation of the registrations when this thread was last looked up */
+  u64 serial;     /* of its registration; 0 if it is not a worker */
   u64 sequence;   /* cpu_sequence */
   u64 base_ns;    /* its CPU time when it last slept, yielded or acknowledged */
   u64 seq;        /* preempt_seq */
-  u64 hint_ns;    /* when it was hinted. 0: no hint is outstanding */
+  u64 hint_ns;    /* when it got the outstanding hint; 0 if there is none */
   u64 hint_base_ns;   /* its CPU time then */
-  u64 escalated_ns;   /* the last escalation for this hint. 0: none */
-  u64 kicked_until;   /* 0: not kicked */
-  u64 throttled_until; /* 0: not throttled */
+  u64 escalated_ns;   /* the last escalation for this hint; 0 if there was none */
+  u64 kicked_until;   /* 0 if it is not kicked */
+  u64 throttled_until; /* 0 if it is not throttled */
   u64 throttle_ns;    /* when the throttle began */
   u64 throttle_base_ns; /* its CPU time then */
-  u64 release_ns;     /* held until */
-  u64 critical_ns;    /* since when the kernel has seen it critical. 0: it is not */
+  u64 release_ns;     /* until when it is held */
+  u64 critical_ns;    /* since when the kernel has seen it critical; 0 if it is not */
   u64 vtime;
-  u64 charged_ns; /* its CPU time that is in vtime already */
+  u64 charged_ns; /* the part of its CPU time that is in vtime already */
   u32 slot;
   u32 priority;
   u32 escalations;
   u32 violations;
   u32 lost_hints;
-  u32 revoked;   /* not 0: its critical flag protects no more */
-  u32 gives_way; /* not 0: its slice was ended early, for others */
+  u32 revoked;   /* not 0: its critical flag no longer protects it */
+  u32 gives_way; /* not 0: its slice was ended early in favour of others */
 };
 
-/* Found by the thread itself, not by its number: a forked one starts without. */
+/* Attached to the thread itself and not to its id. A forked thread starts without. */
 struct {
   __uint(type, BPF_MAP_TYPE_TASK_STORAGE);
   __uint(map_flags, BPF_F_NO_PREALLOC);
@@ -75,7 +75,7 @@ struct control_block_array {
   __uint(value_size, sizeof(struct asio_pulse_scb));
 };
 
-/* By thread group. Each process can map its own array only. */
+/* Indexed by thread group. Each process can map only its own array. */
 struct {
   __uint(type, BPF_MAP_TYPE_HASH_OF_MAPS);
   __uint(max_entries, SCX_PULSE_MOST_PROCESSES);
@@ -95,11 +95,11 @@ struct {
   __type(value, struct scx_pulse_counts);
 } counts SEC(".maps");
 
-/* Moves when the loader has changed `workers`. Read before the map is: what is missed now is seen
- * at the thread's next look. */
+/* Changes when the loader has changed `workers`. It is read before the map, so that a change that
+ * is missed now is seen at the thread's next look. */
 volatile uint64_t generation = 1;
 
-/* A callback that is interrupted by another one of the same CPU may lose one count: accepted. */
+/* A callback that another one on the same CPU interrupts may lose a count. This is accepted. */
 #define COUNT(field)                                                        \
   do {                                                                      \
     u32 zero_ = 0;                                                          \
@@ -158,8 +158,8 @@ static __always_inline bool record(struct task_struct *p, struct thread_state *t
   return true;
 }
 
-/* Its CPU time, at the start of a run. The reader is this very thread, which runs after this: the
- * order of the stores matters to nobody else, but costs nothing. */
+/* Publishes the thread's CPU time at the start of a run. The reader is this same thread, which runs
+ * afterwards. For other readers the order of the stores does not matter, but it costs nothing. */
 static __always_inline void publish(struct task_struct *p, struct thread_state *t,
                                     struct asio_pulse_scb *b) {
   u64 sequence = t->sequence & ~1ULL;
@@ -190,7 +190,7 @@ static __always_inline void end_effects(struct task_struct *p, struct thread_sta
   record(p, t, ASIO_PULSE_RELEASED, ASIO_PULSE_POLICY_NONE, bpf_ktime_get_ns());
 }
 
-/* It has slept or acknowledged: its slice begins anew, and what was done to it ends. */
+/* The thread has slept or acknowledged. Its slice begins anew, and escalations against it end. */
 static __always_inline void begin_anew(struct task_struct *p, struct thread_state *t) {
   t->base_ns = p->se.sum_exec_runtime;
   t->hint_ns = 0;
@@ -199,8 +199,8 @@ static __always_inline void begin_anew(struct task_struct *p, struct thread_stat
   end_effects(p, t);
 }
 
-/* Reads an acknowledgement. Only that of the outstanding hint counts; one from the future is a lie,
- * and is not believed. A lower one says nothing. */
+/* Reads an acknowledgement. Only that of the outstanding hint counts. A higher number is invalid
+ * and ignored; a lower one is old. */
 static __always_inline void read_ack(struct task_struct *p, struct thread_state *t,
                                      struct asio_pulse_scb *b) {
   u64 ack = ONCE(b->last_ack_seq);
@@ -213,8 +213,8 @@ static __always_inline void read_ack(struct task_struct *p, struct thread_state 
   }
 }
 
-/* Looks for the thread among the registrations, after these have changed. Its identity is what the
- * kernel knows of it: a number that was another thread's before finds that one's start time. */
+/* Looks for the thread among the registrations after these have changed. It is identified by what
+ * the kernel knows: if the id belonged to another thread before, the start time differs. */
 static __noinline int look_for(struct task_struct *p, struct thread_state *t) {
   u32 tid = p->pid;
   struct scx_pulse_worker *w;
@@ -233,7 +233,7 @@ static __noinline int look_for(struct task_struct *p, struct thread_state *t) {
   }
   if (serial == t->serial) return 0;
   if (t->serial) {
-    /* The loader retires its block: the slot may be another thread's by now. */
+    /* The loader retires its block. The slot may belong to another thread by now. */
     COUNT(ended);
     t->seq = 0; /* record() says what it had; the next registration begins anew */
     begin_anew(p, t);
@@ -261,8 +261,8 @@ static __always_inline u64 slice_of(struct thread_state *t, struct scx_pulse_set
   return t && t->kicked_until ? s->slice_ns >> KICKED_SLICE_SHIFT : s->slice_ns;
 }
 
-/* Whether a throttled worker has used up what it may have by now; if so, until when. There is no
- * period: what it has run too long, for it is looked at in ticks only, it waits longer. */
+/* Whether a throttled worker has used up its share, and if so, until when it has to wait. There is
+ * no period: it is checked at ticks only, and if it has run for too long, it waits for longer. */
 static __always_inline bool over_its_share(struct task_struct *p, struct thread_state *t,
                                            struct scx_pulse_settings *s, u64 now) {
   u64 used = p->se.sum_exec_runtime - t->throttle_base_ns;
@@ -294,9 +294,10 @@ static __always_inline void hint(struct task_struct *p, struct thread_state *t,
   }
 }
 
-/* The seven conditions: ENFORCED, RUNNING (it is a worker, and it runs), a policy, escapable, not
- * critical, its hint unacknowledged beyond the grace, its slice exceeded. The grace is wall time;
- * so that nobody is escalated against who had no CPU to listen with, it must have run since. */
+/* There are seven conditions: the mode is ENFORCED; the thread is a worker that runs; it has a
+ * policy; it is escapable; it is not critical; its hint is unacknowledged for longer than the grace
+ * period; and it has exceeded its slice. The grace period is wall time, so the worker must also
+ * have run since the hint: without a CPU it could not react. */
 static __always_inline void escalate(struct task_struct *p, struct thread_state *t,
                                      struct asio_pulse_scb *b, struct scx_pulse_settings *s,
                                      u64 exec, u64 now) {
@@ -320,8 +321,8 @@ static __always_inline void escalate(struct task_struct *p, struct thread_state 
     t->kicked_until = now + s->throttle_ns;
     COUNT(kicks);
     record(p, t, ASIO_PULSE_KICKED, policy, now);
-    /* Its slice ends with this tick. The kick is for a kernel where the store came too late for
-     * it: at worst it ends the slice of whoever runs next. */
+    /* Its slice ends with this tick. The kick is for the case that the store came too late. At
+     * worst it ends the slice of the thread that runs next. */
     set_slice(p, 0);
     t->gives_way = 1;
     scx_bpf_kick_cpu(bpf_get_smp_processor_id(), SCX_KICK_PREEMPT);
@@ -334,8 +335,8 @@ static __always_inline void escalate(struct task_struct *p, struct thread_state 
   }
 }
 
-/* A worker that runs, at a tick. Whoever is critical at every single tick is taken to be in one
- * section: the kernel cannot see what happens between its looks. */
+/* Handles a running worker at a tick. If it is critical at every tick, it counts as being in one
+ * section, since the kernel cannot see what happens in between. */
 static __noinline int worker_tick(struct task_struct *p, struct thread_state *t,
                                   struct scx_pulse_settings *s) {
   struct asio_pulse_scb *b = block_of(p, t);
@@ -358,8 +359,8 @@ static __noinline int worker_tick(struct task_struct *p, struct thread_state *t,
       (t->throttled_until && now >= t->throttled_until))
     end_effects(p, t);
 
-  /* An acknowledgement restores the trust, but the section goes on: who acknowledges from inside
-   * of one that never ends gets no second bound. */
+  /* An acknowledgement ends the revocation, but not the section: a worker that acknowledges inside
+   * a section that never ends is not protected again. */
   protect = ONCE(b->critical) != 0;
   if (!protect)
     t->critical_ns = 0;
@@ -383,7 +384,7 @@ static __noinline int worker_tick(struct task_struct *p, struct thread_state *t,
     escalate(p, t, b, s, exec, now);
 
   if (protect) {
-    /* The kernel would preempt it at the end of its slice, which is looked at right after this. */
+    /* The kernel would preempt it at the end of its slice, which it checks directly after this. */
     set_slice(p, s->slice_ns);
     COUNT(protected_ticks);
   } else if (t->throttled_until && over_its_share(p, t, s, now)) {

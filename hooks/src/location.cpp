@@ -1,21 +1,22 @@
 // SPDX-License-Identifier: BSL-1.0
-#include <array>
 #include <asio_pulse/hooks/location.hpp>
+
+#include <array>
 #include <atomic>
 
 namespace asio_pulse::hooks {
 namespace {
 
-// A slot is claimed by its key (a hash of file pointer and line, never 0), then filled, then
-// published by `ready`.
+// A slot is claimed with its key (a hash of the file's address and the line, never 0), then filled,
+// then published with `ready`.
 struct slot {
   std::atomic<std::uint64_t> key{0};
   std::atomic<bool> ready{false};
   location where;
 };
 
-constexpr std::size_t slots =
-    4096;  // power of two; below the 65 535 that an operation's tag can tell apart
+// A power of two, and below the 65 535 locations that an operation's word can distinguish.
+constexpr std::size_t slots = 4096;
 constexpr std::size_t max_probe = 32;
 
 std::array<slot, slots> table;

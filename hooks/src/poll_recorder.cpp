@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: BSL-1.0
-#include <algorithm>
 #include <asio_pulse/hooks/poll_recorder.hpp>
 #include <asio_pulse/hooks/task_record.hpp>
+
+#include <algorithm>
 
 namespace asio_pulse::hooks {
 namespace {
@@ -51,16 +52,16 @@ void poll_recorder::mark(kind what, timing::ticks now, std::uint32_t task,
   push(now, word_of(what, site), std::uint64_t{value} << 32 | task);
 }
 
-// Open addressing, and never far: a full table costs a few compares, not a walk.
+// Open addressing with a limited number of probes, so that a full table costs only a few compares.
 void poll_recorder::note_other(timing::ticks start, timing::ticks cost, std::uint64_t key,
                                const task_record* task) noexcept {
   constexpr std::size_t farthest = 8;
-  // Knuth's multiplicative hash: the addresses differ in their middle bits.
+  // Knuth's multiplicative hash, because the addresses differ in their middle bits.
   const auto home = static_cast<std::size_t>((key * 0x9e3779b97f4a7c15U) >> 56);
   static_assert(sites == 256, "eight bits of the hash");
   last_key_ = key;
   last_ = &entries_[other_sites];
-  last_end_ = 0;  // another site: it does not run again
+  last_end_ = 0;  // another site, so this is not a repetition
   for (std::size_t n = 0; n < farthest; ++n) {
     entry& e = entries_[(home + n) % sites];
     const std::uint64_t there = e.key.load(std::memory_order_relaxed);
@@ -87,9 +88,9 @@ void poll_recorder::put_poll(timing::ticks start, timing::ticks cost,
   push(start, word, cost << 32 | (task != nullptr ? task->number : 0));
 }
 
-// A reader that saw a word of this event also sees that the ring had come this far: the release
-// fence pairs with the acquire fence in copy(), after which `head_` is read again. (Boehm, "Can
-// seqlocks get along with programming language memory models?", MSPC 2012.) On x86 no instruction.
+// A reader that sees a word of this event also sees the new `head_`: the release fence pairs with
+// the acquire fence in copy(), after which `head_` is read again. (Boehm, "Can seqlocks get along
+// with programming language memory models?", MSPC 2012.) On x86 the fence is no instruction.
 void poll_recorder::push(timing::ticks start, std::uint64_t word, std::uint64_t second) noexcept {
   const std::uint64_t head = head_.load(std::memory_order_relaxed);
   slot& s = ring_[head & (ring_size_ - 1)];
@@ -111,7 +112,7 @@ void poll_recorder::make_ring(std::size_t size) {
 
 std::uint64_t poll_recorder::copy(std::uint64_t from, std::vector<event>& to, std::uint64_t& lost,
                                   timing::ticks& last) const {
-  // Acquire: what was pushed before is there.
+  // Acquire, pairs with the release in push(): the events before `head` are complete.
   const std::uint64_t head = head_.load(std::memory_order_acquire);
   if (ring_size_ == 0 || head == 0) return head;
   std::uint64_t begin =
@@ -125,7 +126,7 @@ std::uint64_t poll_recorder::copy(std::uint64_t from, std::vector<event>& to, st
   last = last_start_.load(std::memory_order_relaxed);
   std::atomic_thread_fence(std::memory_order_acquire);  // pairs with push()
   const std::uint64_t now = head_.load(std::memory_order_relaxed);
-  // The one after `now` may be half written over the oldest.
+  // The event after `now` may be half written, over the oldest one.
   const std::uint64_t valid = now + 1 - std::min<std::uint64_t>(now + 1, ring_size_);
   if (valid > begin) {
     const auto spoilt = static_cast<std::ptrdiff_t>(std::min(valid, head) - begin);

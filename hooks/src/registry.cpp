@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
-#include <array>
 #include <asio_pulse/hooks/registry.hpp>
+
+#include <array>
 #include <mutex>
 #include <utility>
 
@@ -8,9 +9,9 @@ namespace asio_pulse::hooks {
 
 namespace {
 
-// Calls in progress are counted in one of these per node, by thread, so that workers that fire at
-// the same time do not fight over one cache line. Eight: a guess, between the memory of a node (512
-// bytes) and the number of workers that share a counter.
+// Each node counts its calls in progress in this many counters, which are chosen by thread, so that
+// workers that call hooks at the same time do not share a cache line. Eight is a guess: more take
+// more memory (8 take 512 bytes), fewer are shared by more workers.
 constexpr std::size_t shard_count = 8;
 
 struct alignas(64) shard {
@@ -30,7 +31,7 @@ enum : unsigned {
   kind_after_poll = 1U << 2U,
   kind_tier_changed = 1U << 3U,
   kind_stall = 1U << 4U,
-  installed = 1U << 5U,  // so that an empty hook_set is installed too
+  installed = 1U << 5U,  // so that an empty hook_set counts as installed, too
 };
 
 unsigned kinds_of(const hook_set& hooks) noexcept {
@@ -39,8 +40,8 @@ unsigned kinds_of(const hook_set& hooks) noexcept {
          (hooks.tier_changed ? kind_tier_changed : 0U) | (hooks.stall ? kind_stall : 0U);
 }
 
-/// The calls that this thread is in, innermost first: a removal from inside must not wait for
-/// itself.
+/// The calls that this thread is in, innermost first. A removal inside a call must not wait for
+/// that call.
 struct frame {
   const void* node;
   const frame* outer;
@@ -59,9 +60,9 @@ bool inside(const void* node) noexcept {
 
 }  // namespace
 
-/// One hook_set. Who may touch `hooks`: a caller that counted itself in `calls` and saw its bit in
-/// `kinds` afterwards; otherwise the owner of the node, which is install() once `use` says unused,
-/// and the removal once `kinds` is zero and every count was seen at zero after that.
+/// One hook_set. `hooks` may be used by a caller that has counted itself in `calls` and then seen
+/// its bit in `kinds`. Otherwise it may be used by the owner of the node: install() if `use` is
+/// unused, and the removal when `kinds` is zero and every count was zero at some time after that.
 struct registry::node {
   enum class use : std::uint8_t { unused, installed, removing, abandoned };
 
@@ -110,7 +111,7 @@ class registry::state {
       n->next = first_.load(std::memory_order_relaxed);
       first_.store(n, std::memory_order_release);  // pairs with the acquire in fire()
     }
-    // Publishes the hooks; pairs with the loads in fire().
+    // Publishes the hooks. Pairs with the loads in fire().
     n->kinds.store(kinds, std::memory_order_seq_cst);
     update_wants_polls();
     return n;
@@ -119,17 +120,18 @@ class registry::state {
   void remove(node* n) noexcept {
     {
       const std::lock_guard lock(mutex_);
-      // Sequentially consistent against the count in fire(): either the caller sees the zero, or it
-      // is seen in its count here.
+      // Sequentially consistent, as the count in fire(): either the caller sees the zero here, or
+      // this thread sees the caller in the count.
       n->kinds.store(0, std::memory_order_seq_cst);
       update_wants_polls();
       n->used = inside(n) ? node::use::abandoned : node::use::removing;
       if (n->used == node::use::abandoned) {
-        return;  // the last call to return collects it
+        return;  // the last call that returns frees it
       }
     }
-    // Without the lock: what is waited for may install and remove. Each count need be zero only
-    // once: a caller that counts itself later sees that nothing is installed.
+    // The lock is not held here, because the running hooks may install and remove others. Each
+    // count has to be zero only once: a caller that counts itself later sees that nothing is
+    // installed.
     for (shard& s : n->shards) {
       std::uint32_t calls = s.calls.load(std::memory_order_seq_cst);
       while (calls != 0) {
@@ -149,7 +151,7 @@ class registry::state {
       }
       std::atomic<std::uint32_t>& calls = n->shards[this_shard()].calls;
       calls.fetch_add(1, std::memory_order_seq_cst);
-      // The second look decides: from here on a removal waits for the count.
+      // The second check decides: from here on a removal waits for this call.
       if ((n->kinds.load(std::memory_order_seq_cst) & kind) != 0) {
         const frame here{n, innermost};
         innermost = &here;
@@ -183,15 +185,15 @@ class registry::state {
   std::atomic<bool> wants_polls{false};
 
  private:
-  /// A call of a removed hook has returned: wakes the removal that waits, or collects after one
-  /// that did not.
+  /// A call of a removed hook has returned. Wakes the removal that waits for it, or frees the hooks
+  /// if none does.
   void left_removed(node* n, std::atomic<std::uint32_t>& calls) noexcept {
     calls.notify_all();
     release(n, node::use::abandoned);
   }
 
   void release(node* n, node::use expected) noexcept {
-    hook_set old;  // destroyed after the lock is released: it is user code
+    hook_set old;  // destroyed after the lock is released, because its destructors are user code
     const std::lock_guard lock(mutex_);
     if (n->used == expected && (expected == node::use::removing || n->quiet())) {
       old = std::exchange(n->hooks, hook_set{});
@@ -235,7 +237,7 @@ registry::connection& registry::connection::operator=(connection&& other) noexce
 registry::connection::~connection() { disconnect(); }
 
 void registry::connection::disconnect() noexcept {
-  // Taken out first: the hooks' destructors are user code and may come back here.
+  // Reset first, because the hooks' destructors are user code and may call this again.
   node* const n = std::exchange(node_, nullptr);
   const std::shared_ptr<state> owner = std::move(state_);
   if (n != nullptr) {

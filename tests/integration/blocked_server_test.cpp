@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: BSL-1.0
 
-// The stall that takes servers down: an HTTP server on Beast whose handler looks up a name in the
-// old, blocking way. This file is built with -O2 -g, as servers are.
+// A typical stall: an HTTP server on Beast whose handler looks up a name with a blocking call. This
+// file is built with -O2 -g, as servers are.
 
 #include <support/sanitizers.hpp>
 #include <support/scenario.hpp>
 #include <support/stalls.hpp>
 //
-#include <algorithm>
 #include <asio_pulse/stack_trace.hpp>
+
 #include <boost/asio/connect.hpp>
 #include <boost/asio/detached.hpp>
 #include <boost/asio/ip/tcp.hpp>
@@ -16,6 +16,8 @@
 #include <boost/beast/core/flat_buffer.hpp>
 #include <boost/beast/http.hpp>
 #include <boost/version.hpp>
+
+#include <algorithm>
 #include <latch>
 #include <mutex>
 
@@ -25,7 +27,7 @@ namespace asio = boost::asio;
 namespace http = boost::beast::http;
 using asio::ip::tcp;
 
-/// The line to be blamed.
+/// The function to blame.
 [[gnu::noinline]] bool upstream_is_known(asio::any_io_executor executor) {
   tcp::resolver resolver(executor);
   boost::system::error_code error;
@@ -125,8 +127,8 @@ TEST(blocked_server, is_named_by_its_line_while_others_are_answered) {
     price = c.get("/price");
     answered = true;
   });
-  // Until the report is there; then fifty answers, all of them while the one server thread waits
-  // for a name server that says nothing.
+  // Waits for the report, and then for fifty answers, all while the only server thread waits for a
+  // name server that does not answer.
   const auto reported = [&] {
     const std::lock_guard lock(mutex);
     return !reports.empty();
@@ -134,7 +136,7 @@ TEST(blocked_server, is_named_by_its_line_while_others_are_answered) {
   while (!reported()) std::this_thread::sleep_for(1ms);
   for (int i = 0; i < 50; ++i) EXPECT_EQ(fast.get("/alive"), "alive");
   EXPECT_FALSE(answered);
-  while (!answered) names.answer(10ms);  // whatever it asks in turn
+  while (!answered) names.answer(10ms);  // answers all further queries
   slow.join();
   EXPECT_EQ(price, "unknown");
   io.stop();

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: BSL-1.0
 
-// Compensation where something else is going on: exceptions, fork, signal masks, nested runs,
-// contexts that refuse it; and how a stuck worker's thread gives way.
+// Compensation together with exceptions, fork, signal masks, nested runs and contexts that refuse
+// it; and how the priority of a stuck worker's thread is lowered.
 
 #include <support/sanitizers.hpp>
 #include <support/stuck.hpp>
 //
+#include <asio_pulse/detail/isolation_threads.hpp>
+
 #include <gmock/gmock.h>
 
-#include <asio_pulse/detail/isolation_threads.hpp>
 #include <mutex>
 #include <stdexcept>
 #include <string>
@@ -32,20 +33,20 @@ using asio_pulse::isolation_priority;
 using asio_pulse::report;
 using asio_pulse::report_kind;
 
-struct thrown : std::runtime_error {
+struct named_fault : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
 // ---- exceptions
 
-/// What left run(), one after the other, until one returned.
+/// Calls run() until it returns normally, and collects the exceptions.
 std::vector<std::string> thrown_by(asio_pulse::io_context& io) {
   std::vector<std::string> all;
   for (;;) {
     try {
       io.run();
       return all;
-    } catch (const thrown& e) {
+    } catch (const named_fault& e) {
       all.emplace_back(e.what());
     }
   }
@@ -57,14 +58,14 @@ TEST(compensation_exceptions, leave_through_run_when_the_worker_is_free) {
   hog h;
   c.post(h);
   ASSERT_TRUE(c.compensate(1));
-  asio::post(c.io, [] { throw thrown("first"); });
+  asio::post(c.io, [] { throw named_fault("first"); });
   ASSERT_TRUE(c.in_handler([] {})) << "the spare goes on";
-  asio::post(c.io, [] { throw thrown("second"); });
+  asio::post(c.io, [] { throw named_fault("second"); });
   ASSERT_TRUE(c.in_handler([] {}));
   h.release();
-  c.relieved(0);  // the work guard is still there: somebody has to make run() end
+  c.relieved(0);  // the work guard still exists, so something else has to make run() end
   // It has thrown both when it has thrown a third.
-  asio::post(c.io, [] { throw thrown("third"); });
+  asio::post(c.io, [] { throw named_fault("third"); });
   ASSERT_TRUE(until([&] { return c.io.stopped() || c.spares().active == 0; }));
   c.work.reset();
   EXPECT_THAT(all.get(), testing::UnorderedElementsAre("first", "second", "third"));
@@ -78,7 +79,7 @@ TEST(compensation_exceptions, of_the_last_handler_leave_through_the_run_that_end
   ASSERT_TRUE(c.compensate(1));
   asio::post(c.io, [run = last.handler()]() mutable {
     run();
-    throw thrown("last");
+    throw named_fault("last");
   });
   last.wait_until_inside();
   c.work.reset();
@@ -95,20 +96,20 @@ TEST(compensation_exceptions, wait_for_the_next_run_after_stop) {
     try {
       c.io.run();
       return std::string("none");
-    } catch (const thrown& e) {
+    } catch (const named_fault& e) {
       return std::string(e.what());
     }
   });
   c.post(h);
   ASSERT_TRUE(c.compensate(1));
-  asio::post(c.io, [] { throw thrown("one"); });
+  asio::post(c.io, [] { throw named_fault("one"); });
   ASSERT_TRUE(c.in_handler([] {}));
-  asio::post(c.io, [] { throw thrown("two"); });
+  asio::post(c.io, [] { throw named_fault("two"); });
   ASSERT_TRUE(c.in_handler([] {}));
   c.io.stop();
   h.release();
   EXPECT_EQ(first.get(), "one");
-  EXPECT_THROW(c.io.run(), thrown);
+  EXPECT_THROW(c.io.run(), named_fault);
   c.io.restart();
   c.work.reset();
   EXPECT_EQ(c.io.run(), 2U) << "the spare's other two handlers; run() threw before it could say so";
@@ -123,14 +124,14 @@ TEST(compensation_exceptions, many_with_stalls) {
     asio::post(c.io, [&, stuck = i % 20 == 0 && i + 20 < total] {
       if (stuck) c.stuck_until([&, wanted = threw + 5] { return threw >= wanted; });
       ++threw;
-      throw thrown("x");
+      throw named_fault("x");
     });
   }
   c.work.reset();
   {
     const compensated::watched watchdog(c);
     on_threads(2, [&](std::size_t) { caught += thrown_by(c.io).size(); });
-    // One run() may have returned before the other one's spare threw its last.
+    // One run() may have returned before the spare of the other one threw its last exception.
     caught += thrown_by(c.io).size();
   }
   EXPECT_EQ(threw, total);
@@ -191,7 +192,7 @@ TEST(compensation_refused, a_run_through_a_base_class_reference_is_no_caller) {
   EXPECT_EQ(c.spares().active, 0U);
   h.release();
   c.work.reset();
-  EXPECT_EQ(ran.get(), always_preempt ? 2U : 1U) << "nobody subtracts what was put back";
+  EXPECT_EQ(ran.get(), always_preempt() ? 2U : 1U) << "nobody subtracts what was put back";
 }
 
 TEST(compensation_refused, polling_is_no_caller) {
@@ -351,7 +352,7 @@ demotion demote_and_restore(
   std::promise<void> end;
   std::thread stuck([&] {
     prepare();
-    ready.set_value(static_cast<pid_t>(syscall(SYS_gettid)));
+    ready.set_value(::gettid());
     end.get_future().wait();
   });
   demotion seen;
@@ -372,7 +373,7 @@ demotion demote_and_restore(
 bool may_raise() {
   bool may = false;
   std::thread([&] {
-    const auto tid = static_cast<id_t>(syscall(SYS_gettid));
+    const auto tid = static_cast<id_t>(::gettid());
     const int now = getpriority(PRIO_PROCESS, tid);
     may = setpriority(PRIO_PROCESS, tid, now + 1) == 0 && setpriority(PRIO_PROCESS, tid, now) == 0;
   }).join();
@@ -412,7 +413,7 @@ TEST(demotion, leaves_alone_what_somebody_chose) {
   for (const int policy : {SCHED_IDLE, SCHED_FIFO}) {
     const auto seen = demote_and_restore(isolation_priority::batch, true, [&] {
       const sched_param p{.sched_priority = policy == SCHED_FIFO ? 1 : 0};
-      sched_setscheduler(0, policy, &p);  // refused without privilege: nothing to see then
+      sched_setscheduler(0, policy, &p);  // without privilege it is refused, and nothing changes
     });
     if (seen.before.policy != policy) continue;
     EXPECT_EQ(seen.during, seen.before);
@@ -421,9 +422,9 @@ TEST(demotion, leaves_alone_what_somebody_chose) {
 }
 
 TEST(demotion, is_not_undone_where_somebody_changed_it_since) {
-  const auto tid = static_cast<pid_t>(syscall(SYS_gettid));
+  const auto tid = ::gettid();
   std::thread([] {
-    const auto self = static_cast<pid_t>(syscall(SYS_gettid));
+    const auto self = ::gettid();
     const auto saved = asio_pulse::detail::demote(self, isolation_priority::batch, 0);
     ASSERT_TRUE(saved.changed);
     const sched_param none{};

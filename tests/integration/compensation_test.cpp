@@ -5,8 +5,6 @@
 
 #include <support/stuck.hpp>
 //
-#include <gmock/gmock.h>
-
 #include <boost/asio/bind_executor.hpp>
 #include <boost/asio/local/connect_pair.hpp>
 #include <boost/asio/local/stream_protocol.hpp>
@@ -14,6 +12,10 @@
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/strand.hpp>
 #include <boost/asio/write.hpp>
+
+#include <gmock/gmock.h>
+
+#include <deque>
 #include <random>
 #include <stdexcept>
 #include <string_view>
@@ -77,8 +79,8 @@ TEST(compensation, only_when_all_workers_are_stuck) {
 }
 
 TEST(compensation, only_when_something_else_waits) {
-  // A handler that was put back once has the driver for company: two units of work.
-  if (always_preempt) GTEST_SKIP() << "every handler is put back once";
+  // A handler that was put back once counts as two units of work, because of the driver.
+  if (always_preempt()) GTEST_SKIP() << "every handler is put back once";
   compensated c;
   hog h;
   asio::post(c.io, h.handler());
@@ -138,7 +140,7 @@ TEST(compensation, starts_are_spaced) {
   auto ran = c.worker();
   std::deque<hog> hogs(2);
   c.post(hogs[0]);
-  // All that are there are said to be stuck, over and over.
+  // Reports all workers as stuck, again and again.
   const auto start = std::chrono::steady_clock::now();
   for (int i = 0; i < 1000; ++i) c.service().compensate(100);
   const auto took = std::chrono::steady_clock::now() - start;
@@ -290,7 +292,7 @@ TEST(compensation_counts, are_not_added_by_run_one_and_poll) {
   compensated c;
   auto ran = std::async(std::launch::async, [&] {
     EXPECT_THROW(c.io.run(), std::runtime_error);
-    // What the spare ran is owed, since run() did not return a count.
+    // What the spare ran is still to be counted, since run() did not return.
     asio::post(c.io, [] {});
     EXPECT_EQ(c.io.run_one(), 1U);
     asio::post(c.io, [] {});
@@ -498,7 +500,7 @@ TEST(compensation_watched, one_worker_and_hogs_that_never_yield) {
   asio_pulse::io_context io{o};
   std::atomic<int> probes{0};
   std::atomic<int> turns{0};
-  // Each turn ends when the probe has gone on beside it, and never without.
+  // Each turn ends only after the probe has run beside it.
   std::function<void()> turn = [&] {
     const int seen = probes;
     while (probes < seen + 3) {

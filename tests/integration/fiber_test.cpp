@@ -1,17 +1,19 @@
 // SPDX-License-Identifier: BSL-1.0
 
-// What a suspended handler takes along: its exceptions, its errno, from thread to thread; and
-// Asio's own stackful coroutines on our stacks.
+// What a suspended handler takes along from thread to thread (its exceptions and errno), and Asio's
+// own stackful coroutines on our stacks.
 
 #include <support/fibers.hpp>
 #include <support/sanitizers.hpp>
 //
-#include <gmock/gmock.h>
 #include <asio_pulse/spawn.hpp>
 
 #include <boost/asio/bind_executor.hpp>
 #include <boost/asio/detached.hpp>
 #include <boost/asio/steady_timer.hpp>
+
+#include <gmock/gmock.h>
+
 #include <cerrno>
 #include <exception>
 #include <latch>

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: BSL-1.0
 
-// Random programs: everything that the other tests do one at a time, mixed. Handlers of all kinds
-// post, dispatch and defer more of them, spawn coroutines, arm and cancel timers, poll the context,
-// stop it, throw, and drop tasks; in the end the context is run dry, or destroyed with all that is
-// still in it. What must hold: each handler ran once or was destroyed once, first in, first out
-// within each task's executor and each strand, never two at a time there.
+// Random programs, which mix everything that the other tests do separately. Handlers of all kinds
+// post, dispatch and defer further ones, spawn coroutines, start and cancel timers, poll the
+// context, stop it, throw, and drop tasks. In the end the context runs until it is out of work, or
+// is destroyed with everything in it. Each handler must run once or be destroyed once, and in each
+// task's executor and each strand they must be first in, first out and never run two at a time.
 //
 //   ASIO_PULSE_FUZZ_SECONDS   for how long (1)
 //   ASIO_PULSE_FUZZ_SEED      that program alone; a failure prints its seed
@@ -21,6 +21,7 @@
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/strand.hpp>
 #include <boost/asio/use_awaitable.hpp>
+
 #include <cstdlib>
 #include <deque>
 #include <exception>
@@ -37,7 +38,7 @@ using boost::system::error_code;
 
 /// What handlers throw. Two at a time, of a nested poll(), leave as Asio's multiple_exceptions: a
 /// std::exception too.
-struct thrown : std::exception {};
+struct injected_fault : std::exception {};
 
 // A sanitizer is not told when Boost.Context changes stacks: one that is resumed on another thread,
 // or unwound, confuses ThreadSanitizer's and AddressSanitizer's own books.
@@ -106,8 +107,7 @@ class program {
       run_out();
       EXPECT_EQ(io_->stats().parked, 0U);
     }
-    // Isolated handlers go on after run() has returned: whoever has seen that there is something
-    // left to spawn may be at it.
+    // Isolated handlers may still run after run() has returned, and may be spawning further ones.
     left_ = 0;
     while (acting_ != 0) std::this_thread::yield();
     hooks_ = {};
@@ -173,7 +173,8 @@ class program {
   }
   bool dry() const { return books_.ran == books_.made; }
 
-  /// Every handler has run; what may be left is Asio's: a turn of a strand's, a coroutine's last.
+  /// Every handler has run. Asio may have something left: the turn of a strand, the end of a
+  /// coroutine.
   void run_out() {
     for (;;) {
       try {
@@ -230,7 +231,7 @@ class program {
     }
     switch (pick(40)) {
       case 0:
-        throw thrown{};
+        throw injected_fault{};
       case 1:
         io_->stop();
         break;
@@ -260,7 +261,7 @@ class program {
         break;
       }
       case 9: {
-        // A task that is gone before its work is.
+        // A task whose handle is destroyed before its work is done.
         const asio_pulse::task t{*io_, stingy("short-lived")};
         asio_pulse::post(t, entry(*this, nullptr, 0, t.id()));
         asio::post(t.get_executor(), entry(*this, nullptr, 0, t.id()));

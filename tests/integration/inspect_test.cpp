@@ -1,19 +1,21 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// One process looks into another, which is this one or a child of it.
+// A process inspects another one, which is itself or a child.
 
+#include <support/inspecting.hpp>
 #include <support/sanitizers.hpp>
 #include <support/scenario.hpp>
 //
-#include <sys/socket.h>
-#include <sys/un.h>
-#include <sys/wait.h>
-#include <unistd.h>
-#include <algorithm>
 #include <asio_pulse/inspect.hpp>
-#include <atomic>
+
 #include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/post.hpp>
+
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
 #include <csignal>
 #include <cstddef>
 #include <cstdio>
@@ -31,6 +33,7 @@ using namespace std::chrono_literals;
 namespace asio = boost::asio;
 using asio_pulse::inspector;
 using asio_pulse::instrument_mode;
+using pulse_test::raw_client;
 
 const auto self = static_cast<std::uint64_t>(::getpid());
 
@@ -72,7 +75,7 @@ bool contains(const std::vector<std::uint64_t>& all, std::uint64_t pid) {
   return std::find(all.begin(), all.end(), pid) != all.end();
 }
 
-/// The thread that answers lets go of the name in its own time.
+/// The thread that answers releases the name only after a while.
 bool vanishes() {
   const auto patience = std::chrono::steady_clock::now() + 20s;
   while (contains(pids(), self)) {
@@ -170,61 +173,24 @@ TEST(inspect, nobody_is_there) {
   EXPECT_EQ(ec, std::errc::not_connected);
 }
 
-/// A raw connection, for what an inspector would never say.
-class raw_guest {
- public:
-  raw_guest() : socket_(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
-    sockaddr_un address{};
-    address.sun_family = AF_UNIX;
-    const std::string name = "asio_pulse/" + std::to_string(self);
-    std::memcpy(address.sun_path + 1, name.data(), name.size());
-    connected_ =
-        ::connect(socket_, reinterpret_cast<const sockaddr*>(&address),
-                  static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + 1 + name.size())) == 0;
-    const timeval patience{.tv_sec = 20, .tv_usec = 0};
-    ::setsockopt(socket_, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
-  }
-  ~raw_guest() { ::close(socket_); }
-  raw_guest(const raw_guest&) = delete;
-  raw_guest& operator=(const raw_guest&) = delete;
-
-  [[nodiscard]] bool connected() const { return connected_; }
-  void say(std::string_view text) const {
-    (void)!::send(socket_, text.data(), text.size(), MSG_NOSIGNAL);
-  }
-  /// All that comes until the other side closes.
-  [[nodiscard]] std::string hear() const {
-    std::string all;
-    char bytes[4096];
-    for (ssize_t n = 0; (n = ::recv(socket_, bytes, sizeof bytes, 0)) > 0;) {
-      all.append(bytes, static_cast<std::size_t>(n));
-    }
-    return all;
-  }
-
- private:
-  int socket_;
-  bool connected_ = false;
-};
-
-TEST(inspect, nonsense_is_refused_in_a_sentence_and_the_next_guest_is_served) {
+TEST(inspect, nonsense_is_refused_in_a_sentence_and_the_next_client_is_served) {
   asio_pulse::io_context io(named("asked"));
   for (const std::string_view nonsense :
        {"\n", "hello\n", "asio-pulse/2 metrics 1 1\n", "asio-pulse/1 metrics\n",
         "asio-pulse/1 metrics 1 99999999999999999999\n", "asio-pulse/1 metrics -1 1\n",
         "asio-pulse/1 metrics 1 1 1\n", "asio-pulse/1 trace 9999999 0\n",
         "asio-pulse/1 trace 1 777\n", "asio-pulse/1 fly\n"}) {
-    const raw_guest guest;
-    ASSERT_TRUE(guest.connected());
-    guest.say(nonsense);
-    const std::string answer = guest.hear();
+    const raw_client client(self);
+    ASSERT_TRUE(client.connected());
+    client.say(nonsense);
+    const std::string answer = client.hear();
     EXPECT_TRUE(answer.starts_with("asio-pulse/1 error ")) << nonsense << answer;
     EXPECT_TRUE(answer.ends_with('\n'));
   }
   {
-    const raw_guest guest;
-    guest.say(std::string(5000, 'x'));
-    EXPECT_TRUE(guest.hear().starts_with("asio-pulse/1 error "));
+    const raw_client client(self);
+    client.say(std::string(5000, 'x'));
+    EXPECT_TRUE(client.hear().starts_with("asio-pulse/1 error "));
   }
   inspector in;
   std::error_code ec;
@@ -233,10 +199,10 @@ TEST(inspect, nonsense_is_refused_in_a_sentence_and_the_next_guest_is_served) {
   EXPECT_FALSE(ec) << in.detail();
 }
 
-TEST(inspect, guests_that_say_nothing_do_not_keep_others_away_for_good) {
+TEST(inspect, clients_that_say_nothing_do_not_keep_others_away) {
   asio_pulse::io_context io(named("asked"));
-  std::vector<std::unique_ptr<raw_guest>> silent;
-  for (int i = 0; i < 20; ++i) silent.push_back(std::make_unique<raw_guest>());
+  std::vector<std::unique_ptr<raw_client>> silent;
+  for (int i = 0; i < 20; ++i) silent.push_back(std::make_unique<raw_client>(self));
   silent.clear();
   inspector in;
   std::error_code ec;
@@ -274,8 +240,8 @@ TEST(inspect, a_process_that_ends_while_it_is_looked_at) {
   ASSERT_EQ(::pipe(ready), 0);
   const pid_t child = ::fork();
   if (child == 0) {
-    // A new context in the child: it has not been told that it goes on, and is seen all the same
-    // only if it says so.
+    // A new context in the child is visible only after notify_fork(), since before that no threads
+    // are started.
     asio_pulse::io_context io(named("child"));
     io.notify_fork(asio::execution_context::fork_child);
     const char yes = 'y';
@@ -304,7 +270,7 @@ TEST(inspect, a_process_that_ends_while_it_is_looked_at) {
   ::close(ready[0]);
 }
 
-// The parent's name must not live on in a child that has nothing to do with it.
+// A child must not keep the parent's name in use.
 TEST(inspect, a_child_does_not_answer_in_the_parents_name) {
   int hold[2];
   ASSERT_EQ(::pipe(hold), 0);

@@ -1,13 +1,11 @@
 // SPDX-License-Identifier: BSL-1.0
 
-// With the rest of Asio: legacy strands, completion tokens, cancellation, other contexts and
-// pools, forks, and contexts without locks.
+// Interaction with the rest of Asio: legacy strands, completion tokens, cancellation, other
+// contexts and pools, forks, and contexts without locks.
 
 #include <support/sanitizers.hpp>
 #include <support/scenario.hpp>
 //
-#include <gmock/gmock.h>
-
 #include <boost/asio/bind_cancellation_slot.hpp>
 #include <boost/asio/bind_executor.hpp>
 #include <boost/asio/cancellation_signal.hpp>
@@ -24,6 +22,9 @@
 #include <boost/asio/use_awaitable.hpp>
 #include <boost/asio/use_future.hpp>
 #include <boost/asio/write.hpp>
+
+#include <gmock/gmock.h>
+
 #include <future>
 #include <optional>
 #include <set>
@@ -510,7 +511,9 @@ TEST(fork_test, the_isolation_pool_works_in_the_child) {
 TEST(concurrency_hints, each_one_parks_breaks_strands_and_loses_nothing) {
   for (const int hint : {1, 2, -1, BOOST_ASIO_CONCURRENCY_HINT_UNSAFE,
                          BOOST_ASIO_CONCURRENCY_HINT_UNSAFE_IO, BOOST_ASIO_CONCURRENCY_HINT_SAFE}) {
-    asio_pulse::io_context io{steady(), hint};
+    asio_pulse::options o = steady();
+    o.min_slice = 1us;  // so short that a batch of a hundred handlers does not end within a slice
+    asio_pulse::io_context io{o, hint};
     const offender hog(io);
     const auto strand = asio::make_strand(io);
     std::vector<int> order;

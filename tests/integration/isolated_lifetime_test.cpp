@@ -3,7 +3,7 @@
 // Handlers on the isolation pool: nothing is lost and nothing is run twice when the home context is
 // destroyed, stopped and restarted, or has nothing else to do.
 
-#include <support/ledger.hpp>
+#include <support/handler_log.hpp>
 #include <support/scenario.hpp>
 //
 #include <latch>
@@ -20,7 +20,7 @@ class isolated_lifetime : public testing::Test {
     o.isolatable = true;
     return o;
   }
-  ledger l;
+  handler_log l;
 };
 
 TEST_F(isolated_lifetime, context_destroyed_with_isolated_work_queued) {
@@ -80,8 +80,8 @@ TEST_F(isolated_lifetime, isolated_storm_loses_nothing_on_stop_and_restart) {
   EXPECT_EQ(l.dropped, 0);
 }
 
-// The pool may be done with all of the context's work before anybody runs the context. That is no
-// reason for the context to count as stopped.
+// The pool may finish all of the context's work before anybody runs the context. The context must
+// not count as stopped because of that.
 TEST_F(isolated_lifetime, a_context_whose_work_the_pool_did_meanwhile_is_not_stopped) {
   asio_pulse::io_context io{steady_isolating()};
   const asio_pulse::task t{io, movable()};

@@ -1,22 +1,22 @@
 // SPDX-License-Identifier: BSL-1.0
 
-// Isolate isolates: a declared task runs on other threads, in order and without overlap, and comes
-// back; where that would be unsafe it is refused and reported.
+// Isolation: a declared task runs on other threads, in order and without overlap, and comes back.
+// If that would be unsafe, it is refused and reported.
 
 #include <support/scenario.hpp>
 //
-#include <gmock/gmock.h>
-
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/strand.hpp>
 #include <boost/asio/use_awaitable.hpp>
+
+#include <gmock/gmock.h>
+
 #include <mutex>
 #include <set>
 
 #if defined(__linux__)
 #include <sched.h>
 #include <sys/resource.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 #endif
 
@@ -163,7 +163,7 @@ TEST(isolation_one_thread, the_worker_is_free_while_an_isolated_handler_runs) {
   climb_to_isolate(io, t);
   std::atomic<bool> others_done{false};
   asio_pulse::post(t, [&] {
-    // Deadlocks unless the home thread goes on without us.
+    // Deadlocks unless the home thread continues to run handlers.
     while (!others_done) std::this_thread::yield();
   });
   int left = 100;
@@ -216,7 +216,7 @@ priority_seen priority_under(isolation_priority how, int nice) {
   priority_seen seen;
   asio_pulse::post(t, [&] {
     seen.policy = sched_getscheduler(0);
-    seen.nice = getpriority(PRIO_PROCESS, static_cast<id_t>(syscall(SYS_gettid)));
+    seen.nice = getpriority(PRIO_PROCESS, static_cast<id_t>(::gettid()));
   });
   io.run();
   return seen;

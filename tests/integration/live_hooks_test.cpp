@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: BSL-1.0
 
-// User hooks on a context that runs: what they are told matches what was polled.
+// Hooks on a running context: their events match what was polled.
 
 #include <support/scenario.hpp>
 //
-#include <gmock/gmock.h>
-
 #include <boost/asio/strand.hpp>
 #include <boost/asio/use_awaitable.hpp>
+
+#include <gmock/gmock.h>
+
 #include <latch>
 #include <map>
 #include <mutex>
@@ -177,7 +178,7 @@ TEST_P(live_hooks, installed_from_a_handler_see_all_polls_that_start_afterwards)
   });
   run_on(io, threads());
   EXPECT_EQ(before, 100);
-  // The poll that installs them may or may not be shown its own end.
+  // For the poll that installs them, after_poll may or may not be called.
   EXPECT_GE(after, 100);
   EXPECT_LE(after, 101 + static_cast<int>(threads()));
 }

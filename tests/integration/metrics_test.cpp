@@ -1,17 +1,19 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// What a context tells of its workers, sites and tasks.
+// The metrics of a context's workers, sites and tasks.
 
 #include <support/cpu_work.hpp>
 #include <support/scenario.hpp>
 //
-#include <algorithm>
 #include <asio_pulse/metrics.hpp>
-#include <atomic>
+
 #include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/strand.hpp>
+
+#include <algorithm>
+#include <atomic>
 #include <functional>
 #include <latch>
 #include <numeric>
@@ -25,8 +27,7 @@ using namespace std::chrono_literals;
 namespace asio = boost::asio;
 using asio_pulse::context_metrics;
 using asio_pulse::instrument_mode;
-
-void spin(std::chrono::nanoseconds cpu) { pulse_test::burn(cpu); }
+using pulse_test::burn;
 
 asio_pulse::options collecting(instrument_mode mode = instrument_mode::on) {
   asio_pulse::options o;
@@ -86,7 +87,7 @@ TEST(metrics, on_demand_begins_with_the_first_question) {
   EXPECT_EQ(m.polls, 2U);
 }
 
-// A worker that is in the middle of a long run is told, too.
+// A worker that is in the middle of a long run() also begins to collect.
 TEST(metrics, a_running_worker_begins_to_collect) {
   asio_pulse::io_context io(collecting(instrument_mode::on_demand));
   std::atomic<bool> stop{false};
@@ -126,7 +127,7 @@ TEST(metrics, top_tasks_by_cpu_and_the_rest_in_one) {
   }
   for (int i = 0; i < 400; ++i) {
     asio_pulse::post(tasks[static_cast<std::size_t>(i)], [i] {
-      if (i % 100 == 7) spin(2ms);
+      if (i % 100 == 7) burn(2ms);
     });
   }
   io.run();
@@ -156,12 +157,12 @@ TEST(metrics, queue_delay_is_what_a_slow_handler_makes_the_others_wait) {
   std::uint64_t ran = 0;
   std::function<void()> slow = [&] {
     ++ran;
-    spin(40ms);
+    burn(40ms);
     if (std::chrono::steady_clock::now() < end) asio::post(io, slow);
   };
   asio::post(io, slow);
   const std::size_t counted = io.run();
-  EXPECT_EQ(counted, ran);  // the probes are nobody's handlers
+  EXPECT_EQ(counted, ran);  // probes do not count as handlers
   const context_metrics m = io.metrics();
   EXPECT_GT(m.queue_delay.count, 5U);
   EXPECT_GE(m.queue_delay.quantile(0.99), 15ms);
@@ -201,7 +202,7 @@ TEST(metrics, a_stall_is_kept_with_what_it_was) {
   o.stall_threshold = 5ms;
   asio_pulse::io_context io(o);
   asio_pulse::task t(io, {.name = "stuck"});
-  asio_pulse::post(t, [] { spin(120ms); });
+  asio_pulse::post(t, [] { burn(120ms); });
   io.run();
   context_metrics m;
   const auto patience = std::chrono::steady_clock::now() + 10s;
@@ -329,7 +330,7 @@ TEST(trace, says_what_the_worker_did) {
   o.trace = instrument_mode::on;
   asio_pulse::io_context io(o);
   asio_pulse::task t(io, {.name = "traced", .budget = 0ns});
-  for (int i = 0; i < 5; ++i) asio_pulse::post(t, [] { spin(200us); });
+  for (int i = 0; i < 5; ++i) asio_pulse::post(t, [] { burn(200us); });
   io.run();
   const asio_pulse::recording r = io.trace();
   ASSERT_EQ(r.workers.size(), 1U);

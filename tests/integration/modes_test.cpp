@@ -1,15 +1,24 @@
 // SPDX-License-Identifier: BSL-1.0
 
-// Shadow mode, switched off, options refused by name, and what reports say.
+// Shadow mode, contexts that are switched off, options that are refused by name, and reports.
 
 #include <support/scenario.hpp>
 //
-#include <gmock/gmock.h>
-
+#include <boost/asio/buffer.hpp>
+#include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/read.hpp>
 #include <boost/asio/strand.hpp>
 #include <boost/asio/use_awaitable.hpp>
+#include <boost/asio/write.hpp>
+
+#include <gmock/gmock.h>
+
 #include <limits>
+#include <memory>
 #include <mutex>
+#include <thread>
+#include <utility>
+#include <vector>
 
 namespace {
 
@@ -157,7 +166,8 @@ TEST(switched_off, on_two_threads_and_through_a_base_reference) {
   EXPECT_EQ(t.stats().polls, 0U);
 }
 
-// Their handles are gone long before: operations and the workers' accounts are all that hold them.
+// Their handles are destroyed long before; only operations and the workers' accounts hold
+// references.
 TEST(switched_off, tasks_end_while_their_operations_run_on_two_threads) {
   auto o = steady();
   o.enabled = false;
@@ -459,9 +469,90 @@ TEST_F(reports, a_slow_poll_with_all_that_is_known) {
   EXPECT_THAT(r.line_of_text, HasSubstr("slow one"));
 }
 
+TEST_F(reports, a_task_that_is_over_its_budget_alone_is_not_reported) {
+  asio_pulse::io_context io{with_reports()};
+  const asio_pulse::task t{io, stingy("alone")};
+  for (int i = 0; i < 30; ++i) asio_pulse::post(t, [] { burn(300us); });
+  io.run();
+  EXPECT_GT(io.stats().promotions, 0U);
+  EXPECT_EQ(io.stats().yields, always_preempt() ? 30U : 0U);
+  if (always_preempt()) return;  // it is held back whether somebody waits or not
+  for (const copy& r : got) ADD_FAILURE() << r.line_of_text;
+}
+
+TEST_F(reports, a_task_that_is_held_back_because_others_wait_is) {
+  auto o = with_reports();
+  o.report_interval = 0ns;
+  o.reports_per_second = 0;
+  asio_pulse::io_context io{o};
+  const asio_pulse::task t{io, stingy("in the way")};
+  for (int i = 0; i < 30; ++i) {
+    asio_pulse::post(t, [] { burn(300us); });
+    asio::post(io, [] {});
+  }
+  io.run();
+  EXPECT_GT(io.stats().yields, 0U);
+  ASSERT_FALSE(got.empty());
+  for (const copy& r : got) {
+    EXPECT_EQ(r.kind, report_kind::over_budget);
+    EXPECT_EQ(r.task, "in the way");
+  }
+}
+
+// Clients at full speed are not reported: the program has set no budget for them, and their turns
+// do no harm.
+TEST_F(reports, connections_that_are_held_back_in_favour_of_others_are_not) {
+  using tcp = asio::ip::tcp;
+  auto o = with_reports();
+  o.report_interval = 0ns;
+  o.reports_per_second = 0;
+  o.order = asio_pulse::handler_order::per_task;
+  o.accepted.budget = 200us;
+  o.accepted.per = 10s;
+  asio_pulse::io_context io{o};
+  tcp::acceptor acceptor{io, {asio::ip::address_v4::loopback(), 0}};
+  struct session {
+    tcp::socket socket;
+    char byte = 0;
+    static void serve(const std::shared_ptr<session>& s) {
+      s->socket.async_receive(
+          asio::buffer(&s->byte, 1), [s](boost::system::error_code ec, std::size_t) {
+            if (ec) return;
+            burn(50us);
+            asio::async_write(s->socket, asio::buffer(&s->byte, 1),
+                              [s](boost::system::error_code failed, std::size_t) {
+                                if (!failed) serve(s);
+                              });
+          });
+    }
+  };
+  constexpr int connections = 3;
+  for (int i = 0; i < connections; ++i) {
+    acceptor.async_accept([](boost::system::error_code ec, tcp::socket socket) {
+      if (!ec) session::serve(std::make_shared<session>(std::move(socket)));
+    });
+  }
+  std::thread clients([to = acceptor.local_endpoint()] {
+    asio::io_context plain;
+    std::vector<tcp::socket> sockets;
+    for (int i = 0; i < connections; ++i) sockets.emplace_back(plain).connect(to);
+    char byte = 'x';
+    for (int n = 0; n < 300; ++n) {
+      for (tcp::socket& s : sockets) asio::write(s, asio::buffer(&byte, 1));
+      for (tcp::socket& s : sockets) asio::read(s, asio::buffer(&byte, 1));
+    }
+  });
+  io.run();
+  clients.join();
+  EXPECT_GT(io.stats().yields, 0U);
+  for (const copy& r : got) ADD_FAILURE() << r.line_of_text;
+}
+
 TEST_F(reports, are_limited_and_the_remainder_is_counted) {
   auto o = with_reports();
   o.report_interval = 1h;
+  o.stall_threshold = 200us;
+  o.watchdog = false;
   asio_pulse::io_context io{o};
   const asio_pulse::task t{io, stingy("noisy")};
   for (int i = 0; i < 30; ++i) asio_pulse::post(t, [] { burn(300us); });
@@ -502,7 +593,9 @@ TEST_F(reports, name_the_handler_of_a_strand_and_of_a_nested_poll) {
   }
 }
 
-TEST_F(reports, a_descheduled_or_blocked_handler_is_not_reported_as_slow) {
+using reports_timing = reports;
+
+TEST_F(reports_timing, a_descheduled_or_blocked_handler_is_not_reported_as_slow) {
   auto o = with_reports();
   o.stall_threshold = 50ms;
   if (asio_pulse::io_context{o}.stats().clock == asio_pulse::timing::clock_kind::steady) {

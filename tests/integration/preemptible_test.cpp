@@ -5,8 +5,6 @@
 
 #include <support/fibers.hpp>
 //
-#include <gmock/gmock.h>
-
 #include <boost/asio/awaitable.hpp>
 #include <boost/asio/bind_executor.hpp>
 #include <boost/asio/co_spawn.hpp>
@@ -15,6 +13,9 @@
 #include <boost/asio/io_context_strand.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/strand.hpp>
+
+#include <gmock/gmock.h>
+
 #include <memory>
 #include <mutex>
 #include <optional>

@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: BSL-1.0
 
-// Critical sections, no_yield_scopes and tracked locks that are used against their rules: caught,
-// reported, and harmless to those that are not.
+// Critical sections, no_yield_scopes and tracked locks that are used against their rules are
+// noticed and reported, and do not affect others.
 
+#include <support/captured_stderr.hpp>
 #include <support/scenario.hpp>
 //
 #include <asio_pulse/preemptible.hpp>
 
 #include <boost/asio/detached.hpp>
 #include <boost/asio/use_awaitable.hpp>
+
 #include <memory>
 #include <mutex>
 
@@ -123,9 +125,9 @@ TEST(critical_section, left_outside_any_context_is_said_on_stderr) {
   std::unique_ptr<asio_pulse::critical_section> section;
   asio::post(io, [&] { section = std::make_unique<asio_pulse::critical_section>(); });
   io.run();
-  testing::internal::CaptureStderr();
+  captured_stderr captured;
   std::thread([&] { section.reset(); }).join();
-  EXPECT_NE(testing::internal::GetCapturedStderr().find("misuse"), std::string::npos);
+  EXPECT_NE(captured.end().find("misuse"), std::string::npos);
 }
 
 TEST(critical_section, outside_handlers_is_nothing) {

@@ -1,20 +1,22 @@
 // SPDX-License-Identifier: BSL-1.0
 
-// A server that gets stuck in every way that is known, for as long as is asked for, with
-// compensation: as many answers as requests, whatever happens.
+// A server with compensation that gets stuck in all known ways, for as long as the variable says.
+// There must be as many answers as requests.
 //
 //   ASIO_PULSE_SOAK_SECONDS   for how long (3)
 
 #include <support/scenario.hpp>
 //
-#include <array>
 #include <asio_pulse/preemptible.hpp>
+
 #include <boost/asio/buffer.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/read.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/strand.hpp>
 #include <boost/asio/write.hpp>
+
+#include <array>
 #include <cstdlib>
 #include <iostream>
 #include <memory>

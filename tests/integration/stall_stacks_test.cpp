@@ -1,18 +1,20 @@
 // SPDX-License-Identifier: BSL-1.0
 
-// The ten ways to be stuck, each in a handler of a running context: the report that comes while it
-// is stuck must blame the right function, with file and line. This file is built with -O2 -g.
+// Ten ways to be stuck, each in a handler of a running context. The report that comes meanwhile
+// must blame the right function, with file and line. This file is built with -O2 -g.
 
 #include <support/sanitizers.hpp>
 #include <support/scenario.hpp>
 #include <support/stalls.hpp>
 //
-#include <array>
 #include <asio_pulse/stack_trace.hpp>
+
 #include <boost/asio/awaitable.hpp>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/strand.hpp>
+
+#include <array>
 #include <condition_variable>
 #include <exception>
 #include <functional>
@@ -25,7 +27,8 @@
 
 namespace stalls {
 
-/// The coroutine child loop: each child works a little and completes; the loop never lets go.
+/// A loop over child coroutines: each child works a little and completes; the loop does not
+/// suspend.
 boost::asio::awaitable<void> child() {
   std::uint64_t x = 1;
   for (int i = 0; i != 2'000'000 && !released.load(std::memory_order_relaxed); ++i) {
@@ -108,7 +111,7 @@ class stall_stacks : public testing::Test {
 #if defined(PULSE_TEST_TSAN)
     GTEST_SKIP() << "ThreadSanitizer gives a handler the registers of another moment";
 #endif
-    if (always_preempt) GTEST_SKIP() << "every operation is parked once here: other stalls";
+    if (always_preempt()) GTEST_SKIP() << "every operation is parked once here: other stalls";
     if (asio_pulse::stack_support() != asio_pulse::stack_detail::full) {
       GTEST_SKIP() << "built without libdw";
     }

@@ -1,22 +1,24 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// Polls that do not end: seen, named and reported while they last.
+// Polls that do not end are found, named and reported while they last.
 
 #include <support/competing_load.hpp>
 #include <support/sanitizers.hpp>
 #include <support/scenario.hpp>
 //
+#include <asio_pulse/asio_pulse.hpp>
+
+#include <boost/asio/bind_executor.hpp>
+#include <boost/asio/detached.hpp>
+#include <boost/asio/strand.hpp>
+
 #include <gtest/gtest.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <asio_pulse/asio_pulse.hpp>
+#include <array>
 #include <atomic>
-#include <boost/asio/bind_executor.hpp>
-#include <boost/asio/detached.hpp>
-#include <boost/asio/strand.hpp>
 #include <condition_variable>
 #include <csignal>
 #include <filesystem>
@@ -36,18 +38,12 @@ using asio_pulse::stall_cause;
 using asio_pulse::tier;
 namespace asio = boost::asio;
 
-#if defined(PULSE_TEST_TSAN)
-constexpr bool thread_sanitizer = true;
-#else
-constexpr bool thread_sanitizer = false;
-#endif
+// Nothing here takes this long on a working machine.
+constexpr auto for_ever = 30s;
 
-// Nothing here takes as long unless the machine is dead.
-constexpr auto for_ever = 60s;
+std::uint64_t kernel_id() { return static_cast<std::uint64_t>(::gettid()); }
 
-std::uint64_t kernel_id() { return static_cast<std::uint64_t>(::syscall(SYS_gettid)); }
-
-/// Keeps the thread busy until `done()`, in vain after a minute.
+/// Keeps the thread busy until `done()`, but at most for half a minute.
 template <class Done>
 [[gnu::noinline]] bool spin_until(Done done) {
   const auto end = std::chrono::steady_clock::now() + for_ever;
@@ -439,7 +435,7 @@ TEST_F(watchdog, stop_during_a_stall_waits_for_the_handler_alone) {
   EXPECT_TRUE(got.wait(report_kind::stall_ended));
 }
 
-// The context goes as soon as Asio allows it, wherever the watchdog is.
+// The context is destroyed as early as Asio allows, whatever the watchdog does.
 TEST_F(watchdog, no_report_comes_after_the_context_is_gone) {
   asio_pulse::options o = opts();
   o.stall_threshold = 1ms;
@@ -499,7 +495,7 @@ TEST_F(watchdog, a_report_may_throw_or_destroy_what_it_likes) {
       EXPECT_TRUE(spin_until([&] { return idle.load(); }));
       auto own = std::move(io);
       EXPECT_GE(own->stats().callback_errors, 1U);
-      own.reset();  // this very function goes with it, at the end of the call
+      own.reset();  // this function is destroyed with it at the end of the call
       done = true;
     }
   };
@@ -515,14 +511,16 @@ TEST_F(watchdog, a_report_may_throw_or_destroy_what_it_likes) {
   run(next);
 }
 
-TEST_F(watchdog, cooperative_handlers_are_never_reported) {
+using watchdog_timing = watchdog;
+
+TEST_F(watchdog_timing, cooperative_handlers_are_never_reported) {
   asio_pulse::options o = opts();
   o.stall_threshold = 1ms;
   o.yield_threshold = o.isolate_threshold = 0ns;
   asio_pulse::io_context io{o};
   const int handlers = thread_sanitizer ? 1'000 : 10'000;
-  // A hypervisor that takes the CPU in the middle of a handler may have that time counted as the
-  // thread's: such a handler is not one that behaved.
+  // If a hypervisor takes the CPU in the middle of a handler, that time may be charged to the
+  // thread. So such a handler may count as slow.
   std::uint64_t overran = 0;
   for (int n = 0; n < handlers; ++n) {
     asio::post(io, [&overran] {
@@ -541,7 +539,7 @@ TEST_F(watchdog, cooperative_handlers_are_never_reported) {
   for (const copy& c : got.of(report_kind::stall)) ADD_FAILURE() << c.line;
 }
 
-TEST_F(watchdog, competing_load_is_nobodys_fault) {
+TEST_F(watchdog_timing, competing_load_is_nobodys_fault) {
   const competing_load load;
   asio_pulse::options o = opts();
   o.stall_threshold = 2ms;
@@ -563,7 +561,7 @@ TEST_F(watchdog, competing_load_is_nobodys_fault) {
   for (const copy& c : got.of(report_kind::stall)) ADD_FAILURE() << c.line;
 }
 
-TEST_F(watchdog, a_stopped_process_is_nobodys_fault) {
+TEST_F(watchdog_timing, a_stopped_process_is_nobodys_fault) {
   asio_pulse::options o = opts();
   o.stall_threshold = 5ms;
   asio_pulse::io_context io{o};
@@ -589,6 +587,66 @@ TEST_F(watchdog, a_stopped_process_is_nobodys_fault) {
   run(io);
   EXPECT_EQ(io.stats().stalls, 0U);
   for (const copy& c : got.of(report_kind::stall)) ADD_FAILURE() << c.line;
+}
+
+// ---- workers that come and go
+
+/// Two workers are stuck, and one of them ends while the other is being reported. Both are due by
+/// then, and the look that found both finds that the second one's thread has ended.
+TEST_F(watchdog, a_worker_may_end_while_another_is_told_of) {
+  struct stuck_worker {
+    std::atomic<std::uint64_t> number{0};
+    std::atomic<bool> released{false};
+    std::thread thread;
+  };
+  std::array<stuck_worker, 2> workers;
+  // Of the threads. One is joined once, by the receiver of the reports or by the test.
+  std::mutex joining;
+  const auto join = [&joining](stuck_worker& w) {
+    const std::lock_guard lock(joining);
+    if (w.thread.joinable()) w.thread.join();
+  };
+  int reports_of_both = 0;
+  std::atomic<bool> ended{false};
+  asio_pulse::options o = opts();
+  o.on_report = [&](const report& r) {
+    got.add(r);
+    const auto told = [&](const stuck_worker& w) {
+      return !got.some([&](const copy& c) { return c.thread == w.number; }).empty();
+    };
+    if (r.kind != report_kind::stall || !told(workers[0]) || !told(workers[1])) return;
+    ++reports_of_both;
+    if (reports_of_both == 1) {
+      std::this_thread::sleep_for(300ms);  // both are due, several times over
+    } else if (reports_of_both == 2) {
+      stuck_worker& other = workers[r.thread == workers[0].number ? 1 : 0];
+      other.released = true;
+      join(other);
+      ended = true;
+    }
+  };
+  asio_pulse::io_context io{o};
+  auto work = asio::make_work_guard(io);
+  // Either worker may run either handler.
+  const auto get_stuck = [&workers] {
+    const stuck_worker& mine = workers[workers[0].number == kernel_id() ? 0 : 1];
+    EXPECT_TRUE(spin_until([&mine] { return mine.released.load(); }));
+  };
+  for (stuck_worker& w : workers) {
+    {
+      const std::lock_guard lock(joining);
+      w.thread = std::thread([&io, &w, &get_stuck] {
+        w.number = kernel_id();
+        asio::post(io, get_stuck);
+        io.run_one();
+      });
+    }
+    ASSERT_TRUE(spin_until([&] { return w.number != 0; }));
+  }
+  EXPECT_TRUE(spin_until([&] { return ended.load(); }));
+  for (stuck_worker& w : workers) w.released = true;
+  for (stuck_worker& w : workers) join(w);
+  EXPECT_TRUE(spin_until([&] { return got.of(report_kind::stall_ended).size() == 2; }));
 }
 
 // ---- asleep

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSL-1.0
 #pragma once
 
+#include "block_store.hpp"
+
 #include <bpf/bpf.h>
 #include <linux/bpf.h>
 
@@ -9,8 +11,6 @@
 #include <string>
 #include <utility>
 
-#include "block_store.hpp"
-
 /// \file
 /// The kernel's own statistics of BPF programs: how often each has run, and for how long.
 
@@ -18,7 +18,7 @@ namespace sched_test {
 
 namespace scx = asio_pulse::scx;
 
-/// While it lives the kernel counts, which it does not otherwise.
+/// While this object lives, the kernel counts, which it does not do otherwise.
 ///
 /// \par Errors  std::runtime_error.
 class bpf_statistics {
@@ -43,8 +43,8 @@ void for_each_program(F f) {
   }
 }
 
-/// Ticks that have interrupted SCHED_EXT threads: runs of the scheduler's own callback. A tick that
-/// the emulated machine loses is none, unlike in any clock.
+/// Counts ticks that have interrupted SCHED_EXT threads: calls of the scheduler's own callback.
+/// Unlike with a clock, a tick that the emulated machine loses does not count.
 ///
 /// \par Errors  std::runtime_error where the scheduler is not loaded.
 class tick_count {

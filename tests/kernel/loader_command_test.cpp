@@ -1,8 +1,15 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// The command scx_pulse with a real scheduler behind it: what tests/unit/bpf shows with memory
-// files.
+// The command scx_pulse with a real scheduler. tests/unit/bpf tests the same with memory files.
+#include "client.hpp"
+#include "socket_file.hpp"
+#include "vm_support.hpp"
+#include "vm_workers.hpp"
+
 #include <asio_pulse/bpf/protocol.h>
+
+#include <boost/json.hpp>
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/mman.h>
@@ -10,7 +17,6 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include <boost/json.hpp>
 #include <chrono>
 #include <csignal>
 #include <cstring>
@@ -21,11 +27,6 @@
 #include <string>
 #include <vector>
 
-#include "client.hpp"
-#include "socket_file.hpp"
-#include "vm_support.hpp"
-#include "vm_workers.hpp"
-
 namespace {
 
 namespace json = boost::json;
@@ -34,7 +35,7 @@ using ::testing::HasSubstr;
 
 const std::string socket_path = "/run/scx_pulse_loader.sock";
 
-/// The program's side of protocol.h, waiting.
+/// The program's side of protocol.h, with blocking calls.
 class program {
  public:
   program() : socket_(asio_pulse::scx::connect_to_service(socket_path)) {
@@ -250,7 +251,7 @@ TEST_F(loader_command, ends_when_asked_and_says_what_it_did) {
   }
 }
 
-// What `check` asks for is enough.
+// The privileges that `check` asks for are sufficient.
 TEST_F(loader_command, runs_with_one_capability) {
   loader = std::make_unique<vm::child>([]() -> int {
     constexpr unsigned long sys_admin = 21;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSL-1.0 OR GPL-2.0-only
  *
- * What scheduling costs at the least, to compare with: one queue for all CPUs, by virtual time, as
- * the kernel's own example scx_simple has it. No hints, no workers, no queues per CPU.
+ * A minimal scheduler, with which costs are compared: one queue for all CPUs, ordered by virtual
+ * time, as in the kernel's own example scx_simple. No hints, no workers, no queues for each CPU.
  */
 #include <stdint.h>
 

@@ -1,4 +1,8 @@
 // SPDX-License-Identifier: BSL-1.0
+#include "scheduler.hpp"
+#include "vm_support.hpp"
+#include "vm_workers.hpp"
+
 #include <bpf/bpf.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -14,13 +18,9 @@
 #include <string>
 #include <thread>
 
-#include "scheduler.hpp"
-#include "vm_support.hpp"
-#include "vm_workers.hpp"
-
 /// \file
-/// How the scheduler comes and goes: killed, thrown out, loaded again and again, by two at once. In
-/// each case there are SCHED_EXT threads meanwhile, which must not notice.
+/// The lifetime of the scheduler: it is killed, ended by the kernel, loaded again and again, and by
+/// two processes at once. In each case there are SCHED_EXT threads, which must continue to run.
 
 namespace {
 
@@ -34,7 +34,7 @@ bool disabled() { return vm::sched_ext_state() == "disabled"; }
 
 long loads_so_far() { return std::stol(vm::read("/sys/kernel/sched_ext/enable_seq")); }
 
-/// BPF programs in the kernel, whoever loaded them.
+/// The number of BPF programs in the kernel.
 int bpf_programs() {
   int count = 0;
   for (__u32 id = 0; bpf_prog_get_next_id(id, &id) == 0;) ++count;
@@ -58,7 +58,7 @@ std::unique_ptr<vm::child> other_process_with_scheduler() {
   return holder;
 }
 
-/// Asserts that the scheduler has been thrown out, not by us, and returns how.
+/// Asserts that the kernel has ended the scheduler, and returns how.
 scheduler_exit wait_for_exit(const scheduler& thrown_out) {
   EXPECT_TRUE(vm::eventually([&] { return thrown_out.exited().has_value(); }));
   const scheduler_exit how = thrown_out.exited().value_or(scheduler_exit{});
@@ -69,7 +69,7 @@ scheduler_exit wait_for_exit(const scheduler& thrown_out) {
   return how;
 }
 
-/// Loads a scheduler, and sees that it really schedules this thread.
+/// Loads a scheduler, and checks that it schedules this thread.
 std::unique_ptr<scheduler> load_for(const vm::spinner& thread) {
   auto loaded = std::make_unique<scheduler>(scheduler_options{});
   EXPECT_TRUE(enabled());
@@ -139,7 +139,7 @@ TEST(robustness, sysrq_throws_the_scheduler_out) {
   EXPECT_FALSE(vm::scheduled_by_bpf(thread.tid()));
   EXPECT_TRUE(thread.goes_on());
 
-  // The object of a scheduler that is gone is still good for what does not need it.
+  // The object of a scheduler that has ended can still be used for what does not need it.
   EXPECT_NO_THROW({
     (void)loaded->counts();
     (void)loaded->queued();
@@ -150,12 +150,7 @@ TEST(robustness, sysrq_throws_the_scheduler_out) {
 }
 
 TEST(robustness, a_cpu_taken_off_and_put_back) {
-  vm::expect_kernel_message(
-      "^smpboot: (CPU 1 is now offline|Booting Node 0 Processor 1 APIC 0x1)$");
-  vm::expect_kernel_message(
-      "^sched_ext: BPF scheduler \"[a-z_]+\" disabled \\(unregistered from the main kernel\\)$");
-  vm::expect_kernel_message(
-      "^sched_ext: [a-z_]+: cpu 1 going (offline|online), exiting scheduler$");
+  vm::expect_cpu_1_to_come_and_go();
   vm::spinner thread;
   auto loaded = load_for(thread);
   EXPECT_EQ(loaded->cpus(), 2U);

@@ -1,4 +1,8 @@
 // SPDX-License-Identifier: BSL-1.0
+#include "scheduler.hpp"
+#include "vm_support.hpp"
+#include "vm_workers.hpp"
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sched.h>
@@ -18,13 +22,9 @@
 #include <utility>
 #include <vector>
 
-#include "scheduler.hpp"
-#include "vm_support.hpp"
-#include "vm_workers.hpp"
-
 /// \file
-/// The scheduler under load: more hints than anybody reads, more threads than it has room for, and
-/// everything else that the machine can be made to do beside it.
+/// The scheduler under load: more hints than are read, more threads than it has room for, and other
+/// heavy loads.
 
 namespace {
 
@@ -32,7 +32,7 @@ using namespace std::chrono_literals;
 using asio_pulse::scx::scheduler;
 using asio_pulse::scx::scheduler_options;
 
-/// A worker that is never idle and acts upon every hint.
+/// A worker that is never idle and reacts to every hint.
 class eager_worker {
  public:
   eager_worker(scheduler& s, asio_pulse_scb& block, std::uint32_t slot)
@@ -100,7 +100,7 @@ TEST(robustness, a_full_ring_buffer_loses_records_and_no_hints) {
 
   ASSERT_TRUE(vm::eventually([&] { return some.lost() > 0; }, 60s))
       << some.hints() << " hints, room for " << room;
-  // They go on, and are acted upon, though nobody hears of them any more.
+  // Hints continue, and workers react, although nobody reads the records any more.
   for (const auto& worker : some) {
     const std::uint64_t before = worker->hints();
     EXPECT_TRUE(vm::eventually([&] { return worker->hints() > before + 3; }));
@@ -199,7 +199,7 @@ TEST(robustness, ten_thousand_threads_come_and_go) {
 
 TEST(robustness, an_ordinary_thread_that_takes_a_cpu_starves_no_worker) {
   // Ordinary threads come before SCHED_EXT ones: the CPU of one that never sleeps is lost to us,
-  // with whoever waits for it. The other CPU is busy, but its threads take turns.
+  // with the threads that wait for it. The other CPU is busy, but its threads take turns.
   // The thread that it displaces stays in that CPU's own queue, where no other CPU looks: a kernel
   // without a deadline server for sched_ext lets it wait for as long as the other runs.
   std::ifstream symbols("/proc/kallsyms");

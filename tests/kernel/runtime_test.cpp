@@ -1,30 +1,32 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// The whole loop: an asio_pulse::io_context, the command scx_pulse, and the kernel between them.
+// The whole chain: an asio_pulse::io_context, the command scx_pulse, and the kernel.
+#include "vm_support.hpp"
+#include "vm_workers.hpp"
+
+#include <asio_pulse/asio_pulse.hpp>
+#include <asio_pulse/bpf/control_block.h>
+#include <asio_pulse/hints.hpp>
+#include <support/fixed_program.hpp>
+
+#include <boost/asio/post.hpp>
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sched.h>
 #include <sys/wait.h>
 #include <time.h>
 
-#include <asio_pulse/bpf/control_block.h>
 #include <algorithm>
-#include <asio_pulse/asio_pulse.hpp>
-#include <asio_pulse/hints.hpp>
 #include <atomic>
-#include <boost/asio/post.hpp>
 #include <chrono>
 #include <csignal>
 #include <cstdio>
 #include <functional>
 #include <memory>
 #include <string>
-#include <support/fixed_program.hpp>
 #include <thread>
 #include <vector>
-
-#include "vm_support.hpp"
-#include "vm_workers.hpp"
 
 namespace {
 
@@ -48,7 +50,7 @@ void spin(std::chrono::nanoseconds wall) {
   while (clock_type::now() < end) {
   }
 }
-/// Both the worker and who is to wait for it.
+/// Binds both the worker and the thread that has to wait for it.
 void bind_here_to(unsigned cpu) {
   cpu_set_t set;
   CPU_ZERO(&set);
@@ -94,7 +96,7 @@ class runtime : public testing::Test {
     return o;
   }
 
-  /// Runs `turn` as one handler after another until it returns true. False: it never did.
+  /// Runs `turn` as one handler after another until it returns true. Returns false if it never did.
   static bool run(asio_pulse::io_context& io, const std::function<bool()>& turn,
                   std::chrono::seconds limit = 30s) {
     bool done = false;
@@ -204,7 +206,7 @@ TEST_F(runtime, a_checkpoint_yields_for_the_kernels_hint_and_that_is_enough) {
   EXPECT_EQ(last.yield_reason, ASIO_PULSE_YIELD_CHECKPOINT);
 }
 
-/// A handler that ignores everything for a while, beside somebody who waits for the CPU.
+/// A handler that ignores hints for a while, beside a thread that waits for the CPU.
 struct ignorant_poll {
   std::uint32_t escalations = 0;
   std::uint32_t violations = 0;
@@ -302,7 +304,7 @@ TEST_F(runtime, an_idle_scheduler_changes_nothing) {
   o.hints = hint_source::off;
   const std::vector<int> without = pulse_test::fixed_program(o);
   ASSERT_NO_FATAL_FAILURE(
-      start_loader({"--slice-ms", "1000"}));  // nobody ever overruns that here: no hint
+      start_loader({"--slice-ms", "1000"}));  // no thread overruns that here, so there is no hint
   o.hints = hint_source::kernel;
   EXPECT_EQ(without, pulse_test::fixed_program(o));
   EXPECT_GE(without.size(), 2000U);
@@ -310,7 +312,7 @@ TEST_F(runtime, an_idle_scheduler_changes_nothing) {
 
 // ---- demonstrations: what others on the worker's CPU feel
 
-/// How late somebody who sleeps for a millisecond is woken, in microseconds, on this CPU.
+/// How late a thread that sleeps for a millisecond is woken on this CPU, in microseconds.
 std::vector<long> lateness_beside(const std::function<void()>& worker) {
   std::atomic<bool> over{false};
   std::vector<long> late;
@@ -373,7 +375,7 @@ TEST_F(runtime, starvation_and_liars_beside_a_victim) {
     ASSERT_FALSE(late.empty()) << a.name;
     tell(a.name, late, worker);
     const long worst = *std::max_element(late.begin(), late.end());
-    // A slice of 5 ms, a tick of 4, emulated; a liar is believed for 50 ms, once.
+    // A slice of 5 ms, a tick of at most 4, emulated; a liar is believed for 50 ms, once.
     EXPECT_LT(worst, a.lies ? 200'000 : 100'000) << a.name;
     EXPECT_GE(late.size(), 200U) << a.name << ": the victim got next to nothing";
     if (std::string(a.mode) == "observer") {

@@ -1,4 +1,8 @@
 // SPDX-License-Identifier: BSL-1.0
+#include "bpf_statistics.hpp"
+#include "minimal_bpf.skel.h"
+#include "scheduler_support.hpp"
+
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include <gtest/gtest.h>
@@ -9,21 +13,16 @@
 #include <cstdlib>
 #include <latch>
 
-#include "bpf_statistics.hpp"
-#include "minimal_bpf.skel.h"
-#include "scheduler_support.hpp"
-
-// What scheduling costs, by the kernel's own statistics of BPF programs: beside a minimal scheduler
-// in the same machine, and with few threads and many. An emulator's time says little, and the
-// host's load is in it; so one boot counts instructions.
+// The cost of scheduling, from the kernel's own statistics of BPF programs: compared with a minimal
+// scheduler in the same machine, and with few and many threads. Time in an emulator means little
+// and depends on the host's load, so one boot counts instructions.
 
 namespace {
 
 using namespace sched_test;
 
-/// In a machine whose clocks count its instructions (tests/kernel/run --counted): how many
-/// nanoseconds it takes for each. Then what is measured is the length of the path, and nothing
-/// else. 0 in any other.
+/// How many nanoseconds an instruction takes in a machine whose clocks count instructions
+/// (tests/kernel/run --counted); 0 in any other. There only the length of the path is measured.
 unsigned ns_per_instruction() {
   const char* const counted = std::getenv("ASIO_PULSE_COUNTED");
   return counted == nullptr ? 0 : static_cast<unsigned>(std::stoul(counted));
@@ -36,8 +35,8 @@ struct program_time {
   std::uint64_t switches = 0;  // runs of `running`
 };
 
-/// Of the programs whose names begin so. Ticks are left out: they come with time, not with
-/// switches.
+/// The sum over programs whose names have this prefix, without ticks, which depend on time and not
+/// on switches.
 program_time time_of(const std::string& prefix) {
   program_time sum;
   for_each_program([&](const std::string& name, const bpf_prog_info& info, scx::unique_fd&) {
@@ -209,9 +208,9 @@ TEST(scheduler_cost, at_most_twice_a_minimal_scheduler) {
   }
 }
 
-// By instructions: what the scheduler does must not grow. By the clock: the more threads there are,
-// the colder is the memory of the next one, whoever schedules. The minimal scheduler shows how much
-// that is, and beyond it the cost must not grow by more than a fifth.
+// In instructions, the cost must not grow. By the clock, more threads mean more cache misses with
+// any scheduler. The minimal scheduler shows how much that is, and the cost must not grow by more
+// than a fifth beyond it.
 TEST(scheduler_cost, does_not_grow_with_the_number_of_threads) {
   const double minimal_few = of_minimal(10, crowd::work::yield);
   const double minimal_many = of_minimal(10000, crowd::work::yield);

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: BSL-1.0
+#include "scheduler_support.hpp"
+
 #include <gtest/gtest.h>
 
 #include <cstdio>
 
-#include "scheduler_support.hpp"
-
-// Critical sections beside a thread that wants the same CPU: whether that one gets a turn meanwhile
-// is what tells an involuntary switch from one to a thread of the kernel's own.
+// Critical sections beside a thread that wants the same CPU. If that thread gets a turn meanwhile,
+// the section was interrupted; a switch to one of the kernel's own threads does not count.
 
 namespace {
 
@@ -109,7 +109,7 @@ TEST(scheduler_critical, without_the_flag_it_is_interrupted) {
   EXPECT_GT(after, before);
 }
 
-// Acknowledging from inside of a section that never ends brings no second bound.
+// A worker that acknowledges inside a section that never ends is not protected again.
 TEST(scheduler_critical, a_liar_that_acknowledges_gets_no_more) {
   scx::scheduler_options options;
   options.max_critical = 50ms;

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: BSL-1.0
+#include "scheduler_support.hpp"
+
 #include <gtest/gtest.h>
 
 #include <array>
 #include <cstdio>
 
-#include "scheduler_support.hpp"
-
-// Nearness: a machine of four CPUs, of which two and two share a cache (tests/kernel/CMakeLists.txt
-// boots it for this). How fast its CPUs are does not matter here, only who runs where.
+// Cache domains: a machine with four CPUs in two pairs that share a cache (booted by
+// tests/kernel/CMakeLists.txt). The speed of the CPUs does not matter, only where threads run.
 
 namespace {
 
@@ -97,7 +97,7 @@ TEST_F(scheduler_domains, work_is_taken_over_from_nearby_first) {
       };
     };
     ext_thread own(hog(), 1);
-    ext_thread other(hog(), 3);  // its CPU takes nobody over meanwhile: they may not run there
+    ext_thread other(hog(), 3);  // its CPU takes over no thread meanwhile: they may not run there
     std::vector<std::unique_ptr<ext_thread>> near;
     std::vector<std::unique_ptr<ext_thread>> far;
     for (int i = 0; i < 2; ++i) near.push_back(std::make_unique<ext_thread>(mover(1), 0));

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: BSL-1.0
+#include "bpf_statistics.hpp"
+#include "scheduler_support.hpp"
+
 #include <gtest/gtest.h>
 
 #include <cstdio>
 
-#include "bpf_statistics.hpp"
-#include "scheduler_support.hpp"
-
-// What an escalation does to its worker, and that it ends.
+// The effect of an escalation on its worker, and its end.
 
 namespace {
 
@@ -33,7 +33,8 @@ struct deaf_worker {
   ext_thread thread;
 };
 
-/// Of one CPU: the median of five looks, for the host's pauses fall to whoever runs.
+/// The share of one CPU: the median of five measurements, since pauses of the host are charged to
+/// the running thread.
 double share_of(const ext_thread& thread, std::chrono::nanoseconds time) {
   std::vector<double> shares;
   for (int i = 0; i < 5; ++i) {
@@ -98,7 +99,7 @@ TEST(scheduler_effect, a_kick_ends_the_slice_within_a_tick) {
 
 // By the ticks that came between the end of the grace, as the worker sees it, and the escalation:
 // an emulated machine loses some. By the clock, too, for the median. The grace is over when the
-// worker has also run for a slice since the hint: nobody is kicked who had no CPU to listen with.
+// worker has also run for a slice since the hint: a worker without CPU time could not react to it.
 TEST(scheduler_effect, grace_is_followed_by_the_kick_within_a_tick) {
   scx::scheduler_options options = enforced();
   options.grace = 50ms;
@@ -170,7 +171,7 @@ TEST(scheduler_effect, a_kicked_worker_has_shorter_slices_until_it_acknowledges)
   const double again = share_of(w.thread, 1500ms);
   w.thread.join();
   std::printf("share beside an equal: kicked %.2f, after acknowledging %.2f\n", kicked, again);
-  EXPECT_LT(kicked, 0.33);  // 7.5 ms in ticks of 4, against 30
+  EXPECT_LT(kicked, 0.33);  // a quarter of 30 ms, in ticks of at most 4, against 30
   EXPECT_NEAR(again, 0.5, 0.08);
 }
 

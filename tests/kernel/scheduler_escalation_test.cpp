@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: BSL-1.0
+#include "scheduler_support.hpp"
+
 #include <gtest/gtest.h>
 
 #include <cstdio>
-
-#include "scheduler_support.hpp"
 
 // The seven conditions of an escalation: every combination, by one thread that stands for each of
 // them in turn, alone on its CPU and beside another that wants it.
@@ -21,7 +21,7 @@ struct row {
 
 constexpr auto grace = 4ms;
 // Longer than a slice, the grace and the ticks that each of them may take to be seen.
-constexpr auto looked_at = 5ms + grace + 3 * tick;
+const auto looked_at = default_slice + grace + 3 * tick;
 
 std::vector<row> all_rows() {
   std::vector<row> rows;
@@ -54,7 +54,7 @@ void stand(bench& b, standing where) {
   }
 }
 
-// The tick clock stands still while the virtual machine gets no time: so many ticks must have been.
+// The tick clock stands still while the virtual machine gets no CPU, so it is the ticks that count.
 void behave(bench& b, const row& r, bool listens) {
   asio_pulse_scb& block = b.block(1);
   const std::uint64_t begun = tick_clock_ns();

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: BSL-1.0
+#include "scheduler_support.hpp"
+
 #include <gtest/gtest.h>
 
 #include <cmath>
 #include <cstdio>
 #include <numeric>
 
-#include "scheduler_support.hpp"
-
-// Equal threads get equal shares of two CPUs, and nobody waits for ever.
+// Equal threads get equal shares of two CPUs, and no thread starves.
 
 namespace {
 
@@ -20,12 +20,12 @@ struct fairness {
   double longest_ms = 0;      // the same in time, in which the host's pauses are too
 };
 
-// A thread whose CPU time jumps by as much between two looks of its own was on its CPU and had it
-// not: the host had taken the virtual CPU away. (A tick's work in the kernel is far below.)
+// If a thread's CPU time grows by this much between two of its own readings, the host had taken the
+// virtual CPU away. (The kernel's work in a tick takes far less.)
 constexpr std::uint64_t host_took_ns = 500'000;
 
-// Shares of the CPU time that the threads really had. The machine's clocks go on while the host
-// takes a CPU away, and charge that to whichever thread happened to run there.
+// Shares of the CPU time that the threads really had. The machine's clocks continue while the host
+// takes a CPU away, and that time is charged to the thread that ran there.
 fairness measure(bench& b, unsigned count, std::chrono::nanoseconds time) {
   std::vector<std::unique_ptr<ext_thread>> threads;
   std::vector<std::atomic<std::uint64_t>> taken(count);
@@ -100,9 +100,14 @@ fairness measure(bench& b, unsigned count, std::chrono::nanoseconds time) {
   return result;
 }
 
-// A turn of everybody else, each a slice of 5 ms in ticks of 4; and one more of everybody, for a
-// thread may be moved to the end of another queue meanwhile.
-constexpr std::uint64_t most_wait_ticks(unsigned count) { return 2 * count * 3 + 4; }
+// In ticks of two CPUs, between which the threads are divided: a turn of everybody on one of them,
+// each with a slice; and one more, for a thread may be moved to the end of the other's queue
+// meanwhile.
+std::uint64_t most_wait_ticks(unsigned count) {
+  constexpr unsigned cpus = 2;
+  const unsigned on_one_cpu = (count + cpus - 1) / cpus;
+  return cpus * 2 * on_one_cpu * ticks_of(default_slice) + 4;
+}
 
 // Some hundred turns of each of eight threads.
 constexpr auto measured_for = 4s;
@@ -118,7 +123,7 @@ void fair_shares(scx_pulse_local_policy policy, unsigned imbalance, unsigned cou
     std::printf("and once again:\n");
     f = measure(b, count, measured_for);
   }
-  // Then there is nothing to divide: what a thread gets is what the host leaves in its turns.
+  // Then the result shows only what the host left for each thread.
   if (f.host_took > 0.5) GTEST_SKIP() << "the host took most of the machine's time";
   ::testing::Test::RecordProperty("worst_percent", std::to_string(f.worst * 100));
   ::testing::Test::RecordProperty("longest_wait_ms", std::to_string(f.longest_ms));

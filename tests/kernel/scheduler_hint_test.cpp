@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: BSL-1.0
+#include "bpf_statistics.hpp"
+#include "scheduler_support.hpp"
+
 #include <gtest/gtest.h>
 
 #include <cstdio>
 
-#include "bpf_statistics.hpp"
-#include "scheduler_support.hpp"
-
-// Hints: when they come, and who is never escalated against.
+// Hints: when they come, and which threads are never escalated against.
 
 namespace {
 

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: BSL-1.0
+#include "scheduler_support.hpp"
+
 #include <gtest/gtest.h>
 
 #include <cstdio>
 #include <random>
 
-#include "scheduler_support.hpp"
-
-// Control blocks that lie. The scheduler stays, and whoever is honest beside the liars has its
-// share.
+// Control blocks with false contents. The scheduler continues to run, and honest threads beside the
+// hostile ones get their share.
 
 namespace {
 
@@ -60,8 +60,8 @@ honest_latency beside(bench& b, const std::function<void(asio_pulse_scb&, std::m
   return result;
 }
 
-// The kernel's own threads and the host take their time too, hence the ticks.
-constexpr double wait_bound_ns(unsigned liars, std::chrono::nanoseconds each) {
+// The ticks are for the kernel's own threads and the host, which take time as well.
+double wait_bound_ns(unsigned liars, std::chrono::nanoseconds each) {
   return static_cast<double>(liars) * static_cast<double>((each + 2 * tick).count()) + 60e6;
 }
 
@@ -116,11 +116,11 @@ TEST(scheduler_hostile, most_urgent_of_all) {
   bench b(options);
   const honest_latency h = beside(
       b, [](asio_pulse_scb& block, std::mt19937_64&) { poke(block.priority, 1000); }, 3, 4s);
-  // It waits for its level's turn: 20 slices of 5 ms, in ticks of 4. Twice that, for the host's
-  // pauses.
+  // It waits for its level's turn: 20 slices of 5 ms, each up to a tick longer. Twice that, for the
+  // host's pauses.
   EXPECT_LE(h.longest_wait_ns, 200e6 + wait_bound_ns(3, 5ms));
   EXPECT_GT(h.share, 0.02);
-  // What is no priority at all is not believed.
+  // An invalid priority is not believed.
   poke(b.block(100).priority, 65535);
   const std::uint64_t before = b.counts().hostile;
   ext_thread w(b, 101, [&](const std::atomic<bool>& stop) {
@@ -136,7 +136,7 @@ TEST(scheduler_hostile, anothers_block) {
   options.grace = 20ms;
   bench b(options);
   // The worker of slot 2 writes that of slot 1: acknowledges for it, and agrees to what it did not.
-  // Within a process that is its own affair; the kernel's account of slot 1 is not touched.
+  // Within a process that is permitted; the kernel's state of slot 1 does not change.
   ext_thread victim(b, 1, hog(), 0);
   ext_thread liar(
       b, 2,

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: BSL-1.0
+#include "scheduler_support.hpp"
+
+#include <asio_pulse/timing/published_cpu_time.hpp>
+
 #include <gtest/gtest.h>
 #include <sys/mman.h>
 
-#include <asio_pulse/timing/published_cpu_time.hpp>
 #include <cmath>
 #include <cstdio>
 
-#include "scheduler_support.hpp"
-
-// Who is a worker and who is not, where it may run, and what is published of it.
+// Which threads are workers, where they may run, and what is published about them.
 
 namespace {
 

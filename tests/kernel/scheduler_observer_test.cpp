@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: BSL-1.0
+#include "scheduler_support.hpp"
+
 #include <gtest/gtest.h>
 
 #include <array>
 #include <cstdio>
 #include <random>
 
-#include "scheduler_support.hpp"
-
-// The observer kicks exactly nobody, whatever the workers do, say and claim, and whatever its
-// settings are meanwhile. The same workers are kicked and throttled as soon as the mode is another:
-// so it was the mode that spared them.
+// In observer mode no thread is kicked, whatever the workers do and claim, and with any settings.
+// The same workers are kicked and throttled as soon as the mode changes, which shows that the mode
+// was the reason.
 
 namespace {
 
@@ -18,7 +18,7 @@ using namespace sched_test;
 constexpr unsigned comes_and_goes = 8;
 constexpr unsigned workers = 8;
 
-/// What each of them does for as long as it is there. None of the first three ever answers.
+/// What each of them does all the time. The first three never acknowledge.
 void misbehave(bench& b, unsigned slot, const std::atomic<bool>& stop) {
   asio_pulse_scb& block = b.block(slot);
   std::mt19937_64 random(slot);

@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: BSL-1.0
 #pragma once
 
+#include "control_blocks.hpp"
+#include "scheduler.hpp"
+#include "vm_support.hpp"
+
 #include <pthread.h>
 #include <sched.h>
 #include <time.h>
@@ -19,22 +23,15 @@
 #include <utility>
 #include <vector>
 
-#include "control_blocks.hpp"
-#include "scheduler.hpp"
-#include "vm_support.hpp"
-
 /// \file
-/// For tests of the attached scheduler. They run as root in a virtual machine of two CPUs whose
-/// clock is real and whose speed is not: what is asserted is counted, or in ticks, or a share of
+/// For tests of the attached scheduler. They run as root in a virtual machine with two CPUs, whose
+/// clock is that of the host, but whose speed is not. So they assert counts, ticks and shares of
 /// CPU time.
 
 namespace sched_test {
 
 using namespace std::chrono_literals;
 namespace scx = asio_pulse::scx;
-
-/// The machine's tick: 250 Hz, which is what Debian's kernels have.
-constexpr std::chrono::nanoseconds tick = 4ms;
 
 inline std::uint64_t clock_ns(clockid_t clock) {
   timespec now{};
@@ -48,6 +45,24 @@ inline std::uint64_t thread_cpu_ns() { return clock_ns(CLOCK_THREAD_CPUTIME_ID);
 /// Moves with the ticks of the machine: tells lateness of the scheduler from that of the virtual
 /// machine, whose ticks come late when the host is busy.
 inline std::uint64_t tick_clock_ns() { return clock_ns(CLOCK_MONOTONIC_COARSE); }
+
+/// The machine's tick, as its kernel was built: 4 ms (250 Hz) in Debian's, 1 ms where CONFIG_HZ is
+/// 1000.
+inline const std::chrono::nanoseconds tick = [] {
+  timespec step{};
+  ::clock_getres(CLOCK_MONOTONIC_COARSE, &step);
+  return std::chrono::nanoseconds{std::chrono::seconds{step.tv_sec}} +
+         std::chrono::nanoseconds{step.tv_nsec};
+}();
+
+/// The scheduler's slice where a test does not set another one.
+inline const std::chrono::nanoseconds default_slice = scx::scheduler_options{}.slice;
+
+/// The most ticks for which a thread that does not sleep keeps its CPU: it loses the CPU at the
+/// first tick after the end of its slice, which began at any time between two ticks.
+inline unsigned ticks_of(std::chrono::nanoseconds slice) {
+  return static_cast<unsigned>((slice + tick - 1ns) / tick) + 1;
+}
 
 inline std::uint64_t in_ns(std::chrono::nanoseconds d) {
   return static_cast<std::uint64_t>(d.count());

@@ -63,6 +63,13 @@ void expect_kernel_message(const std::string& pattern) {
   write("/dev/kmsg", "<6>asio_pulse: expect " + pattern);
 }
 
+void expect_cpu_1_to_come_and_go() {
+  expect_kernel_message("^smpboot: (CPU 1 is now offline|Booting Node 0 Processor 1 APIC 0x1)$");
+  expect_kernel_message(
+      "^sched_ext: BPF scheduler \"[a-z_]+\" disabled \\(unregistered from the main kernel\\)$");
+  expect_kernel_message("^sched_ext: [a-z_]+: cpu 1 going (offline|online), exiting scheduler$");
+}
+
 bool eventually(const std::function<bool()>& condition, std::chrono::milliseconds limit) {
   const auto end = std::chrono::steady_clock::now() + limit;
   while (!condition()) {
@@ -84,7 +91,7 @@ bool scheduled_by_bpf(pid_t tid) {
   return false;
 }
 
-pid_t this_thread() { return static_cast<pid_t>(syscall(SYS_gettid)); }
+pid_t this_thread() { return ::gettid(); }
 
 unsigned long long start_ticks(pid_t tid) {
   const std::string stat = task_file(tid, "stat");

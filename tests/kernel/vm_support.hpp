@@ -10,7 +10,7 @@
 
 /// \file
 /// For tests that run as root in the virtual machine of tests/kernel/run. Nothing here may be
-/// called outside of it: CPUs are taken off and schedulers thrown out.
+/// called outside of it, because CPUs are removed and schedulers ended.
 
 namespace vm {
 
@@ -27,6 +27,8 @@ std::string sched_ext_state();
 
 /// The kernel log may hold lines that match this awk pattern until the case has ended.
 void expect_kernel_message(const std::string& pattern);
+/// The kernel's messages when that CPU goes offline and online again, which ends the scheduler.
+void expect_cpu_1_to_come_and_go();
 
 /// Looks every 2 ms until it is so, or the time is over; says whether it became so.
 bool eventually(const std::function<bool()>& condition,
@@ -45,9 +47,9 @@ unsigned long long start_ticks(pid_t tid);
 /// Takes the CPU off, or puts it back.
 void set_cpu_online(unsigned cpu, bool online);
 
-/// A child process, killed with its owner. Its standard output and error can be read.
+/// A child process, which is killed with its owner. Its standard output and error can be read.
 ///
-/// \par Thread safety  One thread.
+/// \par Thread safety  For one thread only.
 class child {
  public:
   /// A program of PATH.
@@ -73,7 +75,7 @@ class child {
   int output_ = -1;
 };
 
-/// Whether PATH has a program of this name: not everything can be had everywhere.
+/// Whether PATH has a program with this name.
 bool has_program(const std::string& name);
 
 }  // namespace vm

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: BSL-1.0
 #pragma once
 
+#include "scheduler.hpp"
+#include "vm_support.hpp"
+
 #include <sys/types.h>
 #include <unistd.h>
 
@@ -10,9 +13,6 @@
 #include <functional>
 #include <thread>
 #include <utility>
-
-#include "scheduler.hpp"
-#include "vm_support.hpp"
 
 /// \file
 /// SCHED_EXT threads for the tests in the virtual machine.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// Random sequences of charges, beside a model that computes in 128 bits what the budget computes in
-// 64 with saturation.
+// Random sequences of charges, compared with a model that computes in 128 bits what the budget
+// computes in 64 bits with saturation.
 
 #include "shrink.hpp"
 
@@ -45,7 +45,7 @@ std::ostream& operator<<(std::ostream& out, const setup& s) {
   return out << "configure(" << s.budget << ", " << s.per << ", " << s.burst << ")";
 }
 
-// The definition, without a thought for speed or size.
+// The definition, without regard to speed or size.
 class model {
  public:
   explicit model(const setup& s) {

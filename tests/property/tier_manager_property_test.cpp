@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// Random lives of a task, with the invariants that hold at every step of every one of them.
+// Random histories of a task, with invariants that must hold at every step.
 
 #include "shrink.hpp"
 
@@ -258,7 +258,7 @@ class life {
   bool fresh_ = true;
 };
 
-// A task that has idled through every window, doubled as it may be, is a task as good as new.
+// A task that was idle for all windows, even longer ones, is like a new task.
 std::string check_idle_resets(tier_state state, const task_budget& budget, std::uint64_t now,
                               const tier_limits& limits) {
   const std::uint64_t longest =

@@ -12,7 +12,7 @@
 
 namespace pulse_test {
 
-/// Processes that use up every CPU, for as long as it lives.
+/// Runs processes that use up all CPUs while the object lives.
 class competing_load {
  public:
   competing_load() {

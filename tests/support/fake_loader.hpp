@@ -2,6 +2,7 @@
 #pragma once
 
 #include <asio_pulse/bpf/protocol.h>
+
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/mman.h>
@@ -13,29 +14,36 @@
 #include <cstring>
 #include <functional>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <thread>
 #include <utility>
 #include <vector>
 
 /// \file
-/// Whoever serves control blocks, for the runtime's tests: it speaks the protocol over a real
-/// socket, hands out real shared memory, writes it as the kernel would, and can lie and die. The
-/// real one is tested with it in tests/kernel.
+/// A fake loader for tests of the runtime: it speaks the protocol over a real socket, sends real
+/// shared memory, writes it as the kernel would, and can give wrong answers and die. The real
+/// loader is tested in tests/kernel.
 
 namespace pulse_test {
 
 class fake_loader {
  public:
-  /// What the next answers are to be; the defaults are an honest loader's.
+  /// How the next answers should be. The defaults are those of an honest loader.
   struct manners {
     std::uint16_t abi_version = ASIO_PULSE_ABI_VERSION;
     std::uint32_t refuse_hello = ASIO_PULSE_OK;
     std::uint32_t refuse_attach = ASIO_PULSE_OK;
     std::uint32_t slots = ASIO_PULSE_SLOT_COUNT;
     std::uint32_t first_slot = 1;
-    std::uint8_t mode = ASIO_PULSE_MODE_NONE;  ///< no scheduler: nobody is to become SCHED_EXT
-    bool send_memory = true;
+    std::uint8_t mode = ASIO_PULSE_MODE_NONE;  ///< no scheduler: no thread must become SCHED_EXT
+    /// Of the memory that is sent; without F_SEAL_SHRINK it can be taken away again.
+    int seals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
+    bool truncates = false;  ///< before the answer to ATTACH; a seal may prevent it
+    /// What is sent along instead of the memory, and with the answer to an ATTACH.
+    std::optional<std::vector<int>> descriptors = std::nullopt;
+    std::vector<int> more_on_attach = {};
+    std::size_t trailing_bytes = 0;  ///< behind the longest message that there is
     bool silent = false;
     bool garbage = false;
   };
@@ -50,9 +58,10 @@ class fake_loader {
 
   void start() {
     ::unlink(path_.c_str());
-    memory_ = ::memfd_create("control blocks", MFD_CLOEXEC);
+    memory_ = ::memfd_create("control blocks", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     const std::size_t bytes = ASIO_PULSE_SLOT_COUNT * sizeof(asio_pulse_scb);
     (void)!::ftruncate(memory_, static_cast<off_t>(bytes));
+    if (how.seals != 0) (void)::fcntl(memory_, F_ADD_SEALS, how.seals);
     blocks_ = static_cast<asio_pulse_scb*>(
         ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, memory_, 0));
     reinterpret_cast<asio_pulse_system*>(blocks_)->mode = how.mode;
@@ -127,12 +136,12 @@ class fake_loader {
     reply.magic = ASIO_PULSE_PROTOCOL_MAGIC;
     reply.abi_version = how.abi_version;
     reply.kind = request.kind;
-    bool memory = false;
+    std::vector<int> along;
     switch (request.kind) {
       case ASIO_PULSE_HELLO:
         reply.refusal = how.refuse_hello;
         reply.slots = how.slots;
-        memory = how.send_memory && reply.refusal == ASIO_PULSE_OK;
+        if (reply.refusal == ASIO_PULSE_OK) along = how.descriptors.value_or(std::vector{memory_});
         break;
       case ASIO_PULSE_ATTACH:
         reply.refusal = how.refuse_attach;
@@ -140,6 +149,7 @@ class fake_loader {
           reply.slot = how.first_slot + static_cast<std::uint32_t>(attachments_++ % 100);
           ++attached_;
         }
+        along = how.more_on_attach;
         break;
       case ASIO_PULSE_DETACH:
         --attached_;
@@ -153,20 +163,25 @@ class fake_loader {
       reply.text_bytes = static_cast<std::uint32_t>(text.size());
     }
     if (how.garbage) reply.magic ^= 1;
-    iovec part{&reply, offsetof(asio_pulse_reply, text) + reply.text_bytes};
-    alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+    std::vector<char> bytes(offsetof(asio_pulse_reply, text) + reply.text_bytes);
+    std::memcpy(bytes.data(), &reply, bytes.size());
+    if (how.trailing_bytes != 0) bytes.resize(sizeof reply + how.trailing_bytes);
+    iovec part{bytes.data(), bytes.size()};
+    const std::size_t along_bytes = along.size() * sizeof(int);
+    std::vector<char> control(CMSG_SPACE(along_bytes));
     msghdr message{};
     message.msg_iov = &part;
     message.msg_iovlen = 1;
-    if (memory) {
-      message.msg_control = control;
-      message.msg_controllen = sizeof control;
+    if (!along.empty()) {
+      message.msg_control = control.data();
+      message.msg_controllen = control.size();
       cmsghdr* const c = CMSG_FIRSTHDR(&message);
       c->cmsg_level = SOL_SOCKET;
       c->cmsg_type = SCM_RIGHTS;
-      c->cmsg_len = CMSG_LEN(sizeof(int));
-      std::memcpy(CMSG_DATA(c), &memory_, sizeof memory_);
+      c->cmsg_len = CMSG_LEN(along_bytes);
+      std::memcpy(CMSG_DATA(c), along.data(), along_bytes);
     }
+    if (how.truncates && request.kind == ASIO_PULSE_ATTACH) (void)!::ftruncate(memory_, 0);
     return ::sendmsg(fd, &message, MSG_NOSIGNAL) > 0;
   }
 

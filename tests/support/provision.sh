@@ -1,9 +1,9 @@
 # shellcheck shell=bash
-# What the project's scripts need of a Debian 12 machine, and how to get what is missing.
+# The packages that the project's scripts need on Debian 12, and how to install those that are missing.
 #
 # Sourced by tests/run, benches/run and .ci/run:
 #     . tests/support/provision.sh
-#     provision test            # and/or: bench, compat, kernel, ci
+#     provision test            # and/or: bpf, bench, compat, kernel, ci
 # Asks dpkg first and calls apt only when something is missing. Never removes a package (--no-remove),
 # and keeps whatever Boost from 1.74 on the machine has: Debian's 1.74 and 1.81 exclude each other.
 
@@ -21,10 +21,13 @@ provision_packages() {
       # The peer programs of the benches, benches/peers: each toolchain is optional.
       peers) echo cmake ninja-build python3 rustc cargo librust-tokio-dev golang-go erlang-base ;;
       # The other Boosts come as .deb archives that are unpacked, never installed.
-      compat) echo zstd xz-utils ca-certificates libssl-dev ;;
-      # To build the sched_ext program, with two clangs, and to boot kernels with it: x86-64 only.
+      compat) echo zstd xz-utils ca-certificates libssl-dev liburing-dev mold ;;
+      # To build the sched_ext program and its loader.
+      bpf) echo clang llvm bpftool libbpf-dev libelf-dev zlib1g-dev libcli11-dev ;;
+      # To boot kernels with it, built by two clangs: x86-64 only.
       kernel)
-        echo clang clang-16 llvm bpftool libbpf-dev libelf-dev zlib1g-dev libcli11-dev
+        provision_packages bpf
+        echo clang-16
         if [ "$(uname -m)" = x86_64 ]; then
           echo qemu-system-x86 cpio binutils xz-utils zstd stress-ng
           command -v busybox >/dev/null || echo busybox-static  # Debian has it in two packages that exclude each other

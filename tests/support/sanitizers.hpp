@@ -14,3 +14,11 @@
 #define PULSE_TEST_TSAN 1
 #endif
 #endif
+
+namespace pulse_test {
+#if defined(PULSE_TEST_TSAN)
+inline constexpr bool thread_sanitizer = true;
+#else
+inline constexpr bool thread_sanitizer = false;
+#endif
+}  // namespace pulse_test

@@ -4,12 +4,15 @@
 #include <support/cpu_work.hpp>
 #include <support/retry.hpp>
 //
-#include <gtest/gtest.h>
 #include <asio_pulse/asio_pulse.hpp>
+#include <asio_pulse/hooks/always_preempt.hpp>
 
-#include <atomic>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/post.hpp>
+
+#include <gtest/gtest.h>
+
+#include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <functional>
@@ -19,21 +22,18 @@
 #include <vector>
 
 /// \file
-/// What the integration tests have in common. They assert counts, order and state; CPU time is
-/// used up only where a budget has to be exceeded.
+/// Common parts of the integration tests. They assert counts, order and state, and use CPU time
+/// only if a budget has to be exceeded.
 
 namespace pulse_test {
 
 using namespace std::chrono_literals;
 
-#if defined(ASIO_PULSE_ALWAYS_PREEMPT) && ASIO_PULSE_ALWAYS_PREEMPT
-inline constexpr bool always_preempt = true;
-#else
-inline constexpr bool always_preempt = false;
-#endif
+/// Every checkpoint yields and every operation is parked once: see the header.
+using asio_pulse::hooks::detail::always_preempt;
 
-/// Options under which budgets alone decide, and a task that has climbed stays where it is: the
-/// machine may be as busy as it likes. Nothing is printed.
+/// Options with which only budgets decide, and a promoted task keeps its tier, however busy the
+/// machine is. Nothing is printed.
 inline asio_pulse::options steady() {
   asio_pulse::options o;
   o.stall_threshold = o.yield_threshold = o.isolate_threshold = 0ns;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSL-1.0
 #pragma once
 
+#include <support/sanitizers.hpp>
+
 #include <arpa/inet.h>
 #include <netdb.h>
 #include <netinet/in.h>
@@ -19,12 +21,11 @@
 #include <mutex>
 #include <stdexcept>
 #include <string>
-#include <support/sanitizers.hpp>
 #include <vector>
 
 /// \file
-/// The ways in which a handler gets stuck, each in a function with a name of its own until somebody
-/// releases it. Files that include this are built with -O2 -g, as programs are.
+/// The ways in which a handler gets stuck, each in a function with its own name until it is
+/// released. Files that include this are built with -O2 -g, as programs are.
 
 namespace stalls {
 
@@ -57,7 +58,7 @@ inline void let_signals_in() noexcept {
   }
 }
 
-/// Held by whoever wants lock_mutex() to wait.
+/// A test that wants lock_mutex() to wait holds this.
 inline std::mutex contended;
 
 [[gnu::noinline]] inline void lock_mutex() {
@@ -71,7 +72,7 @@ inline std::mutex contended;
   }
 }
 
-/// A name server on this machine that takes its time.
+/// A name server on this machine that answers late.
 class slow_name_server {
  public:
   slow_name_server() : socket_(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0)) {
@@ -85,7 +86,7 @@ class slow_name_server {
   slow_name_server(const slow_name_server&) = delete;
   slow_name_server& operator=(const slow_name_server&) = delete;
 
-  /// The calling thread's resolver asks this server and nobody else.
+  /// Makes the calling thread's resolver ask only this server.
   void serve_this_thread() const {
     static const int configured = ::__nss_configure_lookup("hosts", "dns");
     static_cast<void>(configured);

@@ -4,12 +4,13 @@
 #include <support/scenario.hpp>
 //
 #include <boost/asio/executor_work_guard.hpp>
+
 #include <future>
 #include <optional>
 
 /// \file
-/// For the tests of compensation: handlers that are stuck, and somebody to say so. The watchdog
-/// itself is off, so that nothing depends on time.
+/// For tests of compensation: handlers that are stuck, and calls that report them in place of the
+/// watchdog. The watchdog itself is off, so that nothing depends on time.
 
 namespace pulse_test {
 
@@ -42,7 +43,7 @@ template <class T>
   return f.wait_for(0s) == std::future_status::ready;
 }
 
-/// A handler that does not end before it is told to.
+/// A handler that does not end until it is released.
 class hog {
  public:
   hog() = default;
@@ -72,7 +73,7 @@ class hog {
   bool released_ = false;
 };
 
-/// A context with spare workers, and what the watchdog would say to it.
+/// A context with spare workers, with the calls that the watchdog would make.
 class compensated {
  public:
   explicit compensated(asio_pulse::options o = with_spares(1)) : io(std::move(o)) {}

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: BSL-1.0
 #pragma once
 
-#include <sys/syscall.h>
-#include <unistd.h>
+#include "support/stalls.hpp"
 
 #include <asio_pulse/hooks/poll_path.hpp>
+
+#include <unistd.h>
+
 #include <condition_variable>
 #include <functional>
 #include <latch>
@@ -12,16 +14,14 @@
 #include <thread>
 #include <utility>
 
-#include "support/stalls.hpp"
-
 /// \file
-/// A poll that stays where a test wants it, without Asio and without a watchdog: for what looks at
-/// stuck threads.
+/// A poll that stays where a test wants it, without Asio and without a watchdog, for tests of code
+/// that looks at stuck threads.
 
 namespace pulse_test {
 
-/// Takes no decisions.
-class plain_observer final : public asio_pulse::hooks::path_observer {
+/// An arbiter that makes no decisions.
+class plain_arbiter final : public asio_pulse::hooks::path_arbiter {
  public:
   void before_poll(const asio_pulse::hooks::poll_frame&) noexcept override {}
   void after_poll(const asio_pulse::hooks::poll_frame&, asio_pulse::hooks::task_record&,
@@ -34,7 +34,7 @@ class plain_observer final : public asio_pulse::hooks::path_observer {
     return t;
   }
   bool hold_back(asio_pulse::hooks::thread_state&, asio_pulse::hooks::tracked_operation&, void*,
-                 void*) noexcept override {
+                 void*, asio_pulse::hooks::completes) noexcept override {
     return false;
   }
   void destroy(asio_pulse::hooks::task_record&) noexcept override {}
@@ -66,7 +66,7 @@ class stuck_poll {
   stuck_poll(const stuck_poll&) = delete;
   stuck_poll& operator=(const stuck_poll&) = delete;
 
-  /// The thread may end: nobody looks at it any more.
+  /// Lets the thread end, when nobody looks at it any more.
   void let_go() {
     const std::lock_guard lock(mutex_);
     gone_ = true;
@@ -78,7 +78,7 @@ class stuck_poll {
   /// Which poll it is.
   [[nodiscard]] asio_pulse::timing::ticks start() const noexcept { return start_; }
   [[nodiscard]] asio_pulse::hooks::task_record& task() noexcept { return task_; }
-  [[nodiscard]] plain_observer& observer() noexcept { return observer_; }
+  [[nodiscard]] plain_arbiter& arbiter() noexcept { return arbiter_; }
   [[nodiscard]] const asio_pulse::hooks::site& site() const noexcept { return site_; }
 
  private:
@@ -87,26 +87,27 @@ class stuck_poll {
   void run(const std::function<void()>& body) {
     auto& ts = asio_pulse::hooks::this_thread();
     {
-      const asio_pulse::hooks::worker_scope worker(&scheduler_, observer_, true);
+      const asio_pulse::hooks::worker_scope worker(&scheduler_, arbiter_, true);
       ts.current = &task_;
-      operation op;  // of the task
+      operation op;
+      op.announce();  // of the task
       ts.current = nullptr;
       const asio_pulse::hooks::poll_frame frame(&scheduler_, op, site_);
-      tid_ = static_cast<pid_t>(::syscall(SYS_gettid));
+      tid_ = ::gettid();
       state_ = &ts;
       start_ = ts.clock.last();
       begun_.count_down();
       body();
     }
-    // The thread's state outlives whoever looks at it. Not a latch: ThreadSanitizer delivers
+    // The thread's state must outlive its readers. Not a latch: ThreadSanitizer delivers
     // signals in functions of pthreads.
     std::unique_lock lock(mutex_);
     left_.wait(lock, [this] { return gone_; });
   }
 
   char scheduler_ = 0;
-  plain_observer observer_;
-  asio_pulse::hooks::task_record task_{observer_};
+  plain_arbiter arbiter_;
+  asio_pulse::hooks::task_record task_{arbiter_};
   asio_pulse::hooks::site site_{"operation", false};
   pid_t tid_ = 0;
   const asio_pulse::hooks::thread_state* state_ = nullptr;

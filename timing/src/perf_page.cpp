@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: BSL-1.0
 #include "perf_page.hpp"
 
-#include <asio_pulse/timing/detail/tsc.hpp>
-
 #include "thread_cpu.hpp"
+#include "thread_exit.hpp"
+
+#include <asio_pulse/timing/detail/tsc.hpp>
 
 #if defined(__linux__) && ASIO_PULSE_TIMING_HAS_TSC
 #include <linux/perf_event.h>
@@ -24,30 +25,33 @@ class perf_page {
   constexpr perf_page() noexcept = default;
   perf_page(const perf_page&) = delete;
   perf_page& operator=(const perf_page&) = delete;
-  ~perf_page() { close(); }
+  ~perf_page() = default;
 
   const char* open() noexcept {
     if (usable()) {
       return nullptr;
     }
     close();
+    if (!close_at_exit()) {
+      return "there is no memory to close it with the thread";
+    }
     perf_event_attr attributes{};
     attributes.type = PERF_TYPE_SOFTWARE;
     attributes.size = sizeof attributes;
     attributes.config = PERF_COUNT_SW_DUMMY;
     attributes.exclude_kernel = 1;  // allowed up to perf_event_paranoid 2; the times are the same
     attributes.exclude_hv = 1;
-    file_ = static_cast<int>(
+    const int file = static_cast<int>(
         syscall(SYS_perf_event_open, &attributes, 0, -1, -1, PERF_FLAG_FD_CLOEXEC));
-    if (file_ < 0) {
+    if (file < 0) {
       return errno == EACCES || errno == EPERM
                  ? "perf_event_open is not permitted (perf_event_paranoid, seccomp)"
                  : "perf_event_open failed";
     }
     epoch_ = fork_epoch();
-    void* const memory = mmap(nullptr, size(), PROT_READ, MAP_SHARED, file_, 0);
+    void* const memory = mmap(nullptr, size(), PROT_READ, MAP_SHARED, file, 0);
+    ::close(file);  // the mapping keeps the event: no descriptor for each thread
     if (memory == MAP_FAILED) {
-      close();
       return "the perf page cannot be mapped";
     }
     page_ = static_cast<const perf_event_mmap_page*>(memory);
@@ -62,7 +66,7 @@ class perf_page {
     if (!usable()) {
       return {};
     }
-    for (;;) {  // the kernel writes when this thread is switched: bounded by how often that happens
+    for (;;) {  // the kernel writes only when this thread is switched, so this ends soon
       const std::uint32_t sequence = __atomic_load_n(&page_->lock, __ATOMIC_ACQUIRE);
       const std::uint64_t tsc = read_tsc();
       const perf_times times{page_->time_enabled, page_->time_offset, page_->time_mult,
@@ -74,29 +78,28 @@ class perf_page {
     }
   }
 
- private:
-  static std::size_t size() noexcept { return static_cast<std::size_t>(sysconf(_SC_PAGESIZE)); }
-
-  // perf's pages are not copied into a forked child (VM_DONTCOPY): there the address is void.
-  [[nodiscard]] bool usable() const noexcept { return page_ != nullptr && epoch_ == fork_epoch(); }
-
   void close() noexcept {
     if (page_ != nullptr && epoch_ == fork_epoch()) {
       munmap(const_cast<perf_event_mmap_page*>(page_), size());
     }
     page_ = nullptr;
-    if (file_ >= 0) {
-      ::close(file_);
-    }
-    file_ = -1;
   }
 
+ private:
+  static bool close_at_exit() noexcept;
+  static std::size_t size() noexcept { return static_cast<std::size_t>(sysconf(_SC_PAGESIZE)); }
+
+  // perf's pages are not copied into a forked child (VM_DONTCOPY). There the address is invalid.
+  [[nodiscard]] bool usable() const noexcept { return page_ != nullptr && epoch_ == fork_epoch(); }
+
   const perf_event_mmap_page* page_ = nullptr;
-  int file_ = -1;
   std::uint32_t epoch_ = 0;
 };
 
 constinit thread_local perf_page this_page;
+constinit thread_local thread_exit_hook closing{[]() noexcept { this_page.close(); }};
+
+bool perf_page::close_at_exit() noexcept { return at_thread_exit(closing); }
 
 }  // namespace
 

@@ -30,10 +30,11 @@ struct perf_reading {
   bool ok = false;
 };
 
-/// Opens the calling thread's page if it is not open: one file and one page per thread, released at
-/// the thread's end. In a forked child, where the kernel does not copy the page, it is opened anew.
+/// Opens the calling thread's page if it is not open: one file and one page per thread, which are
+/// released at the thread's end. In a forked child, into which the kernel does not copy the page,
+/// it is opened again.
 ///
-/// \return  Null when it works, else what is missing.
+/// \return  Null on success, otherwise what is missing.
 [[nodiscard]] const char* open_perf_page() noexcept;
 
 /// Reads the thread's page; not ok when it was never opened or lost (fork).

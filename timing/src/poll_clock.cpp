@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: BSL-1.0
-#include <algorithm>
-#include <asio_pulse/timing/poll_clock.hpp>
-#include <chrono>
-
 #include "perf_page.hpp"
 #include "probe.hpp"
 #include "rseq_area.hpp"
 #include "thread_cpu.hpp"
+
+#include <asio_pulse/timing/poll_clock.hpp>
+
+#include <algorithm>
+#include <chrono>
 
 namespace asio_pulse::timing {
 
@@ -26,28 +27,27 @@ ticks ticks_of(std::uint64_t ns) noexcept {
 
 #if ASIO_PULSE_TIMING_HAS_TSC
 struct limits {
-  ticks chain;         // before the exact clock is read again
+  ticks chain;         // longest time between two readings of the exact clock
   ticks harmless;      // a disturbed segment that is too short to hold a preemption
-  ticks resync;        // between two system calls made by waited()
-  ticks slow_reading;  // an exact reading that took longer was interrupted
+  ticks resync;        // least time between two system calls of waited()
+  ticks slow_reading;  // if an exact reading took longer, it was interrupted
 };
 
 const limits& limit() noexcept {
   using namespace std::chrono_literals;
   static const limits instance{
-      // Between the price of the system call (155 to 190 ns here: 0.08 % of the time) and the
-      // length
-      // of the segments that go unchecked: what no rseq word shows is time stolen by a
-      // hypervisor (3 of 15 000 segments of 200 us on a shared host, by 10 to 80 us), and blocking
-      // on
-      // kernels from 7.2. The calibration's error (10 ppm) is nothing beside that.
+      // A shorter chain costs more system calls (155 to 190 ns each here, so 0.06 to 0.08 % of the
+      // time). A longer one lets longer segments go unchecked. The rseq word does not show time
+      // that a hypervisor has stolen (3 of 15 000 segments of 200 us on a shared host, by 10 to 80
+      // us), nor blocking on kernels from 7.2 on. The error of the calibration (10 ppm) is small
+      // beside that.
       .chain = timebase::get().from_ns(250us),
-      // A switch to another thread and back takes longer than this (a guess: published figures
-      // start at 1.5 us).
+      // A switch to another thread and back takes longer. A guess: published figures start at 1.5
+      // us.
       .harmless = timebase::get().from_ns(1us),
-      // 0.16 % of the time of a loop that sleeps on every turn.
+      // 0.16 to 0.19 % of the time of a loop that sleeps in every turn.
       .resync = timebase::get().from_ns(100us),
-      // Ten times what the system call takes.
+      // At least ten times what the system call takes.
       .slow_reading = timebase::get().from_ns(2us),
   };
   return instance;
@@ -66,7 +66,7 @@ struct poll_clock::reading {
   bool ok = false;
 };
 
-// ---- kinds with a word to watch: rseq_tsc, published ------------------------------------------
+// ---- kinds with a word to watch: rseq_tsc, published --------------------------------------------
 
 #if ASIO_PULSE_TIMING_HAS_TSC
 
@@ -81,12 +81,13 @@ void poll_clock::follow(const std::atomic<std::uint64_t>& word, bool blocking_sh
 void poll_clock::rearm() noexcept {
   const std::uint64_t present = watch_->load(relaxed);
   if (kind() == clock_kind::published) {
-    // An odd sequence is a writer at work, or gone: it never equals what is expected.
+    // An odd sequence means that the writer is at work, or gone. It never equals what is expected.
     expected_ = present & ~std::uint64_t{1};
     return;
   }
   if (detail::is_our_descriptor(present)) {
-    // Another clock of this thread put it there. Leave it: it must not look disturbed.
+    // Another clock of this thread has put it there. It stays, so that the other clock does not
+    // take this for a disturbance.
     expected_ = present;
     return;
   }
@@ -96,14 +97,14 @@ void poll_clock::rearm() noexcept {
   }
 }
 
-/// The exact clock. *watch_ is armed, so an interruption of the reading itself shows in the next
-/// lap.
+/// Reads the exact clock. *watch_ is armed, so that an interruption of the reading itself shows in
+/// the next lap.
 poll_clock::reading poll_clock::read_exact() const noexcept {
   reading result;
   const ticks before = detail::read_tsc();
-  if (kind() == clock_kind::published && source_ != nullptr) {  // the one implies the other
+  if (kind() == clock_kind::published && source_ != nullptr) {  // the first implies the second
     const auto& source = *static_cast<const published_cpu_time*>(source_);
-    constexpr int attempts = 64;  // the writer runs when this thread does not: one is the rule
+    constexpr int attempts = 64;  // the writer runs only while this thread does not: one is usual
     for (int i = 0; i < attempts && !result.ok; ++i) {
       const auto seen = source.try_read();
       const std::uint64_t now = detail::monotonic_ns();
@@ -118,7 +119,7 @@ poll_clock::reading poll_clock::read_exact() const noexcept {
   result.at = detail::read_tsc();
   const ticks took = minus(result.at, before);
   if (watch_->load(relaxed) == expected_ && took <= limit().slow_reading) {
-    result.cpu += ns_of(took / 2);  // the clock was read about half way through
+    result.cpu += ns_of(took / 2);  // the clock was read about half way through the call
   }
   return result;
 }
@@ -127,7 +128,7 @@ void poll_clock::anchor(const reading& at) noexcept {
   anchor_at_ = at.at;
   anchor_cpu_ = at.cpu;
   gap_ = 0;
-  // Without a reading there is no chain: every lap tries again, and none is exact.
+  // Without a reading there is no chain: every lap tries again, and no lap is exact.
   chained_ = at.ok;
   left_ = at.ok ? limit().chain : 0;
   fork_epoch_ = detail::fork_epoch();
@@ -138,7 +139,7 @@ poll_clock::measured poll_clock::take_slow(ticks now, bool disturbed) noexcept {
   const ticks start = last_.load(relaxed);
   if (disturbed) {
     rearm();
-    // Read again: a preemption between `now` and the arming went unseen.
+    // Read the TSC again: a preemption between `now` and the arming would not be noticed.
     now = detail::read_tsc();
     const ticks wall = now - start;
     if (kind() == clock_kind::rseq_tsc && wall <= limit().harmless && wall <= left_) {
@@ -160,15 +161,15 @@ poll_clock::measured poll_clock::take_slow(ticks now, bool disturbed) noexcept {
   if (!at.ok || !chained) {
     return {wall, vouched};
   }
-  if (forked) {  // the child's CPU clock started from zero
+  if (forked) {  // the CPU clock of the child has started at zero
     return {std::min(wall, ticks_of(at.cpu)), false};
   }
   if (vouched && wall < since_anchor / 2) {
-    return {wall, true};  // nothing happened, the chain is merely long
+    return {wall, true};  // undisturbed: only the chain is long
   }
   // The least that the thread can have consumed before `start` gives the most that it can have
-  // consumed since. What the reading itself took comes off, unless it was interrupted. A long lap
-  // that is vouched for comes here too: the exact clock knows of time that an interrupt or the
+  // consumed since. The time of the reading itself is subtracted, unless it was interrupted. A long
+  // undisturbed lap comes here as well: the exact clock shows time that an interrupt or the
   // hypervisor took, most likely from the longest lap of the chain.
   const std::uint64_t before = minus(cpu_at_start, ns_of(gap));
   const ticks own = minus(at.at, now);
@@ -181,15 +182,15 @@ poll_clock::measured poll_clock::take_slow(ticks now, bool disturbed) noexcept {
 
 lap poll_clock::confirm_slow(ticks cost) noexcept {
   const ticks now = last_.load(relaxed);
-  const ticks start = now - cost;  // wraps back to where it was, should the TSC have gone backwards
+  const ticks start = now - cost;  // right even if the TSC went backwards: both wrap
   last_.store(start, relaxed);
   const measured slow = take_slow(now, false);
   return {last_.load(relaxed), slow.cost, slow.exact, start};
 }
 
 ticks poll_clock::restart_slow(bool disturbed, bool after_wait) noexcept {
-  // An rseq word of zero is the kernel's doing, another descriptor of ours follows one. The
-  // descriptor of another user is no sign of a switch.
+  // The kernel sets the rseq word to zero. Another descriptor of ours was set after that. The
+  // descriptor of another user does not mean that the thread was switched.
   const std::uint64_t word = watch_->load(relaxed);
   const bool switched = disturbed && (kind() == clock_kind::published || word == 0 ||
                                       detail::is_our_descriptor(word));
@@ -207,15 +208,14 @@ ticks poll_clock::restart_slow(bool disturbed, bool after_wait) noexcept {
       return last();
     }
   }
-  left_ = minus(left_, passed);  // at zero the next lap anchors the chain
+  left_ = minus(left_, passed);  // at zero, the next lap anchors the chain anew
   last_.store(now, relaxed);
   return now;
 }
 
 #endif
 
-// ---- the other kinds
-// -----------------------------------------------------------------------------
+// ---- the other kinds ----------------------------------------------------------------------------
 
 poll_clock::reading poll_clock::read_other() noexcept {
   const auto stamped = [](const detail::os_reading& seen) {
@@ -244,7 +244,7 @@ poll_clock::reading poll_clock::read_other() noexcept {
 }
 
 poll_clock::measured poll_clock::take_other() noexcept {
-  if (kind() == clock_kind::manual && source_ != nullptr) {  // the one implies the other
+  if (kind() == clock_kind::manual && source_ != nullptr) {  // the first implies the second
     const auto& source = *static_cast<const manual_clock*>(source_);
     const auto cpu = static_cast<std::uint64_t>(source.cpu().count());
     const ticks cost = ticks_of(minus(cpu, anchor_cpu_));
@@ -270,8 +270,7 @@ ticks poll_clock::stamp_other() noexcept {
   return last();
 }
 
-// ---- attaching
-// ---------------------------------------------------------------------------------------
+// ---- attaching ----------------------------------------------------------------------------------
 
 void poll_clock::reset(clock_kind kind, const void* source) noexcept {
   watch_ = nullptr;
@@ -293,7 +292,7 @@ bool poll_clock::try_attach(clock_kind kind) noexcept {
   }
 #if ASIO_PULSE_TIMING_HAS_TSC
   if (kind == clock_kind::rseq_tsc) {
-    const auto* const word = detail::rseq_word();  // of this thread: the probe saw another's
+    const auto* const word = detail::rseq_word();  // of this thread; the probe saw another's
     if (word == nullptr) {
       return false;
     }
@@ -325,6 +324,16 @@ void poll_clock::attach(clock_kind wanted) noexcept {
     detach();
   } else if (!try_attach(wanted)) {
     attach_best();
+  }
+}
+
+void poll_clock::resume(clock_kind wanted) noexcept {
+  const bool known = wanted == clock_kind::rseq_tsc && kind() == wanted && chained_ &&
+                     fork_epoch_ == detail::fork_epoch();
+  if (known) {
+    waited();
+  } else {
+    attach(wanted);
   }
 }
 

@@ -1,19 +1,23 @@
 // SPDX-License-Identifier: BSL-1.0
 #include "probe.hpp"
 
-#include <array>
-#include <asio_pulse/timing/detail/tsc.hpp>
-#include <asio_pulse/timing/timebase.hpp>
-#include <atomic>
-#include <chrono>
-#include <cstdio>
-#include <exception>
-#include <thread>
-#include <utility>
-
 #include "perf_page.hpp"
 #include "rseq_area.hpp"
+#include "seccomp.hpp"
 #include "thread_cpu.hpp"
+
+#include <asio_pulse/timing/detail/tsc.hpp>
+#include <asio_pulse/timing/timebase.hpp>
+
+#include <array>
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstdio>
+#include <exception>
+#include <mutex>
+#include <thread>
+#include <utility>
 
 #if defined(__linux__)
 #include <pthread.h>
@@ -44,14 +48,30 @@ void spin(std::chrono::nanoseconds duration) noexcept {
 }
 
 #if defined(__linux__) && ASIO_PULSE_TIMING_HAS_TSC
-// A fault in the probe would show as "unavailable", so both bounds may be generous: one scheduling
+// Too short a bound would make a working clock look unavailable, so both are generous. A scheduling
 // tick is at most 10 ms (HZ=100), and a woken thread preempts a spinning one within a slice or two.
 constexpr std::chrono::milliseconds longest_wait_for_preemption{50};
 constexpr std::chrono::microseconds nap{100};
 
-enum class rseq_behaviour { unregistered, no_memory, lost, never_cleared, on_preemption, always };
+/// Blocks for a moment, with a system call that multithreaded programs make anyway.
+void nap_in_kernel() {
+  std::mutex mutex;
+  std::condition_variable nobody;
+  std::unique_lock lock(mutex);
+  nobody.wait_for(lock, nap);
+}
 
-/// Has the thread preempted: a companion on the same CPU wakes up again and again.
+enum class rseq_behaviour {
+  unregistered,
+  no_memory,
+  lost,
+  never_cleared,
+  on_preemption,
+  always,
+  untried
+};
+
+/// Makes the kernel preempt this thread: a companion on the same CPU wakes up again and again.
 bool cleared_by_preemption(const std::atomic<std::uint64_t>& word,
                            std::uint64_t descriptor) noexcept {
   const int cpu = sched_getcpu();
@@ -61,7 +81,7 @@ bool cleared_by_preemption(const std::atomic<std::uint64_t>& word,
   cpu_set_t here;
   CPU_ZERO(&here);
   CPU_SET(static_cast<unsigned>(cpu), &here);
-  if (sched_setaffinity(0, sizeof here, &here) != 0) {  // of this short-lived thread
+  if (sched_setaffinity(0, sizeof here, &here) != 0) {  // affects only this short-lived thread
     return false;
   }
   std::atomic<bool> done{false};
@@ -80,7 +100,7 @@ bool cleared_by_preemption(const std::atomic<std::uint64_t>& word,
     } while (!cleared && base.to_ns(base.now() - start) < longest_wait_for_preemption);
     done.store(true, std::memory_order_relaxed);
     companion.join();
-  } catch (const std::exception&) {  // no thread to be had
+  } catch (const std::exception&) {  // the thread could not be started
     return false;
   }
   return cleared;
@@ -95,7 +115,7 @@ rseq_behaviour try_rseq() noexcept {
   if (descriptor == 0) {
     return rseq_behaviour::no_memory;
   }
-  // Kept while nothing happens? A few tries, for something may well happen.
+  // Is the word kept while nothing happens? Several tries, because the kernel may disturb one.
   bool kept = false;
   for (int i = 0; i < 16 && !kept; ++i) {
     word->store(descriptor, std::memory_order_relaxed);
@@ -105,17 +125,20 @@ rseq_behaviour try_rseq() noexcept {
   if (!kept) {
     return rseq_behaviour::lost;
   }
-  // Cleared by blocking? Every try must say so: one may coincide with a preemption.
+  // Does blocking clear it? It has to in every try, because one may coincide with a preemption.
   bool on_blocking = true;
   for (int i = 0; i < 3 && on_blocking; ++i) {
     word->store(descriptor, std::memory_order_relaxed);
-    std::this_thread::sleep_for(nap);
+    nap_in_kernel();
     on_blocking = word->load(std::memory_order_relaxed) != descriptor;
   }
   if (on_blocking) {
     return rseq_behaviour::always;
   }
-  // A thread of its own for this: it changes its affinity.
+  if (may_be_filtered()) {
+    return rseq_behaviour::untried;
+  }
+  // On a thread of its own, because it changes its affinity.
   auto behaviour = rseq_behaviour::never_cleared;
   try {
     std::thread([&] {
@@ -150,7 +173,8 @@ probe_result probe_rseq() noexcept {
     pthread_sigmask(SIG_SETMASK, &all, &old);
     const std::uint64_t before = rseq_word()->load(std::memory_order_relaxed);
     behaviour = try_rseq();
-    // Whoever had a descriptor here finds it again, or nothing, as after any preemption.
+    // Puts back the descriptor of another user, if there was one. After a preemption it would be
+    // gone as well.
     rseq_word()->store(before, std::memory_order_relaxed);
     pthread_sigmask(SIG_SETMASK, &old, nullptr);
   }
@@ -166,6 +190,10 @@ probe_result probe_rseq() noexcept {
                      "tried: the kernel clears the rseq descriptor on preemption, not on blocking");
     case rseq_behaviour::never_cleared:
       return verdict(false, "tried: the kernel was not seen to clear the rseq descriptor");
+    case rseq_behaviour::untried:
+      return verdict(false,
+                     "whether preemption clears the rseq descriptor is not tried under a "
+                     "seccomp filter");
     case rseq_behaviour::no_memory:
       return verdict(false, "no page for the rseq descriptors");
     case rseq_behaviour::unregistered:
@@ -180,10 +208,14 @@ probe_result probe_perf() noexcept {
   if (!timebase::get().uses_tsc()) {
     return verdict(false, "the timebase is not the TSC");
   }
+  if (may_be_filtered()) {
+    return verdict(false, "perf_event_open is not tried under a seccomp filter");
+  }
   if (const char* const missing = open_perf_page(); missing != nullptr) {
     return verdict(false, missing);
   }
-  // Right, not merely there: compared with the CPU clock. Several tries, a switch may fall between.
+  // The values must be right as well, so they are compared with the CPU clock. Several tries,
+  // because a switch may come in between.
   for (int i = 0; i < 5; ++i) {
     const auto first = read_perf_page();
     const auto cpu = thread_cpu_ns();
@@ -322,7 +354,7 @@ const clock_status& default_clock() {
   static const clock_status instance = [] {
     clock_status chosen;
     std::string passed_over;
-    for (const clock_kind kind : detail::preference) {  // no further than needed
+    for (const clock_kind kind : detail::preference) {  // stops at the first that works
       clock_status candidate = detail::status(kind);
       if (candidate.available) {
         chosen = std::move(candidate);

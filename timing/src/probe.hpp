@@ -11,14 +11,14 @@ inline constexpr timing::clock_kind preference[] = {
     timing::clock_kind::thread_cycles, timing::clock_kind::thread_cputime,
     timing::clock_kind::mach_thread,   timing::clock_kind::steady};
 
-/// What was found out about a clock, in a form that needs no allocation.
+/// The result of trying a clock, in a form that needs no allocation.
 struct probe_result {
   bool available = false;
   bool shows_blocking = false;  ///< rseq_tsc: the kernel clears the descriptor on blocking too
   char reason[200] = {};
 };
 
-/// Tries the clock, once per process: a kind that nobody asks for costs nothing.
+/// Tries the clock, once per process. A kind that is never asked for costs nothing.
 [[nodiscard]] const probe_result& probe(timing::clock_kind kind) noexcept;
 
 }  // namespace asio_pulse::detail

@@ -25,8 +25,8 @@ static_assert(offsetof(struct rseq, rseq_cs) == 8);
 static_assert(offsetof(struct rseq, cpu_id) == 4);
 static_assert(sizeof(std::atomic<std::uint64_t>) == sizeof(std::uint64_t));
 
-// How many times another clock of the same thread must be re-armed between two looks for a change
-// to go unseen; each of them costs a system call. 64 of 32 bytes fill half a page.
+// A change could go unnoticed if other clocks of the same thread are armed this many times between
+// two looks; each time costs a system call. 64 descriptors of 32 bytes fill half a page.
 constexpr std::size_t descriptor_count = 64;
 
 /// struct rseq_cs of the kernel's ABI.
@@ -77,7 +77,8 @@ struct rseq* area() noexcept {
 }
 
 bool registered() noexcept {
-  // A thread whose registration failed has RSEQ_CPU_ID_UNINITIALIZED or _REGISTRATION_FAILED here.
+  // If the registration of the thread failed, this is RSEQ_CPU_ID_UNINITIALIZED or
+  // RSEQ_CPU_ID_REGISTRATION_FAILED.
   return __rseq_size != 0 &&
          static_cast<std::int32_t>(*static_cast<volatile std::uint32_t*>(&area()->cpu_id)) >= 0;
 }
@@ -88,8 +89,8 @@ std::atomic<std::uint64_t>* rseq_word() noexcept {
   if (!registered()) {
     return nullptr;
   }
-  // The kernel's ABI defines this word as a 64-bit integer that is read and written in one access
-  // by this thread and by the kernel on its behalf; an atomic of that size is how C++ says so.
+  // The kernel's ABI defines this word as a 64-bit integer that this thread, and the kernel on its
+  // behalf, read and write in one access. In C++ that is an atomic of this size.
   return reinterpret_cast<std::atomic<std::uint64_t>*>(&area()->rseq_cs);
 }
 

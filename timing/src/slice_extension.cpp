@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
-#include <asio_pulse/timing/slice_extension.hpp>
-
 #include "rseq_area.hpp"
+
+#include <asio_pulse/timing/slice_extension.hpp>
 
 #if defined(__linux__) && defined(__x86_64__)
 #include <sys/prctl.h>
@@ -13,7 +13,7 @@ namespace asio_pulse::timing {
 #if defined(__linux__) && defined(__x86_64__)
 namespace {
 
-// Newer than the headers of most distributions.
+// These are newer than the kernel headers of most distributions.
 constexpr int slice_extension = 79;            // PR_RSEQ_SLICE_EXTENSION
 constexpr unsigned long set_command = 2;       // PR_RSEQ_SLICE_EXTENSION_SET
 constexpr unsigned long enable = 1;            // PR_RSEQ_SLICE_EXT_ENABLE

@@ -28,8 +28,9 @@ std::uint64_t to_ns(const timespec& at) noexcept {
          static_cast<std::uint64_t>(at.tv_nsec);
 }
 
-// The epoch lives in a page that the kernel zeroes in a forked child, so that even a fork without
-// atfork handlers is noticed; the count beside it, which is copied, gives the child a new number.
+// The epoch is in a page that the kernel zeroes in a forked child, so that even a fork without
+// atfork handlers is noticed. The last number is in ordinary memory, which is copied, so that the
+// child takes a new one.
 std::atomic<std::uint32_t> last_epoch{0};
 
 std::atomic<std::uint32_t>* make_epoch_word() noexcept {

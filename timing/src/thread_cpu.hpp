@@ -24,8 +24,8 @@ struct os_reading {
 /// CLOCK_MONOTONIC in nanoseconds, the clock of bpf_ktime_get_ns().
 [[nodiscard]] std::uint64_t monotonic_ns() noexcept;
 
-/// Changes in a forked child, however it was forked (a page that the kernel wipes on fork, where it
-/// can, else an atfork handler). Constant and 0 where there is no fork.
+/// A number that changes in a forked child, however it was forked: by a page that the kernel zeroes
+/// on fork or, if it cannot, by an atfork handler. Constant and 0 on systems without fork.
 [[nodiscard]] std::uint32_t fork_epoch() noexcept;
 
 }  // namespace asio_pulse::detail

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 #include <asio_pulse/timing/detail/tick_scale.hpp>
+
 #include <cmath>
 
 namespace asio_pulse::detail {

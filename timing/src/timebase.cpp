@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: BSL-1.0
-#include <asio_pulse/timing/timebase.hpp>
-#include <cstdio>
-
 #include "thread_cpu.hpp"
 #include "tsc_calibration.hpp"
+
+#include <asio_pulse/timing/timebase.hpp>
+
+#include <cstdio>
 
 namespace asio_pulse::timing {
 

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: BSL-1.0
 #include "tsc_calibration.hpp"
 
+#include "seccomp.hpp"
+
 #include <asio_pulse/timing/detail/tsc.hpp>
+
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -29,13 +32,14 @@ namespace asio_pulse::detail {
 namespace {
 
 // Half of the shortest calibration. Reading both clocks takes about 40 ns, so the rate over 2 ms is
-// good to some 10 ppm, which the poll clock's 1 ms chain turns into 10 ns. Longer buys little,
-// shorter lets one interrupted reading show.
+// good to some 10 to 20 ppm, which is 5 ns at most in the poll clock's chain of 250 us. A longer
+// calibration would gain little; in a shorter one a single interrupted reading would show.
 constexpr std::uint64_t half_ns = 1'000'000;
-// The measurement proper, where CPUID says nothing. With a repeated short one: 10 ms in all.
+// The long measurement, if CPUID does not state the rate. Together with up to two short ones it
+// takes up to 10 ms.
 constexpr std::uint64_t long_ns = 6'000'000;
-// A counter that follows the core's frequency is off by percents; a good one by the reading's
-// jitter.
+// The rate of a counter that follows the core's frequency varies by percents; that of a good one
+// only by the jitter of the readings.
 constexpr double rate_tolerance = 5e-4;
 
 struct registers {
@@ -76,17 +80,20 @@ bool invariant() noexcept {
   return cpuid(0x80000000U).a >= 0x80000007U && (cpuid(0x80000007U).d & (1U << 8U)) != 0;
 }
 
-/// Whether RDTSC exists and this process may execute it (prctl(PR_SET_TSC) can forbid it).
+/// Whether RDTSC exists and this process may execute it (prctl(PR_SET_TSC) can forbid it). Under a
+/// seccomp filter, which may not allow prctl(2), it is assumed that the process may: the clocks of
+/// the C library execute RDTSC as well.
 bool executable() noexcept {
   bool allowed = (cpuid(1).d & (1U << 4U)) != 0;
 #if defined(__linux__)
   int mode = PR_TSC_ENABLE;
-  allowed = allowed && (prctl(PR_GET_TSC, &mode) != 0 || mode == PR_TSC_ENABLE);
+  allowed =
+      allowed && (may_be_filtered() || prctl(PR_GET_TSC, &mode) != 0 || mode == PR_TSC_ENABLE);
 #endif
   return allowed;
 }
 
-/// What the kernel says of the TSC as a clock source.
+/// What the kernel thinks of the TSC as a clock source.
 enum class kernel_view { unknown, refused, listed, current };
 
 #if defined(__linux__)
@@ -182,7 +189,8 @@ double steady_rate() noexcept {
     const double first = rate(a, b);
     const double second = rate(b, c);
     const double whole = rate(a, c);
-    // Where reading a clock is slow (emulation, a tool that instruments) the readings are as loose.
+    // If reading a clock is slow (in an emulator, or under a tool that instruments), so is the
+    // precision.
     const double jitter = c.tsc > a.tsc ? static_cast<double>(a.width + b.width + c.width) /
                                               static_cast<double>(c.tsc - a.tsc)
                                         : 0;

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// The other side of slow_server.cpp, on plain Boost.Asio: 18 connections say "ping" 50 times a
-// second each, one asks for a report every 400 ms, one looks a name up every 500 ms. Prints how
-// long answers took, from when the request was due: a late answer makes the next one late, too.
+// The client of slow_server.cpp, on plain Boost.Asio: 18 connections send "ping" 50 times a second
+// each, one asks for a report every 400 ms, and one looks up a name every 500 ms. Prints how long
+// the answers took, measured from when the request was due. So a late answer makes the next one
+// late, too.
 //
 //   guide_client PORT [SECONDS]
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// How docs/guide.md would start a context in production. Shows it and ends.
+// How to start a context in production, from docs/production.md. Runs a short demonstration and
+// ends.
 
 #include <asio_pulse/asio_pulse.hpp>
 

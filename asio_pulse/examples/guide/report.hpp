@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// What a report takes: about 80 ms of CPU time, in the states of slow_server.cpp (GUIDE_STEP).
+// The computation of a report, which takes about 80 ms of CPU time, in the states of
+// slow_server.cpp (GUIDE_STEP).
 
 #pragma once
 

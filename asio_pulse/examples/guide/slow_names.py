@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSL-1.0
-"""A name server on 127.0.0.1 that answers after 150 ms, and that every name is 127.0.0.1."""
+"""A name server on 127.0.0.1 that answers after 150 ms, with 127.0.0.1 for every name."""
 import socket
 import struct
 import threading
@@ -10,7 +10,7 @@ A = 1  # the type of a query for an IPv4 address (RFC 1035)
 
 
 def answer(query):
-    """The query with its question as it came, and for type A one record: the name's pointer, type, class, TTL, address."""
+    """The query's question and, for type A, one record: a pointer to the name, type, class, TTL, address."""
     end = query.index(b"\0", 12) + 5
     found = query[end - 4:end - 2] == struct.pack(">H", A)
     header = query[:2] + struct.pack(">5H", 0x8180, 1, int(found), 0, 0)

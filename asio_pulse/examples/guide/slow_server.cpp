@@ -2,7 +2,7 @@
 //
 // The server of docs/guide.md, on one thread, in eight states. GUIDE_STEP is 0: plain Boost.Asio,
 // 1: asio-pulse, 2: a named task, 3: checkpoints, 4: preemptible(), 5: isolatable, 6: checkpoints
-// and a spare worker, 7: checkpoints and async_resolve(), which is where the guide ends.
+// and a spare worker, 7: checkpoints and async_resolve(), with which the guide ends.
 //
 //   slow_server PORT   until SIGINT or SIGTERM
 //

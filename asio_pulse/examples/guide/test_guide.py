@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSL-1.0
-"""Asks the guide's servers, the first and the last one: the same answers, and the last one's pings do not wait.
+"""Checks the guide's first and last server: both give the same answers, and pings do not wait in the last one.
 
 usage: test_guide.py SLOW_SERVER_STOCK SLOW_SERVER_FIXED
 """
@@ -33,7 +33,7 @@ def ask(connection, request):
 
 @contextlib.contextmanager
 def running(program):
-    """The server's port."""
+    """Waits for the server, and returns its port."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -2,8 +2,10 @@
 #pragma once
 
 /// \file
-/// Everything but spawn.hpp and preemptible.hpp, which need Boost.Context.
+/// Includes all public headers except spawn.hpp and preemptible.hpp, which need Boost.Context.
 
+#include <asio_pulse/hooks/requirements.hpp>
+//
 #include <asio_pulse/checkpoint.hpp>
 #include <asio_pulse/co_spawn.hpp>
 #include <asio_pulse/io_context.hpp>

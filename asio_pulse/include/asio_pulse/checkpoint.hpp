@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: BSL-1.0
 #pragma once
 
+#include <asio_pulse/hooks/requirements.hpp>
+
 #if defined(ASIO_PULSE_DISABLE)
 #include <asio_pulse/detail/disabled.hpp>
 #else
 
 // Boost 1.74's awaitable.hpp uses std::exchange without it.
-#include <utility>
-
 #include <asio_pulse/should_yield.hpp>
+
 #include <boost/asio/associated_executor.hpp>
 #include <boost/asio/async_result.hpp>
 #include <boost/asio/awaitable.hpp>
@@ -16,7 +17,9 @@
 #include <boost/asio/this_coro.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <boost/version.hpp>
+
 #include <type_traits>
+#include <utility>
 
 namespace asio_pulse {
 
@@ -30,9 +33,9 @@ struct start_checkpoint {
   }
 };
 
-/// Requeues whoever awaits it, behind everybody else.
+/// Requeues the coroutine that awaits it at the end of the context's queue.
 struct yield_operation {
-  // Not a function of a coroutine's frame: awaiting those is something else.
+  // Not a function that takes a coroutine's frame: Asio awaits those in another way.
   template <class CompletionToken>
   requires(!std::is_pointer_v<std::remove_cvref_t<CompletionToken>>) auto operator()(
       CompletionToken&& token) const {
@@ -50,12 +53,14 @@ inline yield_operation yield_now() noexcept { return {}; }
 
 }  // namespace detail
 
-/// What checkpoint() returns: await it in a boost::asio::awaitable<>, at once, or let it go, which
-/// suspends the fiber that this is, if it is one.
+/// What checkpoint() returns. In a boost::asio::awaitable<> it must be awaited at once. Anywhere
+/// else it is discarded, and its destructor suspends the fiber that this code runs on, if any.
 class checkpoint_operation : public detail::yield_operation {
  public:
   explicit checkpoint_operation(bool wanted) noexcept : wanted_(wanted) {}
-  /// Not awaited: a statement. \par Errors  As this_fiber::checkpoint().
+  /// If the operation was not awaited, calls this_fiber::checkpoint().
+  ///
+  /// \par Errors  As this_fiber::checkpoint().
   ~checkpoint_operation() noexcept(false) {
     if (wanted_) [[unlikely]] {
       (void)detail::yield_here();
@@ -64,7 +69,7 @@ class checkpoint_operation : public detail::yield_operation {
   checkpoint_operation(const checkpoint_operation&) = delete;
   checkpoint_operation& operator=(const checkpoint_operation&) = delete;
 
-  /// Takes it over: whoever awaits it. Whether it is to suspend.
+  /// Called by the coroutine that awaits the operation. Returns whether it has to suspend.
   [[nodiscard]] bool take() noexcept {
     const bool wanted = std::exchange(wanted_, false);
     return wanted && !detail::refuse_yield();
@@ -74,20 +79,21 @@ class checkpoint_operation : public detail::yield_operation {
   bool wanted_;
 };
 
-/// Lets others go first, if the handler has had its share.
+/// Yields to other handlers if the current one has used up its share of the CPU.
 ///
-/// In a coroutine: `co_await asio_pulse::checkpoint();` in a loop. Suspends only when
-/// should_yield() says so; then the coroutine is queued behind everything that is ready and, if its
-/// task is over budget, behind other tasks in the same state.
+/// In a coroutine, call it in a loop as `co_await asio_pulse::checkpoint();`. The coroutine is
+/// suspended only if should_yield() returns true. It is then queued behind everything that is ready
+/// and, if its task is over budget, behind other tasks that are over budget as well.
 ///
-/// In synchronous code: `asio_pulse::checkpoint();` at any call depth inside a preemptible()
-/// handler or a coroutine of asio_pulse::spawn() does the same with all of it; see
+/// In synchronous code, call it as `asio_pulse::checkpoint();`. Inside a preemptible() handler or a
+/// coroutine of asio_pulse::spawn() it suspends the whole handler, at any call depth; see
 /// this_fiber::checkpoint(). On a thread's own stack it does nothing.
 ///
-/// Refused, and reported, under a tracked lock (asio_pulse::mutex, no_yield_scope).
+/// While a tracked lock is held (asio_pulse::mutex, no_yield_scope) the yield is refused, and the
+/// refusal is reported.
 ///
-/// \par Cost           As should_yield() when nothing is wanted: no suspension, no allocation.
-/// \par Thread safety  Speaks for the calling thread, and its handler may go on on another.
+/// \par Cost           If it need not yield, that of should_yield(): no suspension, no allocation.
+/// \par Thread safety  Acts on the calling thread. The handler may continue on another thread.
 /// \par Errors         In synchronous code as this_fiber::checkpoint().
 ASIO_PULSE_DETAIL_INLINE checkpoint_operation checkpoint() {
   return checkpoint_operation(should_yield());
@@ -95,7 +101,7 @@ ASIO_PULSE_DETAIL_INLINE checkpoint_operation checkpoint() {
 
 #else
 
-// This Asio's coroutines can only await what suspends, or another coroutine.
+// The coroutines of this Asio version can await only operations that suspend, and other coroutines.
 namespace detail {
 
 inline boost::asio::awaitable<void> yield_now() {
@@ -105,7 +111,7 @@ inline boost::asio::awaitable<void> yield_now() {
 
 }  // namespace detail
 
-/// For `co_await` only; in synchronous code this_fiber::checkpoint().
+/// For `co_await` only. In synchronous code use this_fiber::checkpoint().
 [[nodiscard]] inline boost::asio::awaitable<void> checkpoint() {
   if (should_yield() && !detail::refuse_yield()) co_await detail::yield_now();
 }
@@ -118,8 +124,8 @@ inline boost::asio::awaitable<void> yield_now() {
 
 namespace boost::asio::detail {
 
-// Awaiting an operation suspends before it is started. Ours asks first: nothing in the language
-// suspends then.
+// An operation of Asio suspends the coroutine before it is started. Ours decides first, so that a
+// checkpoint that need not yield does not suspend at all.
 template <class Executor>
 class awaitable_async_op<void(), ::asio_pulse::checkpoint_operation, Executor>
     : public awaitable_async_op<void(), ::asio_pulse::detail::yield_operation, Executor> {
@@ -141,9 +147,10 @@ class awaitable_async_op<void(), ::asio_pulse::checkpoint_operation, Executor>
 
 #endif
 
-/// In a coroutine: lets others go first, if it is time. An expression of type void.
+/// A checkpoint for coroutines: yields to other handlers if the current one has used up its share
+/// of the CPU. An expression of type void.
 ///
-/// \par Cost  As should_yield(); Asio is not entered where nothing is wanted.
+/// \par Cost  If it need not yield, that of should_yield(): Asio is not called.
 #define ASIO_PULSE_CHECKPOINT()                                          \
   (::asio_pulse::should_yield() && !::asio_pulse::detail::refuse_yield() \
        ? static_cast<void>(co_await ::asio_pulse::detail::yield_now())   \

@@ -1,18 +1,21 @@
 // SPDX-License-Identifier: BSL-1.0
 #pragma once
 
+#include <asio_pulse/hooks/requirements.hpp>
+
 #if defined(ASIO_PULSE_DISABLE)
 #include <asio_pulse/detail/disabled.hpp>
 #else
 
 // Boost 1.74's awaitable.hpp uses std::exchange without it.
-#include <utility>
-
 #include <asio_pulse/task.hpp>
+
 #include <boost/asio/awaitable.hpp>
 #include <boost/asio/co_spawn.hpp>
+
 #include <exception>
 #include <type_traits>
+#include <utility>
 
 namespace asio_pulse {
 
@@ -46,12 +49,13 @@ struct awaitable_value<boost::asio::awaitable<T, Executor>> {
 
 }  // namespace detail
 
-/// Starts a coroutine as work of the task: it, and everything it creates, is charged to the task.
+/// Starts a coroutine as work of the task: the coroutine, and everything it creates, is charged to
+/// the task.
 ///
-/// Called in a handler of the same context, Asio begins the coroutine inside that handler: what it
-/// does until it suspends for the first time is then a part of that handler's poll, charged to and
-/// reported as that handler's task. Where that is much, use
-/// `boost::asio::co_spawn(t.get_executor(), ...)`, which begins it in a poll of its own.
+/// If this is called in a handler of the same context, Asio starts the coroutine inside that
+/// handler. Until the coroutine suspends for the first time, it is a part of that handler's poll,
+/// and is charged to that handler's task. If that is a lot of work, use
+/// `boost::asio::co_spawn(t.get_executor(), ...)`, which starts it in a poll of its own.
 ///
 /// \par Errors  As boost::asio::co_spawn().
 template <class T, class Executor, class CompletionToken>

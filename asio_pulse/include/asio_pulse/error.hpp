@@ -4,6 +4,8 @@
 
 #pragma once
 
+#include <asio_pulse/hooks/requirements.hpp>
+//
 #include <boost/system/error_code.hpp>
 
 #include <string>
@@ -14,31 +16,23 @@ namespace asio_pulse {
 
 /// What setup can fail with. The category's name is "asio_pulse"; zero is success.
 enum class error {
-  invalid_option = 1,       ///< an option is out of range; invalid_reason() names it
-  isolation_off,            ///< the context has no isolation pool (isolation_threads is zero)
-  not_isolatable,           ///< the task was not declared isolatable
-  implicit_strand,          ///< isolation would break the implicit strand of a one-thread context
-  unsafe_concurrency_hint,  ///< BOOST_ASIO_CONCURRENCY_HINT_UNSAFE: no locks, so no other thread
-  tracking_mismatch,        ///< a part of the program was built without the tracking definition
-  foreign_context,          ///< the execution context is not an asio_pulse::io_context
-  clock_unavailable,        ///< the clock that was asked for does not work on this machine
-  shut_down,                ///< the context is being destroyed
+  invalid_option = 1,  ///< an option is out of range; invalid_reason() names it
 };
 
-/// The text of an error; empty for a value that is none.
+/// The text of an error. Empty if the value is not an enumerator.
 std::string_view to_string(error) noexcept;
 
 namespace detail {
 
-// Boost.System's base class has a public destructor that is not virtual: its categories are never
-// deleted through it.
+// The destructor of Boost.System's base class is public and not virtual, because categories are
+// never deleted through it.
 #if defined(__GNUC__)
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wnon-virtual-dtor"
 #endif
 
-// Inline, as everything that names Boost.System: its types differ in size between versions of
-// Boost, and one build of the compiled library serves all of them.
+// Inline, as is everything that names Boost.System: the sizes of its types differ between versions
+// of Boost, and one build of the compiled library has to serve all of them.
 class category final : public boost::system::error_category {
  public:
   const char* name() const noexcept override { return "asio_pulse"; }

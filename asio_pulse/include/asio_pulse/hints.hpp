@@ -1,43 +1,46 @@
 // SPDX-License-Identifier: BSL-1.0
 #pragma once
 
+#include <asio_pulse/hooks/requirements.hpp>
+//
 #include <cstdint>
 #include <string>
 #include <string_view>
 
 /// \file
-/// Hints of the operating system that a worker should let others go first: where they come from,
-/// what a worker agrees to, and how the runtime behaves.
+/// Hints of the operating system, which ask a worker to yield: where they come from, what a worker
+/// agrees to, and how the runtime reacts.
 ///
-/// The problem: a budget is the program's own idea of fairness. Whether somebody outside waits for
-/// this very CPU only the kernel knows. A sched_ext scheduler (`scx_pulse`) tells its workers, by a
-/// word in shared memory, before it does anything else.
+/// A budget describes fairness within the program. Only the kernel knows whether another thread
+/// waits for the CPU of a worker. A sched_ext scheduler (`scx_pulse`) informs the workers through
+/// a word in shared memory, before it takes any other action.
 
 namespace asio_pulse {
 
 /// Where hints come from.
 enum class hint_source : std::uint8_t {
-  environment,  ///< as the variable ASIO_PULSE_HINTS says, by one of the names below; else off
-  off,          ///< nowhere
-  automatic,    ///< from scx_pulse while it serves its socket; else, where it helps, local
-  kernel,       ///< from scx_pulse, and nowhere else
-  local         ///< from what any kernel tells any user: pressure, involuntary switches
+  environment,  ///< the variable ASIO_PULSE_HINTS names one of the following; off if it is not set
+  off,          ///< no hints
+  automatic,    ///< from scx_pulse while it serves its socket; otherwise local, where that helps
+  kernel,       ///< from scx_pulse only
+  local         ///< from what any kernel reports: CPU pressure and involuntary switches
 };
 
-/// What a worker agrees to, should it ignore a hint for longer than the scheduler's grace. Only a
-/// scheduler in its enforced mode ever does any of it, and never in a critical_section.
+/// What a worker permits the scheduler to do if the worker ignores a hint for longer than the
+/// scheduler's grace period. Only a scheduler in its enforced mode does it, and never while the
+/// worker is in a critical_section.
 enum class escalation_policy : std::uint8_t {
   none,             ///< nothing
-  thread_kick,      ///< its slice ends at once, and the next ones are shorter
-  cgroup_throttle,  ///< it is held to a share of the CPU for a while
-  hybrid            ///< the first; if that is ignored too, the second
+  thread_kick,      ///< the thread's slice ends at once, and the next ones are shorter
+  cgroup_throttle,  ///< the thread is limited to a share of the CPU for a while
+  hybrid            ///< thread_kick first; cgroup_throttle if the thread ignores that as well
 };
 
-/// How a worker takes hints at present.
+/// How a worker reacts to hints at present.
 enum class determinism : std::uint8_t {
-  deterministic,  ///< no hint has come lately: as without a source of hints
-  pressured,      ///< hints come: checkpoints yield sooner, budgets are tighter
-  defensive       ///< hints were lost: as under the highest pressure
+  deterministic,  ///< no recent hints: the worker behaves as without a source of hints
+  pressured,      ///< recent hints: checkpoints yield sooner, budgets are tighter
+  defensive       ///< hints were lost: the worker behaves as under the highest pressure
 };
 
 /// The enumerator's name; "unknown" for a value that is none of them.
@@ -45,11 +48,11 @@ std::string_view to_string(hint_source) noexcept;
 std::string_view to_string(escalation_policy) noexcept;
 std::string_view to_string(determinism) noexcept;
 
-/// Where the hints of this process come from now.
+/// Where the hints of this process come from at present.
 struct hint_status {
   hint_source source = hint_source::off;  ///< kernel, local or off
-  std::string why;                        ///< in one sentence: from where, or why not
-  std::uint32_t workers = 0;              ///< threads that get hints
+  std::string why;                        ///< a sentence: the source, or why there is none
+  std::uint32_t workers = 0;              ///< how many threads get hints
 };
 
 /// \par Cost           A mutex and an allocation.
@@ -57,15 +60,15 @@ struct hint_status {
 /// \par Errors         std::bad_alloc.
 [[nodiscard]] hint_status current_hints();
 
-/// Whether the worker may be escalated against in this scope; it overrides options::escapable on
-/// the calling thread, inside a handler and until the scope or the handler ends. Without a
-/// scheduler that hints it does nothing. Nests.
+/// Permits or forbids escalation against the worker in this scope. It overrides options::escapable
+/// on the calling thread until the scope or the handler ends, and has an effect only inside a
+/// handler and while a scheduler sends hints. Scopes can be nested.
 ///
 /// \par Cost           A few plain stores.
 /// \par Thread safety  Distinct objects: Safe. Enter and leave on the same thread, in one handler.
 /// \par Errors         None (noexcept).
-/// \par Memory order   Relaxed: the kernel reads the byte by itself, and on this very CPU or after
-///                     a switch.
+/// \par Memory order   Relaxed: the kernel reads this one byte, either on the same CPU or after a
+///                     context switch.
 class escapable_scope {
  public:
   explicit escapable_scope(bool escapable) noexcept;

@@ -1,104 +1,107 @@
 // SPDX-License-Identifier: BSL-1.0
 #pragma once
 
+#include <asio_pulse/hooks/requirements.hpp>
+
 #if defined(ASIO_PULSE_DISABLE)
 #include <asio_pulse/detail/disabled.hpp>
 #else
 
-#if !defined(BOOST_ASIO_CUSTOM_HANDLER_TRACKING) && !defined(ASIO_PULSE_EXECUTOR_ONLY)
-#error \
-    "asio_pulse: link the CMake target asio_pulse::asio_pulse (or compile every file of the program with \
--DBOOST_ASIO_CUSTOM_HANDLER_TRACKING='\"asio_pulse/hooks/tracking.hpp\"'); where that cannot be, link \
-asio_pulse::executor_only"
-#endif
-
-#include <asio_pulse/detail/context_service.hpp>
+#include <asio_pulse/detail/asio/context_service.hpp>
 #include <asio_pulse/options.hpp>
 #include <asio_pulse/recording.hpp>
 #include <asio_pulse/statistics.hpp>
-#include <boost/asio/detail/concurrency_hint.hpp>
-#include <boost/asio/io_context.hpp>
-#include <chrono>
-#include <concepts>
-#include <cstddef>
-#include <utility>
 
-#if !defined(ASIO_PULSE_TRACKING) && !defined(ASIO_PULSE_EXECUTOR_ONLY)
-#error \
-    "asio_pulse: BOOST_ASIO_CUSTOM_HANDLER_TRACKING names another header than asio_pulse/hooks/tracking.hpp"
-#endif
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/version.hpp>
+
+#include <chrono>
+#include <cstddef>
+#include <limits>
+#include <type_traits>
+#include <utility>
 
 namespace asio_pulse {
 
-/// A boost::asio::io_context that accounts for every handler and takes the CPU back from those that
-/// hog it.
+/// A boost::asio::io_context that measures the CPU time of every handler and limits the tasks that
+/// use more than their share.
 ///
-/// A drop-in: it is an io_context, has its executor type, and everything written against
-/// `boost::asio::io_context&` goes on working: the same counts from the run functions, the same
-/// order within a strand and within a task, the same exceptions. Across tasks the order may change,
-/// once one of them is over its budget.
+/// It is a drop-in replacement: it derives from boost::asio::io_context and has its executor type.
+/// Code that takes a `boost::asio::io_context&` continues to work. The run functions return the
+/// same counts, exceptions leave them as before, and the order within a strand and within a task is
+/// the same. The order between tasks may change when one of them is over its budget; see
+/// options::order.
 ///
 /// \par Thread safety  As boost::asio::io_context: Distinct objects: Safe. Shared objects: Safe,
-/// with the exceptions
-///                     stated there.
-/// \par Cost           About 10 ns a handler with one thread (see benches/RESULTS.md), 8 bytes an
-/// operation.
+///                     with the exceptions stated there.
+/// \par Cost           About 10 ns for each handler with one thread (see benches/RESULTS.md), and 8
+///                     bytes for each operation.
 class io_context : public boost::asio::io_context {
  public:
   using base_type = boost::asio::io_context;
 
   /// \par Errors  std::invalid_argument, naming the option and the rule.
   io_context() : io_context(options{}) {}
-  explicit io_context(int concurrency_hint) : io_context(options{}, concurrency_hint) {}
-  explicit io_context(options opts)
-      : service_(boost::asio::use_service<detail::context_service>(*this)) {
-    open(std::move(opts), false);
-  }
-  io_context(options opts, int concurrency_hint)
-      : base_type(concurrency_hint),
+  /// The constructors of the base class in this Boost: with a concurrency hint; from Boost 1.87 on
+  /// with an object that sets up services, such as boost::asio::config_from_env; from 1.90 on with
+  /// an allocator before these.
+  template <class... Args>
+  requires(std::is_constructible_v<base_type, Args...> &&
+           sizeof...(Args) != 0) explicit(sizeof...(Args) == 1) io_context(Args&&... args)
+      : io_context(options{}, std::forward<Args>(args)...) {}
+  /// The same with our options before the arguments of the base class.
+  template <class... Args>
+  requires(std::is_constructible_v<base_type, Args...>) explicit io_context(options opts,
+                                                                            Args&&... args)
+      : base_type(std::forward<Args>(args)...),
         service_(boost::asio::use_service<detail::context_service>(*this)) {
-    // As Asio decides whether there is one thread only.
-    open(std::move(opts),
-         concurrency_hint == 1 ||
-             !BOOST_ASIO_CONCURRENCY_HINT_IS_LOCKING(SCHEDULER, concurrency_hint) ||
-             !BOOST_ASIO_CONCURRENCY_HINT_IS_LOCKING(REACTOR_IO, concurrency_hint));
+    open(std::move(opts));
   }
 
-  /// Waits for handlers that run on the isolation pool or on a spare worker; destroys what is
-  /// parked or queued without running it, as Asio does with every other pending handler.
+  /// Waits for handlers that run on the isolation pool or on a spare worker. Handlers that are
+  /// parked or queued are destroyed without being run, as Asio does with all pending handlers.
   ~io_context() { service_.close(); }
 
-  /// User hooks: see hooks::registry.
+  /// The registry in which the program can install its own hooks; see hooks::registry.
   [[nodiscard]] hooks::registry& hooks() noexcept { return core_->hooks(); }
-  /// What was done so far. Any thread; takes a mutex that the poll path does not.
-  [[nodiscard]] statistics stats() const noexcept { return core_->stats(); }
-  /// What its workers, sites and tasks did (metrics.hpp). Where options::metrics is `on_demand` the
-  /// first call begins to collect, and it goes on for 90 s after the last one.
+  /// The counters of this context, since it was made.
   ///
-  /// \par Cost           Off the poll path: copies what the workers count, then walks the tasks,
-  ///                     128 at a time under the mutex that new tasks take; see benches/RESULTS.md.
-  /// \par Thread safety  Any thread but a signal handler; calls wait for each other.
+  /// \par Cost           A mutex, which the poll path does not take.
+  /// \par Thread safety  Any thread but a signal handler.
+  [[nodiscard]] statistics stats() const noexcept { return core_->stats(); }
+  /// The metrics of its workers, sites and tasks (metrics.hpp). If options::metrics is `on_demand`,
+  /// the first call starts the collection, which stops 90 s after the last call.
+  ///
+  /// \par Cost           Off the poll path: copies the counters of the workers, then walks the
+  ///                     tasks, 128 at a time under the mutex that new tasks take; see
+  ///                     benches/RESULTS.md.
+  /// \par Thread safety  Any thread but a signal handler. Concurrent calls wait for each other.
   /// \par Errors         std::bad_alloc.
   [[nodiscard]] context_metrics metrics(const metrics_request& what = {}) {
     return core_->metrics(what);
   }
-  /// What its workers did in the last moments (recording.hpp). Where options::trace is `on_demand`
-  /// the first call begins to trace, for 90 s after the last one, and returns nothing yet.
+  /// The most recent events of its workers (recording.hpp). If options::trace is `on_demand`, the
+  /// first call starts the tracing and returns no events; the tracing stops 90 s after the last
+  /// call.
   ///
   /// \par Thread safety  As metrics().
   /// \par Errors         std::bad_alloc.
   [[nodiscard]] recording trace() { return core_->trace(); }
-  /// What was set. Any thread.
+  /// The options that the context was made with.
+  ///
+  /// \par Thread safety  Any thread.
   [[nodiscard]] const options& get_options() const noexcept { return core_->opts(); }
 
-  // The run functions of the base class, whose counts they keep: a turn in which an operation was
-  // put back ran nothing, and what is left of a broken strand batch has been counted.
+  // The run functions return the counts of the base class: a turn in which an operation was put
+  // back does not count, and the rest of a broken strand batch was counted with its first part.
   count_type run() {
     return all([this] { return base_type::run(); });
   }
   count_type poll() {
     hooks::worker_scope worker(service_.scheduler(), *core_, enabled());
-    return net(base_type::poll(), worker);
+    run_begins();
+    const count_type n = base_type::poll();
+    return net(n + what_stop_overtook(), worker);
   }
   count_type run_one() {
     return one([this] { return base_type::run_one(); });
@@ -123,40 +126,42 @@ class io_context : public boost::asio::io_context {
     return one([&] { return base_type::run_one_until(abs_time); });
   }
 
-  // The deprecated forms, where this Asio has them.
-  template <std::same_as<boost::system::error_code> ErrorCode, class Base = base_type>
-  requires requires(Base& b, ErrorCode& ec) { b.run(ec); }
-  count_type run(ErrorCode& ec) {
-    return all([&] { return static_cast<Base&>(*this).run(ec); });
+#if !defined(BOOST_ASIO_NO_DEPRECATED) && BOOST_ASIO_VERSION < 103300
+  // The deprecated overloads exist only if this Asio has them: `&io_context::run`, as an argument
+  // of std::thread for example, is ambiguous when the name is overloaded.
+  count_type run(boost::system::error_code& ec) {
+    return all([this, &ec] { return base_type::run(ec); });
   }
-  template <std::same_as<boost::system::error_code> ErrorCode, class Base = base_type>
-  requires requires(Base& b, ErrorCode& ec) { b.poll(ec); }
-  count_type poll(ErrorCode& ec) {
+  count_type poll(boost::system::error_code& ec) {
     hooks::worker_scope worker(service_.scheduler(), *core_, enabled());
-    return net(static_cast<Base&>(*this).poll(ec), worker);
+    run_begins();
+    const count_type n = base_type::poll(ec);
+    return net(n + what_stop_overtook(), worker);
   }
-  template <std::same_as<boost::system::error_code> ErrorCode, class Base = base_type>
-  requires requires(Base& b, ErrorCode& ec) { b.run_one(ec); }
-  count_type run_one(ErrorCode& ec) {
-    return one([&] { return static_cast<Base&>(*this).run_one(ec); });
+  count_type run_one(boost::system::error_code& ec) {
+    return one([this, &ec] { return base_type::run_one(ec); });
   }
-  template <std::same_as<boost::system::error_code> ErrorCode, class Base = base_type>
-  requires requires(Base& b, ErrorCode& ec) { b.poll_one(ec); }
-  count_type poll_one(ErrorCode& ec) {
-    return one([&] { return static_cast<Base&>(*this).poll_one(ec); });
+  count_type poll_one(boost::system::error_code& ec) {
+    return one([this, &ec] { return base_type::poll_one(ec); });
   }
+#endif
 
  private:
-  void open(options opts, bool one_thread) {
+  void open(options opts) {
 #if defined(ASIO_PULSE_TRACKING)
     if (!service_.laid_out_as_expected()) asio_pulse_refuse_untracked();
 #endif
-    core_ = new detail::context_core(std::move(opts), one_thread);
+    core_ = new detail::context_core(std::move(opts), service_.one_thread());
+    const detail::core_ref released(core_);  // open() makes the service hold a reference as well
     service_.open(core_);
-    core_->release();  // the service holds it
   }
 
   [[nodiscard]] bool enabled() const noexcept { return core_->opts().enabled; }
+
+  // stopped() locks the scheduler's mutex, so it is called only where the answer matters.
+  void run_begins() noexcept {
+    if (core_->stop_noted() && !this->stopped()) core_->run_begins();
+  }
 
   [[nodiscard]] static count_type net(count_type turns,
                                       const hooks::worker_scope& worker) noexcept {
@@ -164,28 +169,54 @@ class io_context : public boost::asio::io_context {
     return turns > none ? turns - none : 0;
   }
 
-  /// Everything until the end: spare workers may take over, and what they ran is counted here.
+  /// Runs handlers until the run function ends. Spare workers may take over meanwhile; the handlers
+  /// that they ran are added to the count.
   template <class Run>
   count_type all(Run run) {
     detail::spare_workers* const spares = service_.spares();
     if (spares == nullptr) {
       hooks::worker_scope worker(service_.scheduler(), *core_, enabled(), true);
-      return net(run(), worker);
+      run_begins();
+      const count_type n = run();
+      return net(n + what_stop_overtook(), worker);
     }
     detail::spare_workers::caller inside(*spares);
     hooks::worker_scope worker(service_.scheduler(), *core_, enabled(), true);
-    return inside.leave(net(run(), worker));
+    run_begins();
+    const count_type n = run();
+    return inside.leave(net(n + what_stop_overtook(), worker));
   }
 
-  /// At most one handler: turns that ran none do not count.
+  /// Runs at most one handler. Turns that ran none are repeated.
   template <class Turn>
   count_type one(Turn turn) {
     hooks::worker_scope worker(service_.scheduler(), *core_, enabled());
+    run_begins();
     for (;;) {
       worker.reset_turns();
       const count_type n = turn();
-      if (n == 0 || worker.phantom_turns() == 0) return n;
+      if (n == 0) return what_stop_overtook(1);
+      if (worker.phantom_turns() == 0) return n;
     }
+  }
+
+  /// If stop() was called in a handler that overtook operations that are held back, plain Asio
+  /// would have run those operations first. This runs them now, at most `most` of them, and returns
+  /// how many it has run.
+  count_type what_stop_overtook(count_type most = std::numeric_limits<count_type>::max()) {
+    count_type n = 0;
+    while (n < most && core_->parks() && this->stopped() && core_->requeue_overtaken()) {
+      struct stop_again {
+        io_context& context;
+        ~stop_again() {
+          context.core_->released_ended(context.stopped());
+          context.stop();
+        }
+      } on_exit{*this};
+      this->restart();
+      n += base_type::run_one();
+    }
+    return n;
   }
 
   detail::context_service& service_;

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// Metrics: what the workers, sites and tasks of a context have done, as one value that is copied
-// out.
+// Metrics: what the workers, sites and tasks of a context have done. They are plain values, copied
+// out of the context.
 
 #pragma once
 
+#include <asio_pulse/hooks/requirements.hpp>
+//
 #include <asio_pulse/stack_trace.hpp>
 #include <asio_pulse/statistics.hpp>
 #include <asio_pulse/tier.hpp>
@@ -18,27 +20,27 @@
 
 namespace asio_pulse {
 
-/// Durations, counted in buckets of at most an eighth of their value.
+/// A histogram of durations. A bucket is at most an eighth of its durations wide.
 struct histogram {
   struct bucket {
-    std::chrono::nanoseconds upper{0};  ///< the longest duration that is counted in it
+    std::chrono::nanoseconds upper{0};  ///< the longest duration in the bucket
     std::uint64_t count = 0;
     friend bool operator==(const bucket&, const bucket&) = default;
   };
-  std::vector<bucket> buckets{};  ///< ascending; those that hold something
+  std::vector<bucket> buckets{};  ///< ascending; empty buckets are left out
   std::uint64_t count = 0;
   std::chrono::nanoseconds sum{0};
 
-  /// The least bucket's upper end that the share `q` (0 to 1) of the durations does not exceed;
-  /// zero when there are none.
+  /// The quantile `q` (0 to 1), rounded up to the end of its bucket: at least the share `q` of the
+  /// durations does not exceed it. Zero if the histogram is empty.
   [[nodiscard]] std::chrono::nanoseconds quantile(double q) const noexcept;
-  /// Durations of at most `limit`, as far as the buckets tell: those that `limit` falls into count.
+  /// How many durations are at most `limit`. The bucket that contains `limit` counts as a whole.
   [[nodiscard]] std::uint64_t at_most(std::chrono::nanoseconds limit) const noexcept;
   friend bool operator==(const histogram&, const histogram&) = default;
 };
 
-/// What was counted between two readings of the same histogram. A bucket that holds less than
-/// before (the program was restarted) counts from zero.
+/// What was counted between two readings of the same histogram. If a bucket holds less than before,
+/// because the program was restarted, its later value is taken.
 ///
 /// \par Errors  std::bad_alloc.
 histogram difference(const histogram& later, const histogram& earlier);
@@ -56,8 +58,8 @@ struct site_metrics {
   std::string type{};  ///< shortened as in reports; not escaped
   source_place place{};
   std::uint64_t polls = 0;
-  /// Of these: directly after another poll of the same site and task on the same worker. Most of
-  /// them: it wakes itself, and nothing it waits for.
+  /// The polls among these that came directly after another poll of the same site and task on the
+  /// same worker. If that is most of them, the handler wakes itself and waits for nothing.
   std::uint64_t again = 0;
   std::chrono::nanoseconds cpu{0};
   std::chrono::nanoseconds longest{0};
@@ -65,27 +67,27 @@ struct site_metrics {
 };
 
 struct task_metrics {
-  std::uint64_t id = 0;  ///< 0: work of no task
-  std::string name{};    ///< as the user named it: any bytes, cut after 128
+  std::uint64_t id = 0;  ///< 0 for the unnamed task
+  std::string name{};    ///< as the program named it: any bytes, at most 128
   tier level = tier::monitor;
   std::uint64_t polls = 0;
   std::chrono::nanoseconds cpu{0};
   std::chrono::nanoseconds recent{0};  ///< CPU time in context_metrics::recent_interval
-  bool waiting = false;                ///< operations of it are put back now
+  bool waiting = false;                ///< it has operations held back now
   friend bool operator==(const task_metrics&, const task_metrics&) = default;
 };
 
-/// A thread that polls the context, or a place of one that has left (thread 0).
+/// A thread that polls the context, or the slot of one that has left (`thread` is 0).
 struct worker_metrics {
-  std::uint64_t thread = 0;  ///< the kernel's number
+  std::uint64_t thread = 0;  ///< the kernel's id of the thread
   std::uint64_t polls = 0;
   std::chrono::nanoseconds cpu{0};
-  /// The longest batch of handlers that one strand ran without a break, and its last handler's
-  /// site.
+  /// The longest batch of handlers that one strand ran without a break, and the site of the last
+  /// handler in it.
   std::chrono::nanoseconds longest_batch{0};
   std::string batch_site{};
-  /// The poll that it is in: of which site, and for how long by the wall clock. Empty: between
-  /// polls.
+  /// The site of the poll that the worker is in, and how long that has lasted by the wall clock.
+  /// Empty between polls.
   std::string running{};
   std::uint64_t running_task = 0;
   std::chrono::nanoseconds running_for{0};
@@ -100,7 +102,7 @@ struct stall_metrics {
   std::string site{};
   source_place place{};
   std::uint64_t thread = 0;
-  std::chrono::nanoseconds lasted{0};  ///< by the wall clock, so far where it goes on
+  std::chrono::nanoseconds lasted{0};  ///< by the wall clock; so far, if it has not ended
   bool ended = false;
   stall_cause cause = stall_cause::unknown;
   std::string system_call{};
@@ -109,39 +111,39 @@ struct stall_metrics {
   friend bool operator==(const stall_metrics&, const stall_metrics&) = default;
 };
 
-/// What is asked for.
+/// How much a reading of the metrics contains.
 struct metrics_request {
   std::size_t top_tasks = 50;  ///< at most; by recent CPU time, then by all of it
   std::size_t top_sites = 50;  ///< at most; by CPU time
   friend bool operator==(const metrics_request&, const metrics_request&) = default;
 };
 
-/// A context. Figures that only grow are since the context was made, those of sites, workers and
-/// histograms since somebody first asked for metrics.
+/// The metrics of a context. Counters count since the context was made; those of sites, workers and
+/// histograms count since metrics were first asked for.
 struct context_metrics {
   std::uint64_t number = 0;  ///< in the process, from 1
   std::string name{};        ///< options::name
   bool enabled = true;       ///< options::enabled
   bool shadow = false;       ///< options::shadow
-  /// Sites, workers and histograms are being collected. False with the first request of an
-  /// on-demand context: the next one has figures.
+  /// Whether sites, workers and histograms are being collected. It is false in the first reading of
+  /// a context that collects on demand; the next one has figures.
   bool collecting = false;
   statistics totals{};
   std::uint64_t polls = 0;          ///< of all tasks, ended ones included
   std::chrono::nanoseconds cpu{0};  ///< likewise
   histogram poll_duration{};
-  histogram queue_delay{};  ///< from ready to run, of a probe posted every 10 ms while it is busy
+  histogram queue_delay{};  ///< from ready to run, of a probe posted every 10 ms while busy
   std::vector<worker_metrics> workers{};
   std::vector<site_metrics> sites{};
-  site_metrics other_sites{};  ///< all that is not in `sites`; its `type` says of how many
+  site_metrics other_sites{};  ///< the sum of all others; `type` gives their number
   std::vector<task_metrics> tasks{};
-  task_metrics other_tasks{};    ///< all that is not in `tasks`, ended ones included
+  task_metrics other_tasks{};    ///< the sum of all others, ended ones included
   std::uint64_t task_count = 0;  ///< alive
   std::chrono::nanoseconds recent_interval{0};
-  std::vector<stall_metrics> stalls{};  ///< the last ones, newest first, at most 16
+  std::vector<stall_metrics> stalls{};  ///< the most recent ones, newest first, at most 16
   std::uint64_t instrument_bytes = 0;   ///< memory held by the instruments
-  std::uint64_t uncollected_workers =
-      0;  ///< threads for whom options::instrument_bytes left no room
+  /// Threads that are not measured, because options::instrument_bytes leaves no room for them.
+  std::uint64_t uncollected_workers = 0;
   friend bool operator==(const context_metrics&, const context_metrics&) = default;
 };
 
@@ -151,7 +153,7 @@ struct process_metrics {
   std::string program{};  ///< base name of the executable
   std::string version{};  ///< of asio-pulse, as "0.1.0"
   std::chrono::system_clock::time_point at{};
-  std::chrono::nanoseconds uptime{0};  ///< the steady clock: for rates between two readings
+  std::chrono::nanoseconds uptime{0};  ///< by the steady clock; for rates between two readings
   std::vector<context_metrics> contexts{};
   friend bool operator==(const process_metrics&, const process_metrics&) = default;
 };
@@ -162,40 +164,5 @@ struct process_metrics {
 /// \par Thread safety  Any thread but a signal handler.
 /// \par Errors         std::bad_alloc.
 [[nodiscard]] process_metrics collect(const metrics_request& = {});
-
-/// What is worth a look, as a sentence each.
-enum class lint_kind : std::uint8_t {
-  long_poll,      ///< a handler that runs for long without a checkpoint
-  self_waking,    ///< a task that wakes itself most of the time
-  greedy_strand,  ///< a strand whose batches keep a worker for long
-  blocked_lock,   ///< a handler that waited for a lock
-  blocked_dns,    ///< a handler that waited for a name to be resolved
-  blocked_call,   ///< a handler that waited in another system call
-  rising_delay,   ///< the queue delay rises
-  hot_task,       ///< one task takes most of the CPU time
-  held_back,      ///< much work is put back
-  no_watchdog,    ///< stalls are not looked for
-  not_collected   ///< the figures are not whole
-};
-
-/// The enumerator's name; "unknown" for a value that is none of them.
-std::string_view to_string(lint_kind) noexcept;
-
-struct lint {
-  lint_kind kind = lint_kind::long_poll;
-  std::uint64_t context = 0;  ///< context_metrics::number
-  std::string subject{};      ///< the task's or site's name; not escaped
-  std::string text{};         ///< what was seen, with figures; the subject is escaped in it
-  std::string advice{};       ///< what to do about it
-  std::string_view anchor{};  ///< heading in asio_pulse/docs/lints.md
-  friend bool operator==(const lint&, const lint&) = default;
-};
-
-/// What is to be seen in a reading, and in the change since an earlier one of the same process
-/// (null: since the beginning). Worst first.
-///
-/// \par Errors  std::bad_alloc.
-[[nodiscard]] std::vector<lint> lints(const process_metrics& now,
-                                      const process_metrics* before = nullptr);
 
 }  // namespace asio_pulse

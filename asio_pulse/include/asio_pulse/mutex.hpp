@@ -1,21 +1,25 @@
 // SPDX-License-Identifier: BSL-1.0
 #pragma once
 
+#include <asio_pulse/hooks/requirements.hpp>
+
 #if defined(ASIO_PULSE_DISABLE)
 #include <asio_pulse/detail/disabled.hpp>
 #else
 
 #include <asio_pulse/should_yield.hpp>
+
 #include <mutex>
 
 namespace asio_pulse {
 
-/// A std::mutex that checkpoints know of: a handler that holds it is not suspended.
+/// A mutex that checkpoints know about: a handler that holds it is not suspended.
 ///
-/// A fiber or coroutine that yields under a lock lets in others that want the same lock, on the
-/// same thread: the thread then waits for itself. Such a yield is refused, and reported.
+/// If a fiber or coroutine yields while it holds a lock, another one on the same thread may try to
+/// take the same lock, and the thread waits for itself. With this mutex the yield is refused, and
+/// the refusal is reported.
 ///
-/// \par Cost           As std::mutex, and about 10 ns.
+/// \par Cost           That of std::mutex, and about 10 ns.
 /// \par Thread safety  As std::mutex: unlock on the thread that locked. Not in signal handlers.
 /// \par Errors         As std::mutex.
 class mutex {
@@ -43,11 +47,12 @@ class mutex {
   detail::poll_mark held_{};  ///< guarded by it
 };
 
-/// No suspension in this scope: a checkpoint that would have yielded is refused, and reported. For
-/// what must not be interrupted by other handlers, a lock of another kind for one.
+/// Prevents suspension in its scope. A checkpoint that would have yielded is refused, and the
+/// refusal is reported. Use it around code that other handlers must not interrupt, for example
+/// while a lock of another kind is held.
 ///
-/// As critical_section, which suppresses yields without a word and watches the time, it belongs to
-/// the handler that entered it. Nests.
+/// It belongs to the handler that entered it, as does critical_section, which suppresses yields
+/// without a report and limits the time. Scopes can be nested.
 ///
 /// \par Cost           About 5 ns.
 /// \par Thread safety  Distinct objects: Safe. Enter and leave on the same thread.

@@ -1,12 +1,16 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// What a user can set. Two aggregates of chrono durations and enums, whose defaults can be left
-// alone. Zero switches a thing off where its comment says so; nonsense is refused by name.
+// The options of contexts and tasks: aggregates of chrono durations and enumerations with defaults
+// that suit most programs. Zero switches a feature off where the comment says so. A value out of
+// range is refused with an exception that names the option.
 
 #pragma once
 
+#include <asio_pulse/hooks/requirements.hpp>
+//
 #include <asio_pulse/error.hpp>
 #include <asio_pulse/hints.hpp>
+#include <asio_pulse/report_kind.hpp>
 #include <asio_pulse/task_budget.hpp>
 #include <asio_pulse/tier.hpp>
 #include <asio_pulse/tier_manager.hpp>
@@ -26,9 +30,9 @@ namespace asio_pulse {
 
 struct report;
 
-/// How the threads of the isolation pool are made to give way.
+/// How the priority of the isolation pool's threads is lowered.
 enum class isolation_priority : std::uint8_t {
-  normal,  ///< left alone
+  normal,  ///< not changed
   batch,   ///< SCHED_BATCH
   idle,    ///< SCHED_IDLE
   nice,    ///< options::isolation_nice
@@ -37,10 +41,26 @@ enum class isolation_priority : std::uint8_t {
 /// The enumerator's name; "unknown" for a value that is none of them.
 std::string_view to_string(isolation_priority) noexcept;
 
-/// When something is collected.
+/// Which handlers may be put behind those of other tasks. Within a task, and within a strand, the
+/// order is always Asio's.
+enum class handler_order : std::uint8_t {
+  /// Those of tasks that the program declared. While two or more threads run the context, also
+  /// those of accepted connections, because then Asio guarantees no order between handlers. None in
+  /// a thread that runs the context through a reference to boost::asio::io_context.
+  automatic,
+  /// None: first in, first out, as in Asio. Checkpoints still yield.
+  strict,
+  /// Those of every task.
+  per_task
+};
+
+/// The enumerator's name; "unknown" for a value that is none of them.
+std::string_view to_string(handler_order) noexcept;
+
+/// When figures are collected.
 enum class instrument_mode : std::uint8_t {
   off,        ///< never
-  on_demand,  ///< while somebody looks: pulse_top, an exporter, a program that asks
+  on_demand,  ///< while they are read: by pulse_top, an exporter or the program
   on          ///< always
 };
 
@@ -49,26 +69,29 @@ std::string_view to_string(instrument_mode) noexcept;
 
 /// A task's name and budget.
 ///
-/// The order of the members is stable: designated initialisers go on compiling.
+/// The order of the members is stable, so that designated initialisers continue to compile.
 struct task_options {
-  /// For reports. Any bytes, of any length: what is not printable is escaped there.
+  /// The name in reports. Any bytes, of any length; reports escape what is not printable.
   std::string name = {};
 
-  /// CPU time in every window of `per`. Zero: unlimited, the task is accounted for but never over
-  /// budget. Otherwise at least 1 us, not above `per`, and not below `per` / 65535.
-  /// The default is a tenth of a CPU; small enough that a storm is put back within a millisecond
-  /// (benches/run starvation), and harmless, since a task over budget still gets what nobody wants.
+  /// CPU time that the task may use in every window of `per`. Zero: unlimited, the task is
+  /// accounted for but never over budget. Otherwise at least 1 us, not above `per`, and not below
+  /// `per` / 65535.
+  ///
+  /// The default is a tenth of a CPU. It is small enough that a storm of handlers is held back
+  /// within a millisecond (benches/run --scenario storm). It does not slow down a task that runs
+  /// alone: a task over budget still gets the CPU time that no other task wants.
   std::chrono::nanoseconds budget = std::chrono::microseconds{300};
 
   /// The window. Must be positive; at most 60 s.
   std::chrono::nanoseconds per = std::chrono::milliseconds{3};
 
-  /// CPU time that may be spent at once after a quiet time. Zero: one budget. Otherwise at least
+  /// CPU time that the task may use at once after it was idle. Zero: one budget. Otherwise at least
   /// 1 us, and small enough to be refilled within 600 s.
   std::chrono::nanoseconds burst = std::chrono::nanoseconds{0};
 
-  /// The task may run on the isolation pool: its handlers share no state with others without a
-  /// strand or a lock.
+  /// The task may run on the isolation pool. By setting this you promise that its handlers share no
+  /// state with other handlers unless a strand or a lock protects it.
   bool isolatable = false;
 
   bool operator==(const task_options&) const = default;
@@ -76,166 +99,187 @@ struct task_options {
 
 /// The options of a context.
 ///
-/// The order of the members is stable: designated initialisers go on compiling.
+/// The order of the members is stable, so that designated initialisers continue to compile.
 struct options {
-  /// One poll of this much CPU time is slow: the task is reported, and enters Warn. So does one
-  /// that is stuck for as long, spinning or blocked, while it is (see `watchdog`). Zero disables;
-  /// at most an hour.
+  /// A poll that uses this much CPU time is slow: it is reported, and its task enters Warn. The
+  /// same holds for a poll that is stuck for this long, spinning or blocked, while it is still
+  /// stuck (see `watchdog`). Zero disables; at most an hour.
   std::chrono::nanoseconds stall_threshold = std::chrono::milliseconds{5};
 
-  /// One poll of this much CPU time, or stuck for it, puts its task into Yield. Zero disables;
-  /// otherwise not below stall_threshold; at most an hour.
+  /// A poll that uses this much CPU time, or is stuck for this long, moves its task into Yield.
+  /// Zero disables; otherwise not below stall_threshold; at most an hour.
   std::chrono::nanoseconds yield_threshold = std::chrono::milliseconds{20};
 
-  /// One poll of this much CPU time, or stuck for it, puts its task into Isolate. Zero disables;
-  /// otherwise not below stall_threshold and yield_threshold; at most an hour.
+  /// A poll that uses this much CPU time, or is stuck for this long, moves its task into Isolate.
+  /// Zero disables; otherwise not below stall_threshold and yield_threshold; at most an hour.
   std::chrono::nanoseconds isolate_threshold = std::chrono::milliseconds{50};
 
-  /// What each accepted connection gets, where accept_rule is on.
+  /// The name and budget of each accepted connection's task, if accept_rule is on.
   task_options accepted = {.name = "connection"};
 
-  /// What work gets that belongs to no task. It is never held back, only reported, and a whole
-  /// server may run in it: no budget by default.
+  /// The name and budget of each outgoing connection's task, if connect_rule is on.
+  task_options connected = {.name = "outgoing connection"};
+
+  /// The name and budget of work that belongs to no task. Such work is never held back, only
+  /// reported. It has no budget by default, since a whole server may consist of it.
   task_options unnamed = {.name = "unnamed", .budget = std::chrono::nanoseconds{0}};
 
-  /// Each accepted connection becomes a task of its own, instead of its listener's.
+  /// Each accepted connection becomes a task of its own, instead of work of its listener's task.
   bool accept_rule = true;
 
-  /// False: nothing is accounted for, nothing is enforced.
+  /// Each outgoing connection becomes a task of its own, instead of work of the task that opens it,
+  /// unless the program declared that task.
+  bool connect_rule = true;
+
+  /// False: nothing is accounted for, and nothing is enforced.
   bool enabled = true;
 
-  /// True: everything is decided and reported, nothing is enforced.
+  /// Shadow mode. True: everything is decided and reported, but nothing is enforced.
   bool shadow = false;
 
-  /// How long a task that is over budget or was asked to yield runs until its checkpoints do so.
-  /// Must be positive; at most an hour.
+  /// Which handlers may be put behind those of other tasks.
+  handler_order order = handler_order::automatic;
+
+  /// A poll that has lasted this long yields at its next checkpoint, even if its task has budget
+  /// left. Must be positive; at most an hour.
   std::chrono::nanoseconds quantum = std::chrono::microseconds{500};
 
-  /// A checkpoint does not yield before this much of the poll is over. Must be positive, not above
-  /// quantum.
+  /// A checkpoint does not yield before the poll has lasted this long, unless a hint asks for it.
+  /// Must be positive, and not above quantum.
   std::chrono::nanoseconds min_slice = std::chrono::microseconds{50};
 
-  /// Threads of the isolation pool, started with the first isolated task. Zero: no isolation. At
-  /// most 256.
+  /// The number of threads in the isolation pool, which starts with the first task that is
+  /// isolatable. Zero: no isolation. At most 256.
   std::size_t isolation_threads = 1;
 
-  /// How those threads give way to the workers.
+  /// How the priority of these threads is lowered.
   asio_pulse::isolation_priority isolation_priority = asio_pulse::isolation_priority::batch;
 
   /// Their nice value, for isolation_priority::nice. From 0 to 19.
   int isolation_nice = 10;
 
-  /// At most one report in this time per task. Zero: no such limit. At most an hour.
+  /// A task gets at most one report in this time. Zero: no such limit. At most an hour.
   std::chrono::nanoseconds report_interval = std::chrono::seconds{1};
 
   /// At most this many reports a second over all tasks. Zero: no such limit. At most 1 000 000.
   std::size_t reports_per_second = 10;
 
-  /// Gets the reports; called on the worker at the end of the poll, and on the watchdog's thread
-  /// for polls that do not end. Empty: one line on stderr, with the stack below it where there is
-  /// one.
+  /// Kinds of reports that are sent neither to on_report nor to stderr. They are counted in
+  /// statistics::reports_silenced. Silencing a kind changes nothing else. If `stall` is silenced and
+  /// `stall_ended` is not, the end of a stall is still reported.
+  report_kinds silenced = {};
+
+  /// Receives the reports. It is called on the worker at the end of the poll, and on the watchdog's
+  /// thread for polls that do not end. Empty: reports go to write_to_stderr(), which does not
+  /// block.
   ///
-  /// On the watchdog's thread it must not wait for the stuck handler, nor for who destroys the
-  /// context: the destructor waits for it to return.
+  /// On the watchdog's thread it must not wait for the stuck handler. Neither may it wait for the
+  /// thread that destroys the context, because the destructor waits for it to return.
   std::function<void(const report&)> on_report = {};
 
-  /// The clock for polls. Empty: the best that this machine has. Not none, and not manual.
+  /// The clock with which polls are measured. Empty: the best one that this machine has. `none` and
+  /// `manual` are refused.
   std::optional<timing::clock_kind> clock = std::nullopt;
 
-  /// When tasks climb and come down.
+  /// When tasks change their tier.
   tier_policy tiers = {};
 
-  /// A critical section longer than this is reported: when it is left, and while it lasts if the
-  /// watchdog sees it. Zero disables; at most an hour.
+  /// A critical section that is longer than this is reported when it is left, and while it lasts if
+  /// the watchdog sees it. Zero disables; at most an hour.
   std::chrono::nanoseconds max_critical = std::chrono::milliseconds{1};
 
-  /// A poll that has lasted for stall_threshold, and for 500 us, is reported while it goes on, by a
-  /// thread of the process that watches all contexts. False, or stall_threshold zero: not this
-  /// context.
+  /// A poll that has lasted for stall_threshold, and for at least 500 us, is reported while it goes
+  /// on. One thread in the process watches all contexts. It does not watch this one if this option
+  /// is false or stall_threshold is zero.
   bool watchdog = true;
 
-  /// The signal that asks a stuck thread for its stack. Zero: SIGURG, which does nothing by default
-  /// and which Go's runtime uses likewise. Negative: no signal, and no stacks. Otherwise one that a
-  /// handler can be installed for and that says nothing about a fault.
+  /// The signal with which the stack of a stuck thread is taken. Zero: SIGURG, which is ignored by
+  /// default; Go's runtime uses it for the same reason. Negative: no signal, and no stacks.
+  /// Otherwise it must be a signal for which a handler can be installed, and not one that reports a
+  /// fault, such as SIGSEGV.
   int stall_signal = 0;
 
   /// How much of a stuck thread's stack is copied, in bytes. From 4096 to 1 MiB.
   std::size_t stack_bytes = 65536;
 
-  /// Threads that may take over run() while handlers keep the context's own threads. Zero: none. At
-  /// most 64. With it the handlers may run on threads that did not call run().
+  /// The number of threads that may take over run() while all threads of the context are stuck in
+  /// handlers. Zero: none. At most 64. If it is not zero, handlers may run on threads that did not
+  /// call run().
   std::size_t spare_workers = 0;
 
-  /// How long such a thread stays when the stall is over. Zero: not at all; at most an hour.
+  /// How long such a thread continues after the stall has ended. At most an hour.
   std::chrono::nanoseconds spare_cooldown = std::chrono::seconds{1};
 
-  /// The stack of a fiber (preemptible(), spawn()), in bytes, rounded up to pages. From 16 KiB to
-  /// 8 MiB.
+  /// The size of a fiber's stack (preemptible(), spawn()), in bytes. It is rounded up to pages.
+  /// From 16 KiB to 8 MiB.
   std::size_t fiber_stack = 65536;
 
-  /// Where threads inside run(), run_for() and run_until() get hints from that others wait for
-  /// their CPU. Not poll() and run_one(), nor a run through boost::asio::io_context&.
+  /// Where threads inside run(), run_for() and run_until() get hints from. There are no hints in
+  /// poll() and run_one(), and none in calls through a boost::asio::io_context&.
   hint_source hints = hint_source::environment;
 
-  /// The socket of scx_pulse. Empty: as the variable ASIO_PULSE_SOCKET says, else
-  /// "/run/scx_pulse.sock". At most 107 bytes.
+  /// The socket of scx_pulse. Empty: the value of the variable ASIO_PULSE_SOCKET or, if that is not
+  /// set, "/run/scx_pulse.sock". At most 107 bytes.
   std::string hint_socket = {};
 
-  /// What the workers agree to, should they ignore a hint. None: nothing is ever forced.
+  /// What the scheduler may do if a worker ignores a hint. `none`: nothing is forced.
   escalation_policy escalation = escalation_policy::none;
 
-  /// Whether the workers may be escalated against at all; see escapable_scope.
+  /// Whether the scheduler may escalate against the workers at all; see escapable_scope.
   bool escapable = true;
 
-  /// Advice for a scheduler that goes by priority: 0 to 1000, higher is more urgent.
+  /// The priority of the workers for a scheduler that uses priorities: 0 to 1000, higher is more
+  /// urgent.
   int hint_priority = 500;
 
-  /// What reports and instruments call the context. Any bytes, of any length.
+  /// The name of the context in reports and metrics. Any bytes, of any length.
   std::string name = {};
 
-  /// Histograms, and what each site and worker did (metrics.hpp). About 3 ns a poll while they are
-  /// collected, nothing while not.
+  /// When histograms, and the metrics of sites and workers, are collected (metrics.hpp). This costs
+  /// about 3 ns for each poll while they are collected, and nothing while they are not.
   instrument_mode metrics = instrument_mode::on_demand;
 
-  /// Events of the last moments, for recordings and Perfetto (recording.hpp). About 3 ns a poll
-  /// while they are collected.
+  /// When events are collected for recordings and Perfetto (recording.hpp). This costs about 3 ns
+  /// for each poll while they are collected.
   instrument_mode trace = instrument_mode::on_demand;
 
-  /// Memory that the instruments of this context may take, in bytes. At least 65536; at most 1 GiB.
-  /// A worker for whom it leaves no room is not collected from, and that is counted.
+  /// Memory that the metrics and events of this context may take, in bytes. At least 65536; at most
+  /// 1 GiB. Workers for which no memory is left are not measured; context_metrics counts them.
   std::size_t instrument_bytes = std::size_t{2} << 20;
 
-  /// Events that are kept of each worker, 16 bytes each; rounded up to a power of two. From 256 to
-  /// 16777216. The default is a guess: some milliseconds of a busy worker, seconds of most.
+  /// The number of events that are kept of each worker, 16 bytes each, rounded up to a power of
+  /// two. From 256 to 16777216. The default is a guess: it holds some milliseconds of a saturated
+  /// worker, and seconds of most others.
   std::size_t trace_events = 8192;
 
-  /// A folder into which a recording is written when a stall is found, while `trace` is `on`, and
-  /// at `trace_signal`; at most one in 10 s, and 16 in all, as name "PROGRAM.PID.NUMBER.pulse".
-  /// Empty: none.
+  /// A folder for recordings. One is written when a stall is found while `trace` is `on`, and at
+  /// `trace_signal`: at most one in 10 s, and 16 in all, named "PROGRAM.PID.NUMBER.pulse". Empty:
+  /// no recordings.
   std::string trace_folder = {};
 
-  /// The signal at which that is done. Zero: none. Otherwise one that a handler can be installed
-  /// for and that says nothing about a fault.
+  /// The signal at which a recording is written. Zero: none. Otherwise it must be a signal for
+  /// which a handler can be installed, and not one that reports a fault.
   int trace_signal = 0;
 
-  /// pulse_top, run by the same user, may look into this context. It takes a thread in the process,
-  /// which sleeps while nobody does.
+  /// pulse_top, run by the same user, may look into this context. This needs a thread in the
+  /// process, which sleeps while nobody looks.
   bool inspectable = true;
 };
 
-/// Says what is wrong, as "asio_pulse::options.quantum must be ... (got ...)"; empty when nothing.
+/// The reason why options are refused, as "asio_pulse::options.quantum must be ... (got ...)".
+/// Empty if they are valid.
 std::string invalid_reason(const options&);
 
-/// As above, as "asio_pulse::task_options.budget must be ...".
+/// The same for the options of a task: "asio_pulse::task_options.budget must be ...".
 std::string invalid_reason(const task_options&);
 
-/// Refuses what is out of range.
+/// Throws if an option is out of range.
 ///
 /// \par Errors  std::invalid_argument, whose text is invalid_reason().
 void validate(const options&);
 void validate(const task_options&);
 
-/// As above; sets `ec` to error::invalid_option, or clears it.
+/// The same with an error code: sets `ec` to error::invalid_option, or clears it.
 inline void validate(const options& o, boost::system::error_code& ec) {
   ec = invalid_reason(o).empty() ? boost::system::error_code()
                                  : make_error_code(error::invalid_option);
@@ -245,10 +289,14 @@ inline void validate(const task_options& o, boost::system::error_code& ec) {
                                  : make_error_code(error::invalid_option);
 }
 
-/// The thresholds and the policy in ticks of the process's timebase. The options are valid.
+/// The thresholds and the policy in ticks of the process's timebase.
+///
+/// \pre The options are valid.
 tier_limits make_tier_limits(const options&) noexcept;
 
-/// Configures a budget in ticks of the process's timebase. The options are valid.
+/// Configures a budget in ticks of the process's timebase.
+///
+/// \pre The options are valid.
 void configure(task_budget&, const task_options&) noexcept;
 
 }  // namespace asio_pulse

@@ -1,16 +1,21 @@
 // SPDX-License-Identifier: BSL-1.0
 #pragma once
 
+#include <asio_pulse/hooks/requirements.hpp>
+
 #if defined(ASIO_PULSE_DISABLE)
 #include <asio_pulse/detail/disabled.hpp>
 #else
 
 #include <asio_pulse/checkpoint.hpp>
-#include <asio_pulse/detail/fiber_resume.hpp>
+#include <asio_pulse/detail/asio/fiber_resume.hpp>
+#include <asio_pulse/fiber_stacks.hpp>
 #include <asio_pulse/io_context.hpp>
+
 #include <boost/asio/associated_allocator.hpp>
 #include <boost/asio/associated_executor.hpp>
 #include <boost/version.hpp>
+
 #include <concepts>
 #include <exception>
 #include <functional>
@@ -23,13 +28,14 @@
 #endif
 
 /// \file
-/// Plain handlers that can be suspended. Apart from the rest because it needs Boost.Context.
+/// Plain handlers that can be suspended. asio_pulse.hpp does not include this header, because it
+/// needs Boost.Context.
 
 namespace asio_pulse {
 
 namespace detail {
 
-/// A handler and its arguments, on their way from the poll's stack to the fiber's.
+/// A handler and its arguments, which are moved from the poll's stack to the fiber's.
 template <class Handler, class... Args>
 struct fiber_call {
   Handler& handler;
@@ -38,7 +44,7 @@ struct fiber_call {
   static void run(fiber_block& b, void* argument) {
     try {
       auto& from = *static_cast<fiber_call*>(argument);
-      // The poll may be over before the handler is.
+      // The poll may end before the handler does.
       Handler handler(std::move(from.handler));
       std::tuple<std::decay_t<Args>...> args(std::move(from.args));
       fiber_suspension<Handler> suspension(handler);
@@ -49,7 +55,7 @@ struct fiber_call {
       b.suspension = &suspension;
       b.suspend = &fiber_suspension<Handler>::suspend;
       std::apply(std::move(handler), std::move(args));
-    } catch (const fiber_unwind&) {  // NOLINT(bugprone-empty-catch): it has come to its end
+    } catch (const fiber_unwind&) {  // NOLINT(bugprone-empty-catch): the handler is unwound
     } catch (...) {
       machine_of(b).error = std::current_exception();
     }
@@ -60,12 +66,13 @@ template <class Handler, class... Args>
 void call_preemptible(Handler&& handler, Args&&... args) {
   using handler_type = std::remove_reference_t<Handler>;
   hooks::thread_state& ts = hooks::this_thread();
-  // Where no checkpoint can ever say yes, and on a fiber, which is suspended as a whole: no fiber.
+  // No fiber is needed where no checkpoint can ever yield, nor on a fiber, which is suspended as a
+  // whole.
   fiber_block* const b =
-      ts.observer == nullptr || ts.top == nullptr || fiber_here() != nullptr
+      ts.arbiter == nullptr || ts.top == nullptr || fiber_here() != nullptr
           ? nullptr
-          : take_fiber(fiber_size_class(
-                static_cast<const context_core*>(ts.observer)->opts().fiber_stack));
+          : take_fiber(
+                fiber_size_class(static_cast<const context_core*>(ts.arbiter)->opts().fiber_stack));
   if (b == nullptr) {
     std::invoke(std::forward<Handler>(handler), std::forward<Args>(args)...);
     return;
@@ -82,7 +89,7 @@ void call_preemptible(Handler&& handler, Args&&... args) {
 
 }  // namespace detail
 
-/// What preemptible() returns: a handler, with the associations of the one inside.
+/// What preemptible() returns: a handler with the associated types of the handler inside.
 template <class Handler>
 class preemptible_handler {
  public:
@@ -92,7 +99,7 @@ class preemptible_handler {
   void operator()(Args&&... args) && {
     detail::call_preemptible(std::move(handler_), std::forward<Args>(args)...);
   }
-  /// The handler moves to the fiber: a copy of it, where it can be copied.
+  /// Runs the handler on a fiber: a copy of it if it can be copied, else the handler itself.
   template <class... Args>
   void operator()(Args&&... args) & {
     if constexpr (std::copy_constructible<Handler>) {
@@ -115,32 +122,33 @@ class preemptible_handler {
   Handler handler_;
 };
 
-/// Makes a handler one that can be suspended anywhere inside: it runs on a fiber, and
-/// `asio_pulse::checkpoint();` at any call depth lets others go first, if it has had its share.
-/// The rest is then queued, on the executor that is associated with the handler or else where the
-/// handler came from (its context, its strand, its task's executor), and goes on later, perhaps on
-/// another thread.
+/// Makes a handler that can be suspended at any call depth. It runs on a fiber, and
+/// `asio_pulse::checkpoint();` yields to other handlers if this one has used up its share of the
+/// CPU. The rest of the handler is then queued: on the executor that is associated with the handler
+/// or, if there is none, where the handler came from (its context, its strand or its task's
+/// executor). It continues later, perhaps on another thread.
 ///
 /// `asio::post(io, asio_pulse::preemptible([] { parse(huge_document); }));`
 ///
-/// - A strand, and a task's executor, exclude their other handlers while a part of it runs; between
-///   two parts others get their turn, as in a coroutine. Each part counts as a handler in what
-///   run() returns.
-/// - What the handler throws leaves through run(), of the part that threw it.
-/// - Suspended when its context is destroyed, it is unwound: the checkpoint throws something that
-///   is no std::exception. A `catch (...)` on the way must rethrow it, and no `noexcept` function
-///   may lie between.
-/// - It may go on on another thread: what is looked up by thread (thread_local, errno's address,
-///   pthread_self()) is not to be kept across a checkpoint. errno itself and the exceptions in
-///   flight go with it.
-/// - No suspension, silently: while an exception unwinds the stack; inside a nested run function or
-///   a strand's inline dispatch(); in a legacy io_context::strand, where the handler names no
-///   executor; where there is no memory for a fiber. Refused and reported: under a tracked lock
-///   (asio_pulse::mutex, no_yield_scope).
-/// - Its stack has options::fiber_stack bytes, and overflows into a guard with a message.
+/// - A strand, or a task's executor, runs none of its other handlers while a part of this one runs.
+///   Between two parts it may run others, as with a coroutine. Each part counts as a handler in
+///   what run() returns.
+/// - An exception that the handler throws leaves the call of run() that runs this part of it.
+/// - If the handler is suspended when its context is destroyed, it is unwound: the checkpoint
+///   throws an object that is not a std::exception. A `catch (...)` on the way must rethrow it, and
+///   there must be no `noexcept` function on the way.
+/// - It may continue on another thread. Do not keep what belongs to a thread (a reference to a
+///   thread_local, the address of errno, pthread_self()) across a checkpoint. The value of errno
+///   and the exceptions in flight are carried over.
+/// - A checkpoint does nothing while an exception unwinds the stack; inside a nested run function
+///   or an inline dispatch() of a strand; in a legacy io_context::strand if the handler has no
+///   associated executor; and if there is no memory for a fiber. While a tracked lock is held
+///   (asio_pulse::mutex, no_yield_scope), the yield is refused and reported.
+/// - Its stack has options::fiber_stack bytes. An overflow is caught by a guard, and a message says
+///   so.
 ///
-/// \par Cost           About 40 ns a handler (see benches/fiber.cpp); no allocation, but of the
-///                     stacks, which are pooled; two pages while it is suspended.
+/// \par Cost           About 40 ns for each handler (see benches/fiber.cpp). No allocation except
+///                     for the stacks, which are pooled. Two pages while it is suspended.
 /// \par Thread safety  As the handler.
 /// \par Errors         As moving or copying the handler.
 template <class Handler>
@@ -154,7 +162,7 @@ namespace boost::asio {
 
 #if BOOST_VERSION >= 107700
 
-// Whatever is associated with the handler inside.
+// Everything that is associated with the handler inside.
 template <template <class, class> class Associator, class Handler, class DefaultCandidate>
 struct associator<Associator, ::asio_pulse::preemptible_handler<Handler>, DefaultCandidate>
     : Associator<Handler, DefaultCandidate> {

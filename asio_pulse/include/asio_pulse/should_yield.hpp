@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: BSL-1.0
 #pragma once
 
+#include <asio_pulse/hooks/requirements.hpp>
+
 #if defined(ASIO_PULSE_DISABLE)
 #include <asio_pulse/detail/disabled.hpp>
 #else
 
 #include <asio_pulse/detail/sanitizers.hpp>
 #include <asio_pulse/hooks/poll_path.hpp>
+
 #include <chrono>
 #include <cstdint>
 #include <source_location>
@@ -15,68 +18,75 @@ namespace asio_pulse {
 
 namespace detail {
 
-/// Reads the clock and decides; refuels.
+/// The slow path of should_yield(): reads the clock, decides, and refills the fuel.
 ///
-/// Like everything below, it looks the thread's state up itself: a fiber goes from thread to thread
-/// between two checkpoints, and the compiler may keep an address that it computed before.
+/// This function and those below look up the thread's state themselves. A fiber may move to another
+/// thread between two checkpoints, and the compiler could keep an address that it computed before.
 [[nodiscard]] bool should_yield_slow() noexcept;
 
+/// Whether there may be a reason to yield: it is time to read the clock, or there is a hint. The
+/// library always has this function, however it was compiled, because a program under a sanitizer
+/// may link a library that is not.
+[[nodiscard]] bool may_be_wanted_out_of_line() noexcept;
+
+/// The same, inline if the compiler cannot keep the address of a thread-local variable.
+ASIO_PULSE_DETAIL_INLINE bool may_be_wanted() noexcept {
 #if defined(__x86_64__) && defined(__linux__) && !defined(ASIO_PULSE_DETAIL_ASAN) && \
     !defined(ASIO_PULSE_DETAIL_TSAN)
-/// Whether there may be a reason to yield: it is time to read the clock, or a hint has come.
-/// Relative to %fs throughout: there is no address to keep.
-ASIO_PULSE_DETAIL_INLINE bool may_be_wanted() noexcept {
+  // All accesses are relative to %fs, so there is no address that the compiler could keep.
   const bool hinted = hooks::this_thread_state.hint->load(std::memory_order_relaxed) !=
                       hooks::this_thread_state.hint_seen;
   return (--hooks::this_thread_state.fuel <= 0) | hinted;
-}
 #else
-[[nodiscard]] bool may_be_wanted() noexcept;
+  return may_be_wanted_out_of_line();
 #endif
+}
 
-/// A checkpoint that should yield asks this first. True: it is dealt with, by suspending the fiber
-/// that it runs on, or by a refusal. False: whoever can yield by other means may do so.
+/// Called by a checkpoint that should yield. Returns true if nothing is left to do: the fiber that
+/// the checkpoint runs on was suspended, or the yield was refused. Returns false if the caller may
+/// yield by other means.
 [[nodiscard]] bool yield_here();
 
-/// The same for a coroutine, which suspends itself and nothing else, whatever stack it runs on: a
-/// fiber that is destroyed is unwound by an exception, and a coroutine's frames keep exceptions.
-/// True: it may not, under a lock, and that has been reported.
+/// The same for a coroutine. It suspends only itself, even on a fiber: a fiber that is destroyed is
+/// unwound by an exception, which the frames of a coroutine would catch. Returns true if the yield
+/// was refused because of a lock; the refusal has then been reported.
 [[nodiscard]] bool refuse_yield() noexcept;
 
-/// A poll, as far as one can be told from another after its end: by where its frame lay and when it
-/// started.
+/// Identifies a poll, also after its end, by the address of its frame and its start.
 struct poll_mark {
-  const hooks::poll_frame* frame = nullptr;  ///< null: outside handlers, where nothing yields
+  const hooks::poll_frame* frame = nullptr;  ///< null outside handlers, where nothing yields
   timing::ticks started = 0;
 };
 
-/// Counts a lock or scope under which this poll is not to be suspended.
+/// Counts a lock or scope that prevents the suspension of this poll.
 [[nodiscard]] poll_mark enter_no_yield() noexcept;
-/// False: it was entered in another poll, whose end has settled the count.
+/// Undoes enter_no_yield(). Returns false if it was entered in another poll; then the end of that
+/// poll has undone it.
 bool leave_no_yield(const poll_mark& entered) noexcept;
-/// Reports that `what` was left in another poll than it was entered in.
+/// Reports that `what` was left in another poll than the one that entered it.
 void tell_misuse(const char* what) noexcept;
 
-/// Makes a task the one that operations created now belong to; returns the one before. Out of line:
-/// for scopes that a fiber may be suspended in.
+/// Makes `t` the task to which new operations belong, and returns the previous one. Out of line,
+/// because it is used in scopes in which a fiber may be suspended.
 hooks::task_record* exchange_current(hooks::task_record* t) noexcept;
 
 }  // namespace detail
 
-/// Whether the handler that runs on this thread had better let others go first: its poll has lasted
-/// a quantum, or its task's budget is spent, or the kernel has hinted that others wait (hints.hpp).
+/// Whether the handler that runs on this thread should yield: its poll has lasted for
+/// options::quantum, or for options::min_slice while its task's budget is spent, or the kernel has
+/// sent a hint that other threads wait (hints.hpp).
 ///
-/// A plain handler saves its state and posts itself again; a coroutine says `co_await
-/// checkpoint()`. False outside handlers, inside a critical_section, and where nobody listens.
+/// A plain handler then saves its state and posts itself again; a coroutine uses `co_await
+/// checkpoint()` instead. Returns false outside handlers, inside a critical_section, in shadow
+/// mode, and in a context that is switched off.
 ///
-/// \par Cost           A decrement, two loads and a branch; every so often (at most every 32nd
-/// call,
-///                     and rarer than every 20 us in between) one TSC read. The same with a control
-///                     block and without.
-/// \par Thread safety  Any thread; speaks for the calling thread only. Not in signal handlers.
+/// \par Cost           A decrement, two loads and a branch. Now and then (at most at every 32nd
+///                     call, and less often than every 20 us) one TSC read. A control block for
+///                     hints adds nothing.
+/// \par Thread safety  Any thread; refers to the calling thread only. Not in signal handlers.
 /// \par Errors         None (noexcept).
-/// \par Memory order   None: thread-local, read and written by its own thread.
-/// \par Source         Seastar, need_preempt(): the price of asking must vanish, or nobody asks.
+/// \par Memory order   None: the state is thread-local.
+/// \par Source         Seastar, need_preempt(): asking must cost next to nothing, or nobody asks.
 [[nodiscard]] ASIO_PULSE_DETAIL_INLINE bool should_yield() noexcept {
   if (!detail::may_be_wanted()) [[likely]] {
     return false;
@@ -86,30 +96,31 @@ hooks::task_record* exchange_current(hooks::task_record* t) noexcept;
 
 namespace this_fiber {
 
-/// Lets others go first, if the handler has had its share, by suspending the whole handler: a
-/// preemptible() one, or a coroutine of asio_pulse::spawn(), at any call depth. On a thread's own
-/// stack it does nothing.
+/// Yields to other handlers if the current one has used up its share of the CPU. It suspends the
+/// whole handler, at any call depth: a preemptible() handler, or a coroutine of
+/// asio_pulse::spawn(). On a thread's own stack it does nothing.
 ///
-/// What asio_pulse::checkpoint() does as a plain statement, by a name that every Boost has: before
-/// 1.81 checkpoint() is a coroutine, and can only be awaited.
+/// The plain statement `asio_pulse::checkpoint();` does the same from Boost 1.81 on. Before, that
+/// function is a coroutine and can only be awaited.
 ///
-/// \par Cost           As should_yield() when nothing is wanted.
-/// \par Thread safety  The handler may go on on another thread: see preemptible().
-/// \par Errors         Throws what is no std::exception where the suspended handler is destroyed
-///                     with its context. In a coroutine of spawn() that was cancelled, what Asio
-///                     throws then.
+/// \par Cost           If it need not yield, that of should_yield().
+/// \par Thread safety  The handler may continue on another thread; see preemptible().
+/// \par Errors         If the suspended handler is destroyed with its context, throws an object
+///                     that is not a std::exception. In a coroutine of spawn() that was cancelled,
+///                     throws what Asio throws in this case.
 ASIO_PULSE_DETAIL_INLINE void checkpoint() {
   if (should_yield()) (void)detail::yield_here();
 }
 
 }  // namespace this_fiber
 
-/// No yield in this scope: checkpoints do nothing. An over-stay (options::max_critical) of the
-/// outermost one is reported when it ends.
+/// Suppresses yields in its scope: checkpoints do nothing. If the outermost section lasts longer
+/// than options::max_critical, that is reported.
 ///
-/// It belongs to the handler that entered it: in a coroutine it must not live across a suspension.
-/// Leaving it in another handler, or on another thread, is reported (report_kind::misuse) and
-/// changes nothing: the end of the handler that entered it has left it. Nests.
+/// It belongs to the handler that entered it. In a coroutine it must not live across a suspension.
+/// Leaving it in another handler or on another thread has no effect and is reported
+/// (report_kind::misuse), because the section ends with the handler that entered it. Sections can
+/// be nested.
 ///
 /// \par Cost           One TSC read on entering and one on leaving.
 /// \par Thread safety  Distinct objects: Safe. Enter and leave on the same thread.
@@ -128,26 +139,26 @@ class critical_section {
 
 namespace this_task {
 
-/// The id of the task that operations created now belong to; 0 for none.
+/// The id of the task to which operations belong that are created now; 0 if there is none.
 [[nodiscard]] std::uint64_t id() noexcept;
 
 }  // namespace this_task
 
-/// A place in the source that is annotated with a budget. Made by ASIO_PULSE_PREEMPTION_BUDGET.
+/// A place in the source that has a budget. ASIO_PULSE_PREEMPTION_BUDGET makes one.
 struct budget_place {
   const char* function;
   const char* file;
   std::uint32_t line;
 };
 
-/// The rest of the enclosing block is a task of its own, named after the function, with a budget of
-/// its own. All its runs share it, in every handler and coroutine of the context.
+/// Makes the rest of the enclosing block a task of its own, named after the function, with its own
+/// budget. All executions of the block in the context share the task.
 ///
 /// In a coroutine it lasts across suspensions: operations created inside belong to the task.
 ///
 /// \par Cost           A look-up and two TSC reads, about 80 ns.
 /// \par Thread safety  Distinct objects: Safe.
-/// \par Errors         None (noexcept): without a context, or memory, it does nothing.
+/// \par Errors         None (noexcept). If there is no context, or no memory, it does nothing.
 class preemption_budget {
  public:
   preemption_budget(const budget_place& place, std::chrono::nanoseconds budget) noexcept;
@@ -165,8 +176,8 @@ class preemption_budget {
 #define ASIO_PULSE_DETAIL_JOIN2(a, b) a##b
 #define ASIO_PULSE_DETAIL_JOIN(a, b) ASIO_PULSE_DETAIL_JOIN2(a, b)
 
-/// Gives the rest of the enclosing function or block a CPU budget: `duration` in every five times
-/// as long. See asio_pulse::preemption_budget.
+/// Gives the rest of the enclosing function or block a CPU budget: `duration` in every window of
+/// five times `duration`. See asio_pulse::preemption_budget.
 #define ASIO_PULSE_PREEMPTION_BUDGET(duration)                                                     \
   static constexpr auto ASIO_PULSE_DETAIL_JOIN(asio_pulse_here_, __LINE__) =                       \
       ::std::source_location::current();                                                           \

@@ -1,30 +1,37 @@
 // SPDX-License-Identifier: BSL-1.0
 #pragma once
 
+#include <asio_pulse/hooks/requirements.hpp>
+
 #if defined(ASIO_PULSE_DISABLE)
 #include <asio_pulse/detail/disabled.hpp>
 #endif
 
 #include <asio_pulse/detail/sanitizers.hpp>
 #include <asio_pulse/task.hpp>
+
 #include <boost/asio/spawn.hpp>
 #include <boost/version.hpp>
+
 #include <utility>
 
-// Asio does not tell ThreadSanitizer of its switches, which then reads past the end of stacks that
-// it does not know, into a guard of ours.
+// Asio does not tell ThreadSanitizer about its switches. ThreadSanitizer then reads past the end of
+// stacks that it does not know, into one of our guards.
 #if !defined(ASIO_PULSE_DISABLE) && BOOST_VERSION >= 108000 && \
     defined(BOOST_ASIO_HAS_BOOST_CONTEXT_FIBER) && !defined(ASIO_PULSE_DETAIL_TSAN)
 #define ASIO_PULSE_DETAIL_POOLED_SPAWN 1
-#include <asio_pulse/detail/fiber_resume.hpp>
+#include <asio_pulse/detail/asio/fiber_resume.hpp>
+#include <asio_pulse/fiber_stacks.hpp>
+
+#include <cstddef>
 #include <memory>
 #include <new>
 #include <type_traits>
 #endif
 
 /// \file
-/// Stackful coroutines. Apart from the rest because it needs Boost.Context (before Boost 1.80,
-/// Boost.Coroutine).
+/// Stackful coroutines. asio_pulse.hpp does not include this header, because it needs Boost.Context
+/// (before Boost 1.80, Boost.Coroutine).
 
 namespace asio_pulse {
 
@@ -32,7 +39,7 @@ namespace asio_pulse {
 
 namespace detail {
 
-/// Gives Boost.Context a slot of the pool that preemptible() uses.
+/// A stack allocator for Boost.Context that takes stacks from the pool of preemptible().
 class pooled_stack {
  public:
   explicit pooled_stack(std::size_t bytes) noexcept : size_class_(fiber_size_class(bytes)) {}
@@ -57,28 +64,72 @@ class pooled_stack {
   unsigned size_class_;
 };
 
-/// Suspends a coroutine of Asio's as its own operations do: by one.
+/// A suspended coroutine of Asio: the handler that Asio made for the operation that it waits for.
+template <class Handler>
+class suspended_coroutine {
+ public:
+  explicit suspended_coroutine(Handler&& handler) : handler_(std::move(handler)) {}
+  void resume() {
+    Handler handler(std::move(handler_));  // the call destroys this object
+    std::move(handler)();
+  }
+  void discard() { const Handler handler(std::move(handler_)); }
+
+ private:
+  Handler handler_;
+};
+
+/// Space on the coroutine's stack for its rest, whose type only Asio knows.
+class rest_of_coroutine {
+ public:
+  rest_of_coroutine() noexcept = default;
+  rest_of_coroutine(const rest_of_coroutine&) = delete;
+  rest_of_coroutine& operator=(const rest_of_coroutine&) = delete;
+  ~rest_of_coroutine() {
+    if (destroy_ != nullptr) destroy_(room_);
+  }
+
+  /// Does what an operation of Asio does, but needs no memory, so that it cannot fail.
+  template <class Handler>
+  void queue(Handler&& handler) {
+    using plain = std::decay_t<Handler>;
+    using rest = queued_rest<plain, suspended_coroutine<plain>>;
+    static_assert(sizeof(rest) <= sizeof room_ && alignof(rest) <= alignof(std::max_align_t));
+    auto* const r = new (room_) rest(std::move(handler));
+    destroy_ = [](void* room) noexcept { static_cast<rest*>(room)->~rest(); };
+    r->queue();
+  }
+
+ private:
+  alignas(std::max_align_t) std::byte room_[512];
+  void (*destroy_)(void*) noexcept = nullptr;
+};
+
+/// Suspends a coroutine of Asio as Asio's own operations do.
 template <class Yield>
 bool suspend_coroutine(fiber_block& b) {
-  if (asio_runs_on(b)) return false;
-  // Asio exchanges neither of these. Those of the resuming thread are left as they are found: empty
-  // but in a nested run function inside a catch block.
+  if (asio_runs_on(b) || legacy_strand_stack::top() != nullptr) return false;
+  // Asio exchanges neither of these. What the resuming thread has is left as it is: it is empty
+  // except in a nested run function inside a catch block.
   struct exchange {
     exception_state mine = std::exchange(exceptions_here(), {});
     int error_number = errno_here();
     ~exchange() {
       exception_state& now = exceptions_here();
       now.caught = mine.caught;
-      now.uncaught += mine.uncaught;  // not empty where Asio unwinds the coroutine
+      now.uncaught += mine.uncaught;  // `now` is not empty while Asio unwinds the coroutine
       errno_here() = error_number;
     }
   } const on_exit;
-  boost::asio::post(*static_cast<Yield*>(b.suspension));
+  rest_of_coroutine rest;
+  boost::asio::async_initiate<Yield, void()>(
+      [&rest](auto&& handler) { rest.queue(std::move(handler)); },
+      *static_cast<Yield*>(b.suspension));
   ready_fiber_thread();
   return true;
 }
 
-/// The function of a coroutine, which tells the stack that it is on how to suspend it.
+/// The function of a coroutine. It registers with its stack how the coroutine is suspended.
 template <class Function>
 struct spawned_function {
   Function function;
@@ -105,15 +156,15 @@ struct spawned_function {
 
 #endif
 
-/// Starts a stackful coroutine as work of the task: it, and everything it creates, is charged to
-/// the task.
+/// Starts a stackful coroutine as work of the task: the coroutine, and everything it creates, is
+/// charged to the task.
 ///
-/// It is Boost.Asio's coroutine, and Asio's operations are awaited by its `yield`. From Boost 1.80
-/// on it runs on a pooled stack of options::fiber_stack bytes, with a guard and a message when it
-/// overflows, and `asio_pulse::checkpoint();` at any call depth inside suspends it, as a
-/// preemptible() handler.
+/// It is a coroutine of Boost.Asio, which awaits Asio's operations with its `yield`. From Boost
+/// 1.80 on it runs on a pooled stack of options::fiber_stack bytes, with a guard that catches an
+/// overflow, and `asio_pulse::checkpoint();` suspends it at any call depth, as it does
+/// in a preemptible() handler.
 ///
-/// \par Cost           The stack comes from the pool; a checkpoint that yields is a post.
+/// \par Cost    The stack comes from the pool. A checkpoint that yields costs as much as a post.
 /// \par Errors  As boost::asio::spawn().
 template <class Function, class... CompletionToken>
 requires(sizeof...(CompletionToken) <= 1) auto spawn(const task& t, Function&& function,

@@ -1,45 +1,147 @@
 // SPDX-License-Identifier: BSL-1.0
+//
+// Counters of a context and of a task.
+
 #pragma once
 
-#include <asio_pulse/tier.hpp>
+#include <asio_pulse/hooks/requirements.hpp>
+//
 #include <asio_pulse/timing/clock.hpp>
+
+#include <array>
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
+#include <string_view>
 
 namespace asio_pulse {
 
-/// What a context has done so far. Every count only grows, `tasks` excepted.
+/// The counters of a context, since it was made. statistic_table describes each member.
 struct statistics {
-  std::uint64_t warns = 0;              ///< promotions into Warn
-  std::uint64_t yields = 0;             ///< operations put back at the poll path
-  std::uint64_t strand_breaks = 0;      ///< strand batches cut short
-  std::uint64_t checkpoint_yields = 0;  ///< times that a checkpoint was told to yield
-  std::uint64_t isolated = 0;           ///< handlers run on the isolation pool
-  std::uint64_t isolations_refused =
-      0;                         ///< times that isolation was wanted and would have been unsafe
-  std::uint64_t promotions = 0;  ///< all tiers
-  std::uint64_t demotions = 0;   ///< all tiers
-  std::uint64_t reports = 0;     ///< sent
-  std::uint64_t reports_suppressed = 0;  ///< held back by the limits
-  std::uint64_t callback_errors = 0;     ///< exceptions thrown by on_report or by a hook, caught
-  std::uint64_t stalls = 0;              ///< polls found stuck, reported or not
-  std::uint64_t stalls_spinning = 0;     ///< of these: using their CPU when they were found
-  std::uint64_t stalls_blocked = 0;      ///< of these: waiting in the kernel when they were found
-  std::uint64_t stall_reports = 0;       ///< sent: the first, repeated ones and those of their end
-  std::uint64_t spares_started = 0;      ///< threads that were started to stand in for stuck ones
-  std::uint64_t spares = 0;              ///< of these: there are now
-  std::uint64_t hints = 0;               ///< of a scheduler, that others wait (hints.hpp)
-  std::uint64_t hints_lost = 0;          ///< that the scheduler could not deliver
-  std::uint64_t deferrals = 0;           ///< tasks put behind everybody else for a hint
-  std::uint64_t parked = 0;              ///< operations put back and not yet released, now
-  std::uint64_t tasks = 0;               ///< alive now, without the unnamed one
-  /// Shadow mode: CPU time of polls that enforcement would have put behind everybody else's.
+  std::uint64_t warns = 0;
+  std::uint64_t yields = 0;
+  std::uint64_t strand_breaks = 0;
+  std::uint64_t checkpoint_yields = 0;
+  std::uint64_t isolated = 0;
+  std::uint64_t isolations_refused = 0;
+  std::uint64_t promotions = 0;
+  std::uint64_t demotions = 0;
+  std::uint64_t reports = 0;
+  std::uint64_t reports_suppressed = 0;
+  std::uint64_t reports_silenced = 0;
+  std::uint64_t reports_dropped = 0;
+  std::uint64_t callback_errors = 0;
+  std::uint64_t stalls = 0;
+  std::uint64_t stalls_spinning = 0;
+  std::uint64_t stalls_blocked = 0;
+  std::uint64_t stall_reports = 0;
+  std::uint64_t spares_started = 0;
+  std::uint64_t spares = 0;
+  std::uint64_t hints = 0;
+  std::uint64_t hints_lost = 0;
+  std::uint64_t deferrals = 0;
+  std::uint64_t parked = 0;
+  std::uint64_t tasks = 0;
   std::chrono::nanoseconds shadow_saved{0};
   timing::clock_kind clock = timing::clock_kind::none;  ///< in use by the workers
   friend bool operator==(const statistics&, const statistics&) = default;
 };
 
-/// What one task has done so far.
+/// Describes a member of statistics: its meaning, and its names outside the process.
+struct statistic {
+  enum class kind : std::uint8_t {
+    counter,  ///< only grows
+    gauge     ///< as it is now
+  };
+
+  std::string_view name;  ///< the name of the member, also in JSON
+  kind what;
+  std::string_view help;  ///< the meaning, without a full stop
+  /// Exactly one of the two is not null.
+  std::uint64_t statistics::*count = nullptr;
+  std::chrono::nanoseconds statistics::*time = nullptr;
+  /// The name of the metric for Prometheus, without the prefix and without the ending of times
+  /// (`_seconds_total`), and a label if several members make up one metric. Empty if the exporter
+  /// treats the member in another way.
+  std::string_view metric{};
+  std::string_view label{};
+  std::string_view value{};
+};
+
+/// All members of statistics except `clock`, in their order on the wire. stats(), the wire format,
+/// the JSON of pulse_top, the Prometheus exporter and docs/statistics.md are derived from this
+/// table. A new counter needs a member, a row here, and a call of detail::counters::add() where the
+/// event happens.
+inline constexpr std::array statistic_table{
+    statistic{"warns", statistic::kind::counter, "changes of a task's tier into Warn",
+              &statistics::warns, nullptr, "warns_total"},
+    statistic{"yields", statistic::kind::counter,
+              "operations put back when it was their turn, so that others go first",
+              &statistics::yields, nullptr, "yields_total", "kind", "operation"},
+    statistic{"strand_breaks", statistic::kind::counter,
+              "batches of a strand cut short, so that others go first", &statistics::strand_breaks,
+              nullptr, "yields_total", "kind", "strand"},
+    statistic{"checkpoint_yields", statistic::kind::counter,
+              "times that a checkpoint was told to yield", &statistics::checkpoint_yields, nullptr,
+              "yields_total", "kind", "checkpoint"},
+    statistic{"isolated", statistic::kind::counter, "handlers run on the isolation pool",
+              &statistics::isolated, nullptr, "isolated_total"},
+    statistic{"isolations_refused", statistic::kind::counter,
+              "times that isolation was wanted and would have been unsafe",
+              &statistics::isolations_refused, nullptr, "isolations_refused_total"},
+    statistic{"promotions", statistic::kind::counter, "changes of a task's tier upwards",
+              &statistics::promotions, nullptr, "tier_transitions_total", "direction", "up"},
+    statistic{"demotions", statistic::kind::counter, "changes of a task's tier downwards",
+              &statistics::demotions, nullptr, "tier_transitions_total", "direction", "down"},
+    statistic{"reports", statistic::kind::counter, "reports sent", &statistics::reports, nullptr,
+              "reports_total", "outcome", "sent"},
+    statistic{"reports_suppressed", statistic::kind::counter, "reports held back by the limits",
+              &statistics::reports_suppressed, nullptr, "reports_total", "outcome", "suppressed"},
+    statistic{"reports_silenced", statistic::kind::counter,
+              "reports not sent because their kind is silenced", &statistics::reports_silenced,
+              nullptr, "reports_total", "outcome", "silenced"},
+    statistic{"reports_dropped", statistic::kind::counter,
+              "of the reports sent: those that stderr did not take", &statistics::reports_dropped,
+              nullptr, "reports_dropped_total"},
+    statistic{"callback_errors", statistic::kind::counter,
+              "exceptions that on_report or a hook threw", &statistics::callback_errors, nullptr,
+              "callback_errors_total"},
+    statistic{"stalls", statistic::kind::counter, "polls that the watchdog found stuck",
+              &statistics::stalls},
+    statistic{"stalls_spinning", statistic::kind::counter,
+              "of these: polls that were using their CPU", &statistics::stalls_spinning, nullptr,
+              "stalls_total", "cause", "spinning"},
+    statistic{"stalls_blocked", statistic::kind::counter,
+              "of these: polls that were waiting in the kernel", &statistics::stalls_blocked,
+              nullptr, "stalls_total", "cause", "blocked"},
+    statistic{"stall_reports", statistic::kind::counter,
+              "reports about stuck polls: first ones, repeated ones and those of their end",
+              &statistics::stall_reports, nullptr, "stall_reports_total"},
+    statistic{"spares_started", statistic::kind::counter,
+              "threads started to stand in for stuck ones", &statistics::spares_started, nullptr,
+              "spares_started_total"},
+    statistic{"spares", statistic::kind::gauge, "threads that stand in for stuck ones",
+              &statistics::spares, nullptr, "spares"},
+    statistic{"hints", statistic::kind::counter,
+              "hints of the operating system that others wait for a worker's CPU",
+              &statistics::hints, nullptr, "hints_total"},
+    statistic{"hints_lost", statistic::kind::counter, "hints that the scheduler could not deliver",
+              &statistics::hints_lost, nullptr, "hints_lost_total"},
+    statistic{"deferrals", statistic::kind::counter, "tasks put behind all others for a hint",
+              &statistics::deferrals, nullptr, "deferrals_total"},
+    statistic{"parked", statistic::kind::gauge, "operations put back and not yet released",
+              &statistics::parked, nullptr, "parked_operations"},
+    statistic{"tasks", statistic::kind::gauge, "tasks alive, without the unnamed one",
+              &statistics::tasks, nullptr, "tasks"},
+    statistic{"shadow_saved", statistic::kind::counter,
+              "CPU time of polls that enforcement would have put behind all others, in shadow mode",
+              nullptr, &statistics::shadow_saved, "shadow_saved"},
+};
+
+/// Fails if a member has no row: all members except `clock` (with its padding) are in the table.
+static_assert(sizeof(statistics) == (statistic_table.size() + 1) * sizeof(std::uint64_t));
+
+/// The counters of a task.
 struct task_statistics {
   std::uint64_t polls = 0;
   std::chrono::nanoseconds cpu{0};

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSL-1.0
 #pragma once
 
+#include <asio_pulse/hooks/requirements.hpp>
+
 #if defined(ASIO_PULSE_DISABLE)
 #include <asio_pulse/detail/disabled.hpp>
 #else
@@ -8,40 +10,42 @@
 #include <asio_pulse/io_context.hpp>
 #include <asio_pulse/should_yield.hpp>
 #include <asio_pulse/task_executor.hpp>
+
 #include <boost/asio/any_io_executor.hpp>
 #include <boost/asio/async_result.hpp>
 #include <boost/asio/defer.hpp>
 #include <boost/asio/dispatch.hpp>
 #include <boost/asio/post.hpp>
+
 #include <cstdint>
 #include <string_view>
 #include <utility>
 
 namespace asio_pulse {
 
-/// What a budget belongs to: a session, a job, a coroutine. A handle; copies name the same task.
+/// A handle to a task: a session, a job or a coroutine, which has a budget. Copies of the handle
+/// refer to the same task.
 ///
-/// An operation's task is the one that its executor or spawn names, else the task_scope in force
-/// when it was created, else the task of the handler that created it. A task lives as long as
-/// handles, executors or operations of it do.
+/// An operation belongs to the task that its executor or spawn names; otherwise to the task of the
+/// task_scope in which it was created; otherwise to the task of the handler that created it. A task
+/// lives as long as there are handles, executors or operations that refer to it.
 ///
 /// \par Thread safety  Distinct objects: Safe. Shared objects: Unsafe; the task behind them: Safe.
 class task {
  public:
   using executor_type = task_executor;
 
-  /// A task of `context`, which must be an asio_pulse::io_context (it may be passed by its base
-  /// class).
+  /// Makes a task of `context`, which must be an asio_pulse::io_context. It may be passed as a
+  /// reference to its base class.
   ///
-  /// \par Errors  std::invalid_argument naming the field and the rule, or the context that is none
-  /// of ours;
-  ///              std::bad_alloc.
+  /// \par Errors  std::invalid_argument if an option is out of range (the text names the option and
+  ///              the rule) or `context` is not an asio_pulse::io_context; std::bad_alloc.
   explicit task(boost::asio::execution_context& context, const task_options& opts = {})
       : task(detail::service_of(context), opts) {}
 
   [[nodiscard]] std::string_view name() const noexcept { return state_->name.get(); }
   /// Unique within the context, never 0.
-  [[nodiscard]] std::uint64_t id() const noexcept { return state_->id; }
+  [[nodiscard]] std::uint64_t id() const noexcept { return state_->id(); }
   [[nodiscard]] tier current_tier() const noexcept {
     return state_->level.load(std::memory_order_relaxed);
   }
@@ -49,21 +53,23 @@ class task {
     return {.polls = state_->polls.load(std::memory_order_relaxed),
             .cpu = timing::timebase::get().to_ns(state_->cost.load(std::memory_order_relaxed))};
   }
-  /// The executor that runs this task's handlers one at a time, in order, wherever the task is.
+  /// The executor of this task. It runs the task's handlers one at a time and in order, on the
+  /// context's threads or, while the task is isolated, on the isolation pool.
   ///
   /// \par Errors  std::bad_alloc, at the first call for a task.
   [[nodiscard]] executor_type get_executor() const {
     if (state_->serial.load(std::memory_order_acquire) == nullptr) {
-      auto fresh = std::make_unique<detail::serial_queue>();
+      auto fresh = std::make_unique<detail::serial_driver>();
       if (state_->core().closed()) fresh->clear(true);
       detail::serial_queue* none = nullptr;
-      // Release publishes the queue to whoever loads the pointer with acquire.
+      // Release publishes the queue; it pairs with the acquire load of the pointer.
       if (state_->serial.compare_exchange_strong(none, fresh.get(), std::memory_order_acq_rel))
         (void)fresh.release();
     }
     return executor_type(state_);
   }
-  /// Where this task's work starts: its own executor if it is isolatable, else the context's.
+  /// The executor on which this task's work starts: its own if it is isolatable, else the
+  /// context's.
   [[nodiscard]] boost::asio::any_io_executor start_executor() const {
     if (state_->isolatable) return get_executor();
     return detail::service_of(*state_).home().get_executor();
@@ -82,15 +88,16 @@ class task {
   friend class task_scope;
 
   task(detail::context_service& service, const task_options& opts)
-      : state_((validate(opts), service.core()->make_task(opts, nullptr, false))) {
-    if (service.core()->may_isolate(*state_)) service.start_pool();
+      : state_((validate(opts), service.core()->make_task(opts))) {
+    if (service.core()->wants_isolation(*state_)) service.start_pool();
   }
 
   detail::task_ref state_;
 };
 
-/// Operations created in this scope, on this thread, belong to the task. Not across a suspension of
-/// a coroutine; across that of a fiber it lasts, on whatever thread the fiber goes on.
+/// Operations that are created in this scope, on this thread, belong to the task. The scope must
+/// not live across a suspension of a coroutine. It may live across a suspension of a fiber, also if
+/// the fiber continues on another thread.
 class task_scope {
  public:
   explicit task_scope(const task& t) noexcept
@@ -106,8 +113,8 @@ class task_scope {
 
 namespace detail {
 
-/// True if a handler of `t` may run right here instead of being queued: we are in one, and there is
-/// time left.
+/// Whether a handler of `t` may run inline instead of being queued: the calling handler belongs to
+/// the same task, and the task has time left.
 inline bool may_run_inline(const task& t) noexcept {
   return this_task::id() == t.id() && !should_yield();
 }
@@ -156,9 +163,9 @@ struct start_dispatch {
 
 }  // namespace detail
 
-/// Submits a handler of the task. As boost::asio::post(), defer() and dispatch(), but that
-/// dispatch() runs the handler inline only inside the same task's handlers and only while there is
-/// time left; else it is queued.
+/// Submits a handler as work of the task. The three functions behave as boost::asio::post(),
+/// defer() and dispatch(), except that dispatch() runs the handler inline only in a handler of the
+/// same task that has time left, and otherwise queues it.
 template <class CompletionToken>
 auto post(const task& t, CompletionToken&& token) {
   return boost::asio::async_initiate<CompletionToken, void()>(detail::start_post{t}, token);

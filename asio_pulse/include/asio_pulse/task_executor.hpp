@@ -1,14 +1,21 @@
 // SPDX-License-Identifier: BSL-1.0
 #pragma once
 
-#include <asio_pulse/detail/context_service.hpp>
+#include <asio_pulse/hooks/requirements.hpp>
+//
+#include <asio_pulse/detail/asio/context_service.hpp>
+#include <asio_pulse/detail/asio/handler_operation.hpp>
 #include <asio_pulse/detail/task_ref.hpp>
 #include <asio_pulse/should_yield.hpp>
+
 #include <boost/asio/execution.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/prefer.hpp>
+
 #include <exception>
+#include <memory>
+#include <new>
 #include <optional>
 #include <type_traits>
 #include <utility>
@@ -19,7 +26,7 @@ class task_executor;
 
 namespace detail {
 
-/// The home executor that keeps its context's run() from returning.
+/// An executor of the home context that counts as work, so that run() does not return.
 using tracked_home = std::decay_t<decltype(boost::asio::prefer(
     std::declval<boost::asio::io_context::executor_type>(),
     boost::asio::execution::outstanding_work.tracked))>;
@@ -28,140 +35,221 @@ inline context_service& service_of(const task_state& t) noexcept {
   return static_cast<context_service&>(*t.core().port());
 }
 
+/// The memory of the handler that a task's executor runs on this thread. It is freed when the
+/// handler has returned. If no other memory is available, it is reused for a handler of the same
+/// type: the handler that drains a strand posts itself again from a destructor, which must not
+/// throw.
+class memory_of_running {
+ public:
+  memory_of_running(void* at, serial_node::run_type type) noexcept
+      : at_(at), type_(type), outer_(std::exchange(innermost_, this)) {}
+  ~memory_of_running() {
+    innermost_ = outer_;
+    ::operator delete(at_);
+  }
+  memory_of_running(const memory_of_running&) = delete;
+  memory_of_running& operator=(const memory_of_running&) = delete;
+
+  /// Null if no handler of this type is running, or its memory is in use again already.
+  [[nodiscard]] static void* take(serial_node::run_type type) noexcept {
+    memory_of_running* const here = innermost_;
+    return here != nullptr && here->type_ == type ? std::exchange(here->at_, nullptr) : nullptr;
+  }
+
+ private:
+  inline static constinit thread_local memory_of_running* innermost_ = nullptr;
+
+  void* at_;
+  serial_node::run_type type_;
+  memory_of_running* outer_;
+};
+
 template <class Function>
 struct serial_function final : serial_node {
   explicit serial_function(Function f)
       : serial_node(&serial_function::call_or_destroy, hooks::detail::site_of<Function>),
         function(std::move(f)) {}
 
+  // Whether the memory comes from plain operator new, so that it can be reused.
+  static constexpr bool plain_memory = alignof(Function) <= __STDCPP_DEFAULT_NEW_ALIGNMENT__;
+
+  static serial_function* make(Function f) {
+    if constexpr (plain_memory) {
+      void* at = ::operator new(sizeof(serial_function), std::nothrow);
+      if (at == nullptr) at = memory_of_running::take(&serial_function::call_or_destroy);
+      if (at == nullptr) throw std::bad_alloc();
+      try {
+        return ::new (at) serial_function(std::move(f));
+      } catch (...) {
+        ::operator delete(at);
+        throw;
+      }
+    } else {
+      return new serial_function(std::move(f));
+    }
+  }
+
   static void call_or_destroy(serial_node* base, bool call) {
     auto* const self = static_cast<serial_function*>(base);
     Function f(std::move(self->function));
-    delete self;
-    if (call) std::move(f)();
+    if constexpr (plain_memory) {
+      std::destroy_at(self);
+      const memory_of_running until_it_returns(self, &serial_function::call_or_destroy);
+      if (call) std::move(f)();
+    } else {
+      delete self;
+      if (call) std::move(f)();
+    }
   }
 
   Function function;
 };
 
-/// Runs a task's queue for a turn, at home or on the isolation pool.
-class serial_driver {
+/// A task's queue together with its driver: an operation in Asio's queue, whose turns run the
+/// handlers of the task, in the home context or on the isolation pool. There is one such operation,
+/// which is reused, so that nothing can fail between the acceptance of a handler and its turn.
+///
+/// While the driver is queued or runs, it holds a reference to the task. While it is on the
+/// isolation pool, it also holds one unit of work of the home context, whose run() therefore does
+/// not return.
+class serial_driver final : public serial_queue {
  public:
-  /// Sends a driver to where the task belongs now.
-  static void send(task_state& t) {
+  /// Queues the driver where the task belongs now. Called if push() has returned true, and by the
+  /// driver itself.
+  void send(task_state& t) noexcept {
+    hooks::acquire(t);  // released in turn_operation::complete()
     context_service& service = service_of(t);
-    const bool away = wants_away(t);
+    if (thrown_ == nullptr && wants_away(t)) pool_ = service.pool_scheduler();
+    if (pool_ != nullptr) {
+      home_ = static_cast<scheduler_type*>(service.scheduler());
+      home_->work_started();
+    }
     const label_scope label(&t);
-    if (away) {
-      service.isolate(serial_driver(t, service, true));
-    } else {
-      boost::asio::post(service.home(), serial_driver(t, service, false));
-    }
-  }
-
-  void operator()() {
-    task_state& t = *task_;
-    serial_queue& queue = *t.serial.load(std::memory_order_acquire);
-    if (!away_) {
-      turn(t, queue);
-      return;
-    }
-    const hooks::worker_scope worker(service_->pool_scheduler(), t.core(), t.core().opts().enabled);
-    try {
-      if (turn(t, queue)) last_turn::post(*service_);
-    } catch (...) {
-      // An exception leaves the handler through run(), and that is the home context's.
-      boost::asio::post(service_->home(),
-                        [thrown = std::current_exception()] { std::rethrow_exception(thrown); });
-    }
+    scheduler_type* const to =
+        pool_ != nullptr ? pool_ : static_cast<scheduler_type*>(service.scheduler());
+    to->post_immediate_completion(&make_operation(t, service), false);
   }
 
  private:
-  /// A turn of the home context that runs nothing, and holds the last of the pool's work until
-  /// then. Were it given up on the pool's thread, and nobody in the home context's run() just then,
-  /// the context would count as stopped, and a run() after the next post() would return at once.
-  struct last_turn : operation_type {
-    static void post(context_service& service) {
-      const label_scope nobodys(nullptr);
-      static_cast<scheduler_type*>(service.scheduler())
-          ->post_immediate_completion(new last_turn, false);
+  struct turn_operation final : handler_operation<turn_operation> {
+    static constexpr bool asio_pulse_drains = true;  // see hooks/site.hpp
+
+    turn_operation(serial_driver& d, task_state& t) noexcept : driver(d), whose(t) {}
+
+    void completed(void* owner) {
+      serial_driver& d = driver;
+      // This may be the last reference to the task, with which the driver ends.
+      const task_ref last(&whose);
+      if (owner == nullptr) {  // the operation is destroyed with its context
+        if (std::exchange(d.pool_, nullptr) != nullptr) d.home_->work_finished();
+      } else if (d.pool_ != nullptr) {
+        d.turn_away(*last);
+      } else {
+        d.turn_at_home(*last);
+      }
     }
 
-   private:
-    last_turn() noexcept : operation_type(&last_turn::run) {}
-    static void run(void* owner, operation_type* self, const boost::system::error_code&,
-                    std::size_t) {
-      delete static_cast<last_turn*>(self);
-      if (owner != nullptr) ++hooks::this_thread().phantom_turns;
-    }
+    serial_driver& driver;
+    task_state& whose;  ///< one reference
   };
 
-  serial_driver(task_state& t, context_service& service, bool away)
-      : task_(t), service_(&service), away_(away) {
-    if (away) {
-      work_.emplace(boost::asio::prefer(service.home().get_executor(),
-                                        boost::asio::execution::outstanding_work.tracked));
-    }
+  turn_operation& make_operation(task_state& t, [[maybe_unused]] context_service& service) {
+    turn_operation& operation = operation_.emplace(*this, t);
+    BOOST_ASIO_HANDLER_CREATION((service.home(), operation, "task_executor", this, 0, "turn"));
+    return operation;
   }
 
   [[nodiscard]] static bool wants_away(const task_state& t) noexcept {
-    return t.level.load(std::memory_order_relaxed) == tier::isolate && t.core().may_isolate(t) &&
+    return isolates(t.level.load(std::memory_order_relaxed)) && t.core().may_isolate(t) &&
            !t.core().opts().shadow;
   }
 
-  /// True: the queue is empty, and the driver dismissed.
-  bool turn(task_state& t, serial_queue& queue) {
-    hooks::thread_state& ts = hooks::this_thread();
-    // However the turn ends, by an exception too: what is left in the queue gets the next one.
+  void turn_at_home(task_state& t) {
+    // The rest of the queue gets another turn, also if this one ends by an exception.
     struct hand_over {
-      task_state& t;
-      serial_queue& queue;
+      serial_driver& driver;
+      task_state& task;
       bool dismissed = false;
       ~hand_over() {
         if (dismissed) return;
-        queue.left();
-        send(t);
+        driver.left();
+        driver.send(task);
       }
-    } on_exit{t, queue};
-    queue.entered();
-    const timing::ticks started = ts.clock.last();
+    } on_exit{*this, t};
+    if (thrown_ != nullptr) std::rethrow_exception(std::exchange(thrown_, nullptr));
+    hooks::thread_state& ts = hooks::this_thread();
+    turn_begins(ts.clock.last());
+    bool ran = false;
     do {
-      serial_node* const node = queue.pop();
-      if (node == nullptr) {
-        on_exit.dismissed = true;
-        return true;
+      if (wants_away(t) && !empty()) break;
+      on_exit.dismissed = !run_next();
+      if (on_exit.dismissed) break;
+      ran = true;
+    } while (!over(t, ts.clock.last()));
+    if (!ran) ++ts.phantom_turns;
+  }
+
+  [[nodiscard]] static bool over(task_state& t, timing::ticks now) noexcept {
+    return !t.core().opts().shadow && t.core().turn_is_over(t, now);
+  }
+
+  void turn_away(task_state& t) {
+    {
+      const hooks::worker_scope worker(pool_, t.core(), t.core().opts().enabled);
+      try {
+        while (wants_away(t) && !empty()) {
+          t.core().counted().add<&statistics::isolated>();
+          (void)run_next();
+        }
+      } catch (...) {
+        // The exception has to leave the run() of the home context.
+        thrown_ = std::current_exception();
       }
-      if (away_) t.core().count_isolated();
-      const hooks::poll_frame frame(ts.observer != nullptr ? ts.owner : &hooks::no_scheduler, *node,
-                                    *node->what);
-      node->run(node, true);
-    } while (!over(t, started, ts.clock.last()));
-    return false;
+    }
+    left();
+    // The driver is dismissed in the home context only. If the last unit of work were released here
+    // while no thread is in the home context's run(), the context would count as stopped, and a
+    // run() after the next post() would return at once.
+    scheduler_type& home = *home_;
+    pool_ = nullptr;
+    hooks::acquire(t);
+    const label_scope label(&t);
+    home.post_deferred_completion(&make_operation(t, service_of(t)));
   }
 
-  [[nodiscard]] bool over(task_state& t, timing::ticks started, timing::ticks now) const noexcept {
-    if (t.core().opts().shadow) return false;
-    if (wants_away(t) != away_) return true;
-    return !away_ && (t.core().overspent(t, now) || now - started >= t.core().quantum());
+  /// Runs the next handler. Returns false if there is none: then the driver is dismissed, and
+  /// another thread may have sent it again already.
+  [[nodiscard]] bool run_next() {
+    hooks::thread_state& ts = hooks::this_thread();
+    entered();
+    serial_node* const node = pop();
+    if (node == nullptr) return false;
+    const hooks::poll_frame frame(ts.arbiter != nullptr ? ts.owner : &hooks::no_scheduler, *node,
+                                  *node->what);
+    node->run(node, true);
+    return true;
   }
 
-  task_ref task_;
-  context_service* service_;
-  std::optional<tracked_home> work_;
-  bool away_;
+  std::optional<turn_operation> operation_;  ///< in use by one driver at a time
+  scheduler_type* pool_ = nullptr;           ///< the pool that the driver is on, or null
+  scheduler_type* home_ = nullptr;           ///< where it returns to from the pool
+  std::exception_ptr thrown_;                ///< by a handler on the pool; rethrown at home
 };
+
+inline serial_driver& driver_of(const task_state& t) noexcept {
+  return static_cast<serial_driver&>(*t.serial.load(std::memory_order_acquire));
+}
 
 }  // namespace detail
 
 /// The executor of a task: its handlers run in order, one at a time, and are charged to the task.
 ///
-/// It is what makes a task movable: a task that was declared isolatable goes to the isolation pool
-/// between two of its handlers, and comes back. Where the tracking definition cannot be had for a
-/// whole program, work that goes through this executor is accounted for and held back all the same.
+/// It can move an isolatable task to the isolation pool, and back, between two of its handlers.
+/// Work that goes through this executor is accounted for and held back even in programs that cannot
+/// use the tracking definition everywhere.
 ///
-/// \par Cost           One allocation and two mutexes a handler; `blocking.possibly` runs inline in
-/// the task's own
-///                     handlers while budget remains.
+/// \par Cost           One allocation and two mutexes for each handler. With `blocking.possibly`,
+///                     a handler runs inline in the task's own handlers while budget remains.
 /// \par Thread safety  Distinct objects: Safe. Shared objects: Safe.
 class task_executor {
  public:
@@ -173,16 +261,16 @@ class task_executor {
   template <class Function>
   void execute(Function&& function) const {
     detail::task_state& t = *task_;
-    detail::serial_queue& queue = *t.serial.load(std::memory_order_acquire);
+    detail::serial_driver& queue = detail::driver_of(t);
     if (!never_ && queue.running_in_this_thread() && !should_yield()) {
       std::decay_t<Function> f(std::forward<Function>(function));
       std::move(f)();
       return;
     }
     const detail::label_scope label(&t);
-    if (queue.push(new detail::serial_function<std::decay_t<Function>>(
+    if (queue.push(detail::serial_function<std::decay_t<Function>>::make(
             std::forward<Function>(function)))) {
-      detail::serial_driver::send(t);
+      queue.send(t);
     }
   }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
 #pragma once
 
-/// The version of these headers, as the CMake project has it (which checks that it is the same).
+/// The version of these headers. CMake checks that it is the version of the project.
 #define ASIO_PULSE_VERSION "0.1.0"

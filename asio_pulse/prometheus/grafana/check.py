@@ -2,13 +2,13 @@
 # SPDX-License-Identifier: BSL-1.0
 """Checks the dashboard, and the list of metrics in the exporter's README, against the exporter.
 
-usage: check.py EXPOSITION [--dashboard FILE] [--readme FILE] [--require-promtool]
+usage: check.py EXPOSITION [--dashboard FILE] [--readme FILE] [--statistics FILE] [--require-promtool]
 
 EXPOSITION is a file with the exporter's output in which every metric has a sample, or "-". Every panel
-must have a title, a description, a unit and a type that Grafana has, and lie inside the grid beside the
-others; every query must parse (by promtool, where it is installed) and use only metrics and labels that
-the exporter has, and its legend only labels that it keeps. Prints one line a fault; exit status 1 if there
-are any, 2 on bad usage.
+must have a title, a description, a unit and a type that Grafana knows, and must lie inside the grid
+without covering others. Every query must parse (checked with promtool if it is installed) and use only
+metrics and labels that the exporter has; a legend may use only labels that its query keeps. Prints one
+line for each fault. The exit status is 1 if there are any, and 2 on wrong usage.
 """
 import argparse
 import json
@@ -22,11 +22,11 @@ import tempfile
 HERE = pathlib.Path(__file__).resolve().parent
 LEAST_SCHEMA = 36  # Grafana 9: data sources by {"type", "uid"}
 COLUMNS = 24
-# Those that every Grafana from 9 on brings along; "row" is no panel but a heading.
+# The types that are part of every Grafana from 9 on; a "row" is a heading and not a panel.
 PANEL_TYPES = {"bargauge", "gauge", "heatmap", "stat", "state-timeline", "table", "text", "timeseries"}
 ADDED_BY_PROMETHEUS = {"job", "instance", "__name__"}
 STRING = r'"(?:[^"\\]|\\.)*"'
-# What Grafana puts in before it asks; durations where a query has a range.
+# Example values for the variables that Grafana replaces in a query.
 VARIABLES = {"$__rate_interval": "5m", "$__interval": "1m", "$__range": "1h"}
 
 
@@ -38,7 +38,7 @@ class Metric:
 
 
 def read_exposition(text):
-    """The metrics by the names that queries use: a histogram's are its name with three endings."""
+    """The metrics by the names that queries use; a histogram has three, with different endings."""
     metrics, families = {}, {}
     for line in text.splitlines():
         if found := re.match(r"# TYPE (\S+) (\S+)$", line):
@@ -53,14 +53,14 @@ def read_exposition(text):
 
 
 def fill_in(query):
-    """The query as Grafana sends it."""
+    """The query with its variables replaced, as Grafana sends it."""
     for name, value in VARIABLES.items():
         query = query.replace(name, value)
     return re.sub(r"\$\{?\w+\}?", ".*", query)
 
 
 def query_faults(query, metrics, prefix):
-    """What the query uses that the exporter has not."""
+    """What the query uses and the exporter does not have."""
     bare = re.sub(STRING, '""', query)
     used = [m for m in re.findall(r"[A-Za-z_:][\w:]*", bare) if m.startswith(prefix)]
     if not used:
@@ -68,14 +68,14 @@ def query_faults(query, metrics, prefix):
     known = set(ADDED_BY_PROMETHEUS)
     for name in used:
         if name not in metrics:
-            yield f"uses {name}, which the exporter has not"
+            yield f"uses {name}, which the exporter does not have"
         else:
             known |= metrics[name].labels
     for name, inside in re.findall(r"([A-Za-z_:][\w:]*)\{([^}]*)\}", bare):
         own = metrics[name].labels | ADDED_BY_PROMETHEUS if name in metrics else known
         for label in re.findall(r"(\w+)\s*(?:=~|!~|!=|=)", inside):
             if label not in own:
-                yield f"selects {name} by {label}, which it has not"
+                yield f"selects {name} by {label}, which it does not have"
     for inside in re.findall(r"\b(?:by|without|on|ignoring)\s*\(([^)]*)\)", bare):
         for label in re.findall(r"\w+", inside):
             if label not in known:
@@ -83,7 +83,7 @@ def query_faults(query, metrics, prefix):
 
 
 def legend_faults(target, metrics):
-    """Labels that the legend shows and that the query has not, or sums away: Grafana shows nothing there."""
+    """Labels that the legend shows but the query lacks or sums away: Grafana shows nothing for them."""
     query = re.sub(STRING, '""', target.get("expr", ""))
     grouped = re.findall(r"\b(?:by|group_left|group_right)\s*\(([^)]*)\)", query)
     if re.search(r"\bby\s*\(", query):
@@ -134,7 +134,7 @@ def layout_faults(panels):
 
 
 def queries_of(dashboard):
-    """Where a query stands, and the query."""
+    """Each query, with where it is."""
     for panel in dashboard.get("panels", []):
         for target in panel.get("targets", []):
             yield f"panel \"{panel.get('title')}\" query {target.get('refId')}", target.get("expr", "")
@@ -144,7 +144,7 @@ def queries_of(dashboard):
 
 
 def dashboard_faults(dashboard, metrics, prefix):
-    """All that is wrong with a dashboard, but for the syntax of its queries."""
+    """All faults of a dashboard except for the syntax of its queries."""
     if dashboard.get("schemaVersion", 0) < LEAST_SCHEMA:
         yield f"schemaVersion must be at least {LEAST_SCHEMA}"
     variables = {v.get("name") for v in dashboard.get("templating", {}).get("list", [])}
@@ -170,7 +170,7 @@ def dashboard_faults(dashboard, metrics, prefix):
 
 
 def syntax_faults(dashboard, promtool):
-    """What Prometheus' own parser says of the queries, each as a recording rule."""
+    """What Prometheus' own parser says about the queries, each as a recording rule."""
     rules = [{"record": f"query:{n}", "expr": fill_in(query), "labels": {"where": where}}
              for n, (where, query) in enumerate(queries_of(dashboard))]
     with tempfile.NamedTemporaryFile("w", suffix=".yml") as file:
@@ -184,18 +184,26 @@ def syntax_faults(dashboard, promtool):
         yield f"promtool found another number of rules than {len(rules)}: {done.stdout.strip()}"
 
 
-def readme_faults(readme, families, prefix):
-    """Rows "| `name` | type | ..." that are missing, too many, or have another type or other labels."""
+def readme_faults(readme, statistics, families, prefix):
+    """Rows "| `name` | type | ..." that are missing or superfluous, or have a wrong type or wrong labels.
+
+    Some of them are in the table of statistics: "| `member` | type | ... | `name` `label=value` |", each
+    series by itself."""
     rows = {}
     for name, kind, labels in re.findall(r"^\| `(\w+)` \| (\w+) \|([^|]*)\|", readme, re.MULTILINE):
         if prefix + name in rows:
             yield f"README has {name} twice"
         rows[prefix + name] = (kind, set(re.findall(r"`(\w+)`", labels)))
+    for kind, name, label in re.findall(r"^\| `\w+` \| (\w+) \|[^|]*\| `(\w+)`(?: `(\w+)=\w+`)? \|$",
+                                        statistics, re.MULTILINE):
+        labels = rows.setdefault(prefix + name, (kind, set()))[1]
+        if label:
+            labels.add(label)
     for name in sorted(families.keys() - rows.keys()):
         yield f"README has no row for {name}"
     for name, (kind, labels) in rows.items():
         if name not in families:
-            yield f"README has {name}, which the exporter has not"
+            yield f"README has {name}, which the exporter does not have"
             continue
         family = families[name]
         if kind != family.kind:
@@ -210,6 +218,8 @@ def main():
     parser.add_argument("exposition", type=argparse.FileType(encoding="utf-8"))
     parser.add_argument("--dashboard", type=pathlib.Path, default=HERE / "asio-pulse.json")
     parser.add_argument("--readme", type=pathlib.Path, default=HERE.parent / "README.md")
+    parser.add_argument("--statistics", type=pathlib.Path,
+                        default=HERE.parent.parent / "docs" / "statistics.md")
     parser.add_argument("--require-promtool", action="store_true")
     arguments = parser.parse_args()
     prefix = "asio_pulse_"
@@ -219,10 +229,11 @@ def main():
     try:
         dashboard = json.loads(arguments.dashboard.read_text(encoding="utf-8"))
         readme = arguments.readme.read_text(encoding="utf-8")
+        statistics = arguments.statistics.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         parser.error(str(error))
     faults = list(dashboard_faults(dashboard, metrics, prefix))
-    faults += readme_faults(readme, families, prefix)
+    faults += readme_faults(readme, statistics, families, prefix)
     promtool = shutil.which("promtool")
     if promtool:
         faults += syntax_faults(dashboard, promtool)

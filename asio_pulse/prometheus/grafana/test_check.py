@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSL-1.0
-"""Whether check.py finds what it is there to find: the real dashboard, made wrong in one place."""
+"""Checks that check.py finds faults: the real dashboard with a fault in one place."""
 import copy
 import json
 import pathlib
@@ -51,10 +51,10 @@ class CheckTest(unittest.TestCase):
     def test_finds_what_is_wrong(self):
         good = "asio_pulse_polls_total"
         for wrong, text in (
-                (panel("asio_pulse_pols_total"), "asio_pulse_pols_total, which the exporter has not"),
-                (panel("asio_pulse_delay_seconds"), "asio_pulse_delay_seconds, which the exporter has not"),
+                (panel("asio_pulse_pols_total"), "asio_pulse_pols_total, which the exporter does not have"),
+                (panel("asio_pulse_delay_seconds"), "asio_pulse_delay_seconds, which the exporter does not have"),
                 (panel("up"), "uses no metric"),
-                (panel(good + '{site="x"}'), "by site, which it has not"),
+                (panel(good + '{site="x"}'), "by site, which it does not have"),
                 (panel(f"sum by (worker) ({good})"), "groups by worker"),
                 (panel(good + '{context="$nobody"}'), "variable $nobody"),
                 (panel(good, title=" "), "has no title"),
@@ -78,14 +78,24 @@ class CheckTest(unittest.TestCase):
 
     def test_holds_the_readme_against_the_exporter(self):
         rows = "| `polls_total` | counter | | n |\n| `delay_seconds` | histogram | | n |\n"
-        self.assertEqual(list(check.readme_faults(rows, self.families, PREFIX)), [])
+        self.assertEqual(list(check.readme_faults(rows, "", self.families, PREFIX)), [])
         for wrong, text in ((rows.replace("counter", "gauge"), "is a gauge; it is a counter"),
                             (rows.replace("polls_total", "poll_total"), "no row for asio_pulse_polls_total"),
-                            (rows.replace("polls_total", "poll_total"), "which the exporter has not"),
+                            (rows.replace("polls_total", "poll_total"), "which the exporter does not have"),
                             (rows.replace("counter | ", "counter | `x` "), "the labels ['x']"),
                             (rows + rows, "twice")):
             with self.subTest(text):
-                self.assertIn(text, "\n".join(check.readme_faults(wrong, self.families, PREFIX)))
+                self.assertIn(text, "\n".join(check.readme_faults(wrong, "", self.families, PREFIX)))
+
+    def test_holds_the_statistics_against_the_exporter(self):
+        readme = "| `delay_seconds` | histogram | | n |\n"
+        row = "| `polls` | counter | handlers | `polls_total` |\n"
+        self.assertEqual(list(check.readme_faults(readme, row, self.families, PREFIX)), [])
+        for wrong, text in (("", "no row for asio_pulse_polls_total"),
+                            (row.replace("counter", "gauge"), "is a gauge; it is a counter"),
+                            (row.replace("polls_total` |", "polls_total` `kind=a` |"), "the labels ['kind']")):
+            with self.subTest(text):
+                self.assertIn(text, "\n".join(check.readme_faults(readme, wrong, self.families, PREFIX)))
 
     @unittest.skipUnless(shutil.which("promtool"), "no promtool (Debian: prometheus)")
     def test_finds_queries_that_do_not_parse(self):

@@ -4,7 +4,7 @@
 
 #include <asio_pulse/report.hpp>
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <prometheus/check_names.h>
 
 #include <exception>
@@ -17,7 +17,7 @@ namespace {
 
 constexpr std::size_t shown_bytes = 64;
 
-// As for options: the field, the rule, and what was given.
+// As in the checks of options, the text names the field, the rule and the value.
 void validate(const prometheus_options& o) {
   // A label's rule, not a metric's: colons are for recording rules.
   if (!prometheus::CheckLabelName(o.prefix)) {
@@ -57,7 +57,7 @@ prometheus_collectable::prometheus_collectable(prometheus_options opts, source f
   state_->from = from ? std::move(from) : source(&asio_pulse::collect);
   try {
     (void)state_->from(state_->request());
-  } catch (const std::exception&) {  // the first scrape says so, should it last
+  } catch (const std::exception&) {  // if the fault persists, the first scrape shows it
   }
 }
 
@@ -65,7 +65,7 @@ prometheus_collectable::~prometheus_collectable() = default;
 
 std::vector<prometheus::MetricFamily> prometheus_collectable::Collect() const {
   try {
-    // Around the reading, too: an older one must not be looked at after a newer one.
+    // The lock covers the reading as well: an older one must not be processed after a newer one.
     const std::scoped_lock lock(state_->mutex);
     return detail::to_families(state_->from(state_->request()), state_->opts, state_->labels);
   } catch (const std::exception&) {

@@ -5,7 +5,7 @@
 #include <asio_pulse/report.hpp>
 #include <asio_pulse/timing/clock.hpp>
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <array>
@@ -71,46 +71,24 @@ constexpr auto bounds = [] {
 }();
 static_assert(bounds[0] == std::chrono::microseconds{1} && bounds[20] == std::chrono::seconds{5});
 
-// What the context has counted, as it is.
-struct count {
-  std::string_view name;
-  std::string_view label;  ///< empty: none
-  std::string_view value;
-  std::uint64_t statistics::*member;
-  std::string_view help;
-};
-constexpr std::string_view yields_help =
-    "Times that work was made to let others go first: operations put back when it was their "
-    "turn (kind=operation), strand batches cut short (kind=strand), checkpoints told to yield "
-    "(kind=checkpoint).";
-constexpr std::string_view tiers_help = "Changes of a task's tier, by direction.";
-constexpr std::string_view reports_help =
-    "Reports that were due, by what became of them: sent, or suppressed by the limits.";
-constexpr std::array counts{
-    count{"tier_transitions_total", "direction", "up", &statistics::promotions, tiers_help},
-    count{"tier_transitions_total", "direction", "down", &statistics::demotions, tiers_help},
-    count{"warns_total", "", "", &statistics::warns, "Changes of a task's tier into Warn."},
-    count{"yields_total", "kind", "operation", &statistics::yields, yields_help},
-    count{"yields_total", "kind", "strand", &statistics::strand_breaks, yields_help},
-    count{"yields_total", "kind", "checkpoint", &statistics::checkpoint_yields, yields_help},
-    count{"isolated_total", "", "", &statistics::isolated, "Handlers run on the isolation pool."},
-    count{"isolations_refused_total", "", "", &statistics::isolations_refused,
-          "Times that isolation was wanted and would have been unsafe."},
-    count{"reports_total", "outcome", "sent", &statistics::reports, reports_help},
-    count{"reports_total", "outcome", "suppressed", &statistics::reports_suppressed, reports_help},
-    count{"stall_reports_total", "", "", &statistics::stall_reports,
-          "Reports about polls found stuck: first ones, repeated ones and those of their end."},
-    count{"callback_errors_total", "", "", &statistics::callback_errors,
-          "Exceptions that on_report or a hook threw."},
-    count{"spares_started_total", "", "", &statistics::spares_started,
-          "Threads started to stand in for stuck ones."},
-    count{"hints_total", "", "", &statistics::hints,
-          "Hints of the operating system that others wait for a worker's CPU."},
-    count{"hints_lost_total", "", "", &statistics::hints_lost,
-          "Hints that the scheduler could not deliver."},
-    count{"deferrals_total", "", "", &statistics::deferrals,
-          "Tasks put behind everybody else for a hint."},
-};
+// A metric's help, made of the rows that it has in the table: "Handlers run on the isolation
+// pool.", or "kind=operation: operations put back ...; kind=strand: ..."
+std::string help_of(std::string_view metric) {
+  std::string help;
+  for (const statistic& row : statistic_table) {
+    if (row.metric != metric) continue;
+    if (!help.empty()) help += "; ";
+    if (!row.label.empty()) help += fmt::format("{}={}: ", row.label, row.value);
+    help += row.help;
+    if (row.time != nullptr) help += ", in seconds";
+  }
+  if (metric == "stalls_total") help += "; cause=unknown: neither, as far as can be told";
+  help += '.';
+  if (help[0] >= 'a' && help[0] <= 'z' && help.find('=') == help.npos) {
+    help[0] = static_cast<char>(help[0] - 'a' + 'A');
+  }
+  return help;
+}
 
 void add_totals(family_list& out, const context_metrics& c, const context_labels::entry& known) {
   const std::string& context = known.label;
@@ -122,40 +100,36 @@ void add_totals(family_list& out, const context_metrics& c, const context_labels
   const labels plain{{"context", context}};
   out.gauge("enabled", "1 if the context accounts for its handlers (options::enabled).", plain,
             c.enabled ? 1.0 : 0.0);
-  out.gauge("shadow", "1 if everything is decided and nothing enforced (options::shadow).", plain,
+  out.gauge("shadow", "1 in shadow mode: decisions are reported, not enforced.", plain,
             c.shadow ? 1.0 : 0.0);
   out.gauge("collecting",
             "1 if histograms, and metrics of sites and workers, are being collected; 0 also at the "
             "first scrape of a context that collects on demand.",
             plain, c.collecting ? 1.0 : 0.0);
-  out.gauge("clock_info", "1; the label says which clock polls are measured with.",
+  out.gauge("clock_info", "1; the label is the clock with which polls are measured.",
             with("clock", timing::to_string(c.totals.clock)), 1.0);
   out.counter("polls_total", "Handlers run, of all tasks.", plain, known.polls);
   out.counter("cpu_seconds_total", "CPU time of handlers, in seconds.", plain, seconds(known.cpu));
-  for (const count& k : counts) {
-    out.counter(k.name, k.help, with(k.label, k.value), c.totals.*k.member);
+  for (const statistic& row : statistic_table) {
+    if (row.metric.empty()) continue;
+    const std::string help = help_of(row.metric);
+    const labels l = row.label.empty() ? plain : with(row.label, row.value);
+    if (row.time != nullptr) {
+      out.counter(fmt::format("{}_seconds_total", row.metric), help, l,
+                  seconds(c.totals.*row.time));
+    } else if (row.what == statistic::kind::counter) {
+      out.counter(row.metric, help, l, c.totals.*row.count);
+    } else {
+      out.gauge(row.metric, help, l, c.totals.*row.count);
+    }
   }
-  constexpr std::string_view stalls_help =
-      "Polls found stuck by the watchdog, by what they did then: use their CPU (spinning), wait in "
-      "the kernel (blocked), or neither as far as can be told (unknown).";
-  const auto stalls = [&](std::string_view cause, std::uint64_t value) {
-    out.counter("stalls_total", stalls_help, with("cause", cause), value);
-  };
-  stalls("spinning", c.totals.stalls_spinning);
-  stalls("blocked", c.totals.stalls_blocked);
-  stalls("unknown", known.unknown_stalls);
-  out.counter("shadow_saved_seconds_total",
-              "CPU time of polls that enforcement would have put behind everybody else's, in "
-              "seconds; in shadow mode only.",
-              plain, seconds(c.totals.shadow_saved));
-  out.gauge("tasks", "Tasks alive, without the unnamed one.", plain, c.task_count);
-  out.gauge("parked_operations", "Operations put back and not yet released.", plain,
-            c.totals.parked);
-  out.gauge("spares", "Threads that stand in for stuck ones now.", plain, c.totals.spares);
+  // What is left of statistics::stalls.
+  out.counter("stalls_total", help_of("stalls_total"), with("cause", "unknown"),
+              known.unknown_stalls);
   out.gauge("instrument_bytes", "Memory held by the instruments, in bytes.", plain,
             c.instrument_bytes);
   out.gauge("uncollected_workers",
-            "Threads for whom options::instrument_bytes left no room: nothing is known of them.",
+            "Threads that are not measured: options::instrument_bytes leaves no room for them.",
             plain, c.uncollected_workers);
   if (!c.stalls.empty()) {
     const auto newest = std::max_element(c.stalls.begin(), c.stalls.end(),
@@ -166,8 +140,8 @@ void add_totals(family_list& out, const context_metrics& c, const context_labels
   }
 }
 
-// Durations of at most `limit`. Each bucket is judged by itself, by about its middle: were it by
-// its neighbours, too, as far as they hold something, a count could fall when one of them fills.
+// How many durations are at most `limit`. A bucket counts or not by about its own middle, whatever
+// its neighbours hold: otherwise a count could fall when a neighbour fills.
 std::uint64_t at_most(const histogram& h, nanoseconds limit) {
   std::uint64_t sum = 0;
   for (const histogram::bucket& b : h.buckets) {
@@ -194,15 +168,15 @@ void add_workers(family_list& out, const context_metrics& c, const std::string& 
             static_cast<double>(live));
   for (std::size_t n = 0; n != c.workers.size(); ++n) {
     const worker_metrics& w = c.workers[n];
-    // The place, not the thread: a thread's number is another one after each restart.
+    // The position and not the thread's id, which changes with each restart.
     const labels l{{"context", context}, {"worker", fmt::format("{}", n)}};
-    out.gauge("worker_thread", "The kernel's number of the worker's thread; 0 if it has left.", l,
+    out.gauge("worker_thread", "The kernel's id of the worker's thread; 0 if it has left.", l,
               w.thread);
     out.counter("worker_polls_total", "Handlers run by the worker.", l, w.polls);
     out.counter("worker_cpu_seconds_total", "CPU time of handlers on the worker, in seconds.", l,
                 seconds(w.cpu));
     out.gauge("worker_running_seconds",
-              "How long the worker's present poll has lasted by the wall clock, in seconds; 0 "
+              "How long the worker's current poll has lasted by the wall clock, in seconds; 0 "
               "between polls.",
               l, w.running.empty() ? 0.0 : seconds(w.running_for));
     out.gauge("worker_longest_batch_seconds",
@@ -212,7 +186,7 @@ void add_workers(family_list& out, const context_metrics& c, const std::string& 
   }
 }
 
-// Sites whose labels are the same are one.
+// Sites with the same labels are added up.
 void add_sites(family_list& out, const context_metrics& c, const std::string& context,
                std::size_t most) {
   std::vector<std::pair<labels, site_metrics>> shown;
@@ -250,18 +224,19 @@ void add_sites(family_list& out, const context_metrics& c, const std::string& co
   shown.resize(std::min(shown.size(), most));
   for (const auto& [l, s] : shown) {
     out.counter("site_polls_total",
-                "Handlers run, by kind of handler (the first ones by CPU time).", l, s.polls);
+                "Handlers run, by kind of handler (those with the most CPU time).", l, s.polls);
     out.counter("site_self_waking_polls_total",
                 "Handlers run directly after another one of the same kind and task.", l, s.again);
     out.counter("site_cpu_seconds_total",
-                "CPU time of handlers, in seconds, by kind of handler (the first ones by it).", l,
+                "CPU time of handlers, in seconds, by kind of handler (those with the most).", l,
                 seconds(s.cpu));
     out.gauge("site_longest_poll_seconds", "CPU time of the longest run of a handler, in seconds.",
               l, seconds(s.longest));
   }
 }
 
-// Tasks of one name are one; gauges, since which tasks are considered changes all the time.
+// Tasks of one name share a series. All are gauges, because which tasks are considered changes from
+// scrape to scrape.
 void add_tasks(family_list& out, const context_metrics& c, const std::string& context,
                std::size_t most) {
   struct group {
@@ -294,15 +269,17 @@ void add_tasks(family_list& out, const context_metrics& c, const std::string& co
   }
   shown.emplace_back(rest, others);
   const double interval = seconds(c.recent_interval);
+  std::string tier_help = "The highest tier among the tasks of this name:";
+  for (std::size_t i = 0; i < tier_count; ++i) {
+    tier_help += fmt::format(" {} {}{}", i, tier_names[i], i + 1 < tier_count ? "," : ".");
+  }
   for (const auto& [name, g] : shown) {
     const labels l{{"context", context}, {"task", name}};
     out.gauge("task_cpus",
-              "CPUs that tasks of the name keep busy: CPU seconds a second, over the last moments.",
+              "Recent CPU use of the tasks of this name, in CPU seconds per second (1 is one CPU).",
               l, interval > 0 ? seconds(g.recent) / interval : 0.0);
-    out.gauge("task_tier",
-              "The highest tier among tasks of the name: 0 monitor, 1 warn, 2 yield, 3 isolate.", l,
-              static_cast<std::uint64_t>(g.level));
-    out.gauge("task_waiting", "Tasks of the name of which operations are put back now.", l,
+    out.gauge("task_tier", tier_help, l, static_cast<std::uint64_t>(g.level));
+    out.gauge("task_waiting", "Tasks of this name that have operations held back now.", l,
               g.waiting);
   }
 }
@@ -322,7 +299,7 @@ std::vector<MetricFamily> to_families(const process_metrics& m, const prometheus
                                       context_labels& names) {
   names.update(m);
   family_list out(opts.prefix);
-  out.gauge("build_info", "1; the labels say which version of asio-pulse, in which program.",
+  out.gauge("build_info", "1; the labels give the version of asio-pulse and the program.",
             {{"version", label_value(m.version, name_bytes)},
              {"program", label_value(m.program, name_bytes)}},
             1.0);
@@ -335,7 +312,7 @@ std::vector<MetricFamily> to_families(const process_metrics& m, const prometheus
                   c.poll_duration);
     add_histogram(
         out, "queue_delay_seconds",
-        "How long a handler that is ready waits for its turn, in seconds: of a probe that "
+        "How long a ready handler waits for its turn, in seconds; measured with a probe that "
         "is posted every 10 ms while the context is busy.",
         entry.label, c.queue_delay);
     if (opts.workers) add_workers(out, c, entry.label);

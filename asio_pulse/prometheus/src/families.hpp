@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// From process_metrics to metric families: a pure function, but for the names of contexts, which
-// must not change while a context lives.
+// Turns process_metrics into metric families. It is a pure function except for the labels of
+// contexts, which must not change while a context lives.
 
 #pragma once
 
@@ -15,14 +15,14 @@
 
 namespace asio_pulse::detail {
 
-/// How many sites and tasks the source is asked for. All sites that a context tells apart, and more
-/// tasks than are shown: what has the same labels is summed up, and a sum over those at the top
-/// alone would fall when one of them is overtaken.
+/// How many sites and tasks the source is asked for: all sites of a context, and more tasks than
+/// are exported. Those with the same labels are summed up. A sum over the exported ones alone would
+/// fall when one of them drops out of the list.
 inline constexpr std::size_t considered_sites = 2047;
 inline constexpr std::size_t considered_tasks = 1000;
 
-/// Bytes that are kept of names, of sites' types and of places; a cut one is followed by how much
-/// was left out and by a checksum of the whole, so that two of them stay two.
+/// Bytes that are kept of names, of types of sites, and of places. A cut value ends in the number
+/// of bytes that were cut and a checksum of the whole, so that two long values stay distinct.
 inline constexpr std::size_t name_bytes = 128;
 inline constexpr std::size_t site_bytes = 192;
 inline constexpr std::size_t place_bytes = 192;
@@ -30,17 +30,17 @@ inline constexpr std::size_t place_bytes = 192;
 /// A label's value: escaped as reports are, hence valid UTF-8 on one line, and cut.
 [[nodiscard]] std::string label_value(std::string_view text, std::size_t max_bytes);
 
-/// The contexts' labels. Each is unique among the living and stays as it is while the context
-/// lives; that of one that is gone is given away again, so that a program that makes a context a
-/// minute has as many series as it has contexts at a time.
+/// The labels of contexts. Each is unique among the living contexts, and a context keeps its label
+/// while it lives. Then the label is reused, so that a program that makes a context a minute has
+/// only as many series as it has contexts at a time.
 class context_labels {
  public:
   struct entry {
     std::string name;   ///< options::name
-    std::string label;  ///< it, or "unnamed", and "#2" if another has that
-    // The highest so far of what is a sum or a difference of counters that are read one by one: a
-    // task that ends meanwhile is in neither of the sums, and what fell would be a restart to
-    // Prometheus.
+    std::string label;  ///< the name, or "unnamed"; with "#2" if another context has that label
+    // The highest values so far of sums and differences of counters, which are read one by one. A
+    // task that ends meanwhile may be missing from a sum. Prometheus would take the lower value for
+    // a restart.
     std::uint64_t polls = 0;
     std::chrono::nanoseconds cpu{0};
     std::uint64_t unknown_stalls = 0;
@@ -48,9 +48,9 @@ class context_labels {
     void see(const context_metrics&);
   };
 
-  /// Forgets contexts that are gone, and names new ones.
+  /// Forgets contexts that are gone, and gives labels to new ones.
   void update(const process_metrics&);
-  /// Of a context of the last update.
+  /// The entry of a context that was in the last update().
   [[nodiscard]] entry& operator[](std::uint64_t number) { return entries_.at(number); }
 
  private:
@@ -64,7 +64,7 @@ class context_labels {
                                                                 const prometheus_options&,
                                                                 context_labels&);
 
-/// What is left when there are no figures: PREFIX_up.
+/// PREFIX_up, the only family of a scrape whose figures could not be collected.
 [[nodiscard]] prometheus::MetricFamily up_family(const prometheus_options&, bool up);
 
 }  // namespace asio_pulse::detail

@@ -4,15 +4,16 @@
 
 #include <asio_pulse/report.hpp>
 
-#include <fmt/format.h>
 #include <boost/crc.hpp>
+
+#include <fmt/core.h>
 
 #include <algorithm>
 
 namespace asio_pulse::detail {
 
 std::string label_value(std::string_view text, std::size_t max_bytes) {
-  // Escaping never shortens: only what is short enough may fit.
+  // Escaping never makes a text shorter, so a text that is too long already need not be tried.
   if (text.size() <= max_bytes) {
     std::string whole = escape(text, text.size() * 10);
     if (whole.size() <= max_bytes) return whole;
@@ -30,7 +31,7 @@ void context_labels::entry::see(const context_metrics& c) {
 }
 
 void context_labels::update(const process_metrics& m) {
-  if (pid_ != m.pid) entries_.clear();  // another process: the same numbers are other contexts
+  if (pid_ != m.pid) entries_.clear();  // in another process the numbers mean other contexts
   pid_ = m.pid;
   std::erase_if(entries_, [&m](const auto& known) {
     return std::none_of(m.contexts.begin(), m.contexts.end(), [&known](const context_metrics& c) {

@@ -7,9 +7,12 @@
 #include "targets.hpp"
 #include "tracing.hpp"
 
-#include <fmt/format.h>
-#include <CLI/CLI.hpp>
 #include <asio_pulse/version.hpp>
+
+#include <CLI/CLI.hpp>
+#include <fmt/core.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
@@ -17,26 +20,23 @@
 #include <cstdio>
 #include <thread>
 
-#include <sys/ioctl.h>
-#include <unistd.h>
-
 namespace asio_pulse::top {
 namespace {
 
 constexpr const char* description =
-    "Looks into a running process that uses asio-pulse: which handlers take the CPU, what is stuck "
-    "and where, what to do about it.\n"
-    "It only reads: one request per interval.";
+    "Shows what a running process that uses asio-pulse does: which handlers use the CPU, which are "
+    "stuck and where, and what to do about them.\n"
+    "It only reads, with one request for each interval.";
 
 constexpr const char* statuses =
     "Exit status:\n"
-    "  0  fine\n"
+    "  0  success\n"
     "  1  the process has ended or cannot be read, or a file cannot be written\n"
-    "  2  bad usage; or several processes, and none was chosen";
+    "  2  wrong usage, or there are several processes and none was chosen";
 
 constexpr std::size_t width_without_terminal = 120;
 constexpr std::size_t least_width = 60;
-constexpr double most_trace_seconds = 60;  // inspector::trace()'s
+constexpr double most_trace_seconds = 60;  // the limit of inspector::trace()
 
 struct settings {
   std::string who{};
@@ -48,7 +48,7 @@ struct settings {
   std::string out{};
 };
 
-// CLI11's own Range takes "nan" for within.
+// CLI11's own Range accepts "nan".
 CLI::Validator within(double least, double most, const char* unit) {
   const std::string rule = fmt::format("must be a number from {:g} to {:g}{}", least, most, unit);
   return {[=](std::string& text) {
@@ -64,7 +64,7 @@ std::chrono::milliseconds from_seconds(double seconds) {
   return std::chrono::milliseconds{std::llround(seconds * 1e3)};
 }
 
-// False: nobody reads it any more, or the disk is full.
+// Returns false if nobody reads the output any more, or the disk is full.
 bool print(const std::string& text) {
   return std::fwrite(text.data(), 1, text.size(), stdout) == text.size() &&
          std::fflush(stdout) == 0;
@@ -79,7 +79,7 @@ std::size_t output_width() {
   return std::max<std::size_t>(w.ws_col, least_width);
 }
 
-// The one that is meant; zero and a status where there is none.
+// The process that is meant. Sets `status` and returns zero if there is none.
 std::uint64_t choose(machine& m, const std::string& who, int& status) {
   const target found = find_target(m, who);
   if (found.pid) return *found.pid;
@@ -153,13 +153,13 @@ int run_command(int argc, char** argv, machine& m) {
   app.footer(statuses);
   app.set_version_flag("--version", "pulse_top " ASIO_PULSE_VERSION);
   app.add_option("process", s.who,
-                 "its number or its name; without it the only one, or a choice of them");
+                 "the id or the name of the process; may be omitted if there is only one");
   CLI::Option* const once =
-      app.add_flag("--once", s.once, "print a plain table after one interval, and end");
+      app.add_flag("--once", s.once, "print a plain table after one interval, and exit");
   CLI::Option* const as_json =
-      app.add_flag("--json", s.json, "print a JSON object after one interval, and end");
+      app.add_flag("--json", s.json, "print a JSON object after one interval, and exit");
   CLI::Option* const count =
-      app.add_option("--count", s.count, "with --json or --once: print so many, one per interval")
+      app.add_option("--count", s.count, "with --json or --once: print this many, one per interval")
           ->check(within(1, 1e9, ""))
           ->capture_default_str();
   CLI::Option* const interval =
@@ -168,13 +168,13 @@ int run_command(int argc, char** argv, machine& m) {
           ->capture_default_str();
   CLI::Option* const tracing =
       app.add_option("--trace", s.trace,
-                     "record for so many seconds and write the files; 0: what a process that "
-                     "traces all the time holds")
+                     "record for this many seconds and write the files; 0: write what a process "
+                     "that traces all the time holds already")
           ->check(within(0, most_trace_seconds, " s"));
   CLI::Option* const out =
       app.add_option("--out", s.out,
-                     "with --trace: the recording's file; Perfetto's .json comes beside it "
-                     "(default: PROGRAM.PID.NUMBER.pulse here)");
+                     "with --trace: the file of the recording; a .json for Perfetto is written "
+                     "beside it (default: PROGRAM.PID.NUMBER.pulse in the current folder)");
   once->excludes(as_json);
   tracing->excludes(once)->excludes(as_json)->excludes(interval);
   out->needs(tracing);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// The command pulse_top: its options, and what is done with them.
+// The command pulse_top: its options, and how they are carried out.
 
 #pragma once
 
@@ -14,15 +14,15 @@ namespace asio_pulse::top {
 /// Exit statuses.
 inline constexpr int fine = 0;
 inline constexpr int cannot = 1;  ///< the process has ended or cannot be read; a file not written
-inline constexpr int bad_usage = 2;  ///< the arguments, no terminal, or several processes
+inline constexpr int bad_usage = 2;  ///< wrong arguments, no terminal, or several processes
 
-/// All but main(): the locale is set, and nothing was printed yet.
+/// Everything except main(), which has set the locale.
 int run_command(int argc, char** argv, machine&);
 
-/// The screen, until the user quits. `who` as in find_target().
+/// Runs the screen until the user quits. `who` is as for find_target().
 int run_screen(machine&, const std::string& who, std::chrono::milliseconds interval);
 
-/// A sentence on stderr; returns the status.
+/// Prints a sentence on stderr, and returns the status.
 int complain(const std::string& what, int status);
 
 }  // namespace asio_pulse::top

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// A server to try pulse_top on: some hundred quick handlers a second, and among them, by the
-// command line, one bad one. Which, pulse_top says.
+// A server to try pulse_top on. It runs some hundred quick handlers a second and one bad one, which
+// the command line chooses and pulse_top finds.
 //
 //   pulse_top_demo KIND [SECONDS]
 //
-// KIND: slow, lock, sleep, self, stuck, many, names (such as an attacker would choose), none; and
-// dns, which is bad where the name server is slow to answer.
+// KIND is slow, lock, sleep, self, stuck, many, names (such as an attacker would choose), none, or
+// dns, which is bad if the name server is slow to answer.
 
 #include <asio_pulse/asio_pulse.hpp>
 
@@ -33,7 +33,7 @@ namespace demo {
 using namespace std::chrono_literals;
 using clock = std::chrono::steady_clock;
 
-// Does not sleep: uses its CPU.
+// Uses the CPU; does not sleep.
 void compute(std::chrono::nanoseconds how_long) {
   const auto end = clock::now() + how_long;
   while (clock::now() < end) {
@@ -53,7 +53,7 @@ void hash_document() {
 
 std::mutex prices_mutex;
 
-// Somebody else holds the lock for long, again and again.
+// Another thread holds the lock for long, again and again.
 void hold_prices() {
   const std::scoped_lock lock(prices_mutex);
   std::this_thread::sleep_for(150ms);
@@ -62,7 +62,7 @@ void read_prices() { const std::scoped_lock lock(prices_mutex); }
 
 void look_up_peer() {
   addrinfo* found = nullptr;
-  // A reserved name (RFC 2606): whatever answers says that there is none, sooner or later.
+  // A reserved name (RFC 2606), which is never found.
   if (::getaddrinfo("backend.invalid", "80", nullptr, &found) == 0) ::freeaddrinfo(found);
 }
 
@@ -85,7 +85,8 @@ class again : public std::enable_shared_from_this<again<What>> {
   }
 
  private:
-  // With its executor's own type: boost::asio::steady_timer hides the handler's.
+  // With the type of the task's executor, since the one of boost::asio::steady_timer hides the
+  // handler's type.
   using executor = decltype(std::declval<asio_pulse::task&>().get_executor());
   boost::asio::basic_waitable_timer<clock, boost::asio::wait_traits<clock>, executor> timer_;
   std::chrono::milliseconds period_;
@@ -97,7 +98,7 @@ void every(asio_pulse::task& t, std::chrono::milliseconds period, What what) {
   std::make_shared<again<What>>(t, period, std::move(what))->go();
 }
 
-// Asks the whole time whether there is work, instead of waiting for it.
+// Asks for work all the time instead of waiting for it.
 struct poller {
   asio_pulse::io_context::executor_type executor;
   void operator()() const {
@@ -127,7 +128,8 @@ bool add_bad_one(std::string_view kind, asio_pulse::io_context& io, asio_pulse::
   } else if (kind == "stuck") {
     every(t, 1000ms, [] { compute_for_ever(); });
   } else if (kind == "names") {
-    // Clears a screen, sets a title, turns the direction, breaks the line, is no UTF-8, is long.
+    // Clears a screen, sets a title, reverses the direction, breaks the line, is invalid UTF-8 and
+    // long.
     static asio_pulse::task hostile(
         io, {.name = "\x1b[2J\x1b]0;x\a\r\n\u202e\xff" + std::string(10'000, 'a')});
     every(hostile, 100ms, [] { compute(10ms); });

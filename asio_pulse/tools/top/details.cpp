@@ -5,7 +5,7 @@
 #include "short_numbers.hpp"
 #include "tables.hpp"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <string_view>
@@ -15,7 +15,7 @@ namespace {
 
 using detail::short_duration;
 
-// "label      value", the value wrapped beside the label.
+// Lines "label      value", with the value wrapped beside the label.
 class sheet {
  public:
   explicit sheet(std::size_t width) : width_(width) {}

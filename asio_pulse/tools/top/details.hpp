@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// One thing in full: what Enter shows.
+// A selected row in full, as Enter shows it.
 
 #pragma once
 
@@ -15,7 +15,7 @@ namespace asio_pulse::top {
 
 std::vector<line> details_of(const task_view&, const context_view&, std::size_t width, charset);
 std::vector<line> details_of(const site_view&, std::size_t width, charset);
-/// With its stack; the frame to blame is marked.
+/// A stall with its stack. The frame to blame is marked.
 std::vector<line> details_of(const stall_metrics&, std::chrono::system_clock::time_point now,
                              std::size_t width, charset);
 std::vector<line> details_of(const lint&, std::size_t width, charset);

@@ -4,7 +4,7 @@
 #include "short_numbers.hpp"
 #include "ui.hpp"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 
@@ -66,10 +66,10 @@ std::vector<line> details_of_row(const picture& p, const context_view& context, 
       if (const auto* const found = with_key(p.lints, key)) return details_of(*found, columns, set);
       break;
   }
-  return {line{"It is not in the list any more.", style::dim}};
+  return {line{"It is no longer in the list.", style::dim}};
 }
 
-// Keeps the selection on what it was on, and within the list.
+// Keeps the selection on the same row if it still exists, and within the list.
 void follow(ui_state::list& list, const table& t) {
   if (t.rows.empty()) {
     list.selected = 0;
@@ -81,13 +81,13 @@ void follow(ui_state::list& list, const table& t) {
     if (same != t.rows.end()) list.selected = static_cast<std::size_t>(same - t.rows.begin());
   }
   list.selected = std::min(list.selected, t.rows.size() - 1);
-  // Only where the user has gone somewhere: at the top it stays at the top.
+  // Only if the user has moved the selection: at the top it stays at the top.
   list.key = list.selected == 0 ? std::string{} : t.rows[list.selected].key;
 }
 
 std::size_t height_of(const table_row& row) { return 1 + row.below.size(); }
 
-// Such that the selected row is seen whole, or at least from its first line.
+// Scrolls so that the whole selected row is visible, or at least its beginning.
 void scroll_to(ui_state::list& list, const table& t, std::size_t rows) {
   list.top = std::min(list.top, list.selected);
   std::size_t used = 0;
@@ -97,7 +97,7 @@ void scroll_to(ui_state::list& list, const table& t, std::size_t rows) {
   while (used > rows && list.top < list.selected) used -= height_of(t.rows[list.top++]);
 }
 
-// Behind the last column's title, where there is room: that there are more rows than these.
+// The heading, with a note behind the last title, if there is room, that there are more rows.
 line heading_with(std::string_view seen, const table& t, std::vector<std::size_t> widths,
                   charset set) {
   if (widths.back() < t.columns.back().title.size() + seen.size() + 2) {

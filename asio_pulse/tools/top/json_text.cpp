@@ -4,8 +4,7 @@
 
 #include <asio_pulse/report.hpp>
 
-// The whole of Boost.JSON, here and nowhere else: no library to link.
-#include <boost/json/src.hpp>
+#include <boost/json.hpp>
 
 #include <algorithm>
 #include <cstdint>
@@ -16,7 +15,7 @@ namespace {
 namespace json = boost::json;
 using std::chrono::nanoseconds;
 
-// Names are any bytes, and JSON is UTF-8.
+// The limit for names, which may be any bytes, while JSON is UTF-8.
 constexpr std::size_t name_bytes = 16384;
 std::string text(std::string_view bytes) { return escape(bytes, name_bytes); }
 
@@ -73,7 +72,7 @@ json::object value_of(const site_view& s) {
 
 json::object value_of(const stall_metrics& s) {
   json::array stack;
-  // Escaped where it was made; what is not UTF-8 all the same is made so.
+  // The process has escaped the frames already. This makes sure that they are UTF-8.
   for (const std::string& frame : s.stack) {
     stack.emplace_back(printable_again(frame, charset::ascii));
   }
@@ -108,28 +107,23 @@ json::array array_of(const Range& range) {
 }
 
 json::object totals_of(const context_view& c) {
-  const statistics& now = c.now.totals;
-  return {{"polls", c.now.polls},
-          {"polls_per_second", number(c.totals.polls)},
-          {"cpu_ns", ns(c.now.cpu)},
-          {"load", number(c.totals.load)},
-          {"yields", now.yields},
-          {"yields_per_second", number(c.totals.yields)},
-          {"checkpoint_yields", now.checkpoint_yields},
-          {"checkpoint_yields_per_second", number(c.totals.checkpoint_yields)},
-          {"strand_breaks", now.strand_breaks},
-          {"isolated", now.isolated},
-          {"isolated_per_second", number(c.totals.isolated)},
-          {"isolations_refused", now.isolations_refused},
-          {"parked", now.parked},
-          {"stalls", now.stalls},
-          {"stalls_spinning", now.stalls_spinning},
-          {"stalls_blocked", now.stalls_blocked},
-          {"reports", now.reports},
-          {"reports_suppressed", now.reports_suppressed},
-          {"spares", now.spares},
-          {"hints", now.hints},
-          {"hints_per_second", number(c.totals.hints)}};
+  json::object object{{"polls", c.now.polls},
+                      {"polls_per_second", number(c.totals.polls)},
+                      {"cpu_ns", ns(c.now.cpu)},
+                      {"load", number(c.totals.load)}};
+  for (std::size_t i = 0; i < statistic_table.size(); ++i) {
+    const statistic& row = statistic_table[i];
+    const std::string name(row.name);
+    if (row.count == nullptr) {
+      object[name + "_ns"] = ns(c.now.totals.*row.time);
+      continue;
+    }
+    object[name] = c.now.totals.*row.count;
+    if (row.what == statistic::kind::counter) {
+      object[name + "_per_second"] = number(c.totals.counted[i]);
+    }
+  }
+  return object;
 }
 
 json::object value_of(const context_view& c) {

@@ -20,7 +20,7 @@ static_assert(intervals[0] == least_interval && *std::rbegin(intervals) == most_
 constexpr std::size_t filter_bytes = 200;
 
 void move(std::size_t& at, bool forward, std::size_t by) {
-  at = forward ? at + by : at - std::min(at, by);  // too far: the frame corrects it
+  at = forward ? at + by : at - std::min(at, by);  // the frame corrects it if it is too far
 }
 
 wish type(ui_state& ui, const key_press& press) {
@@ -33,7 +33,7 @@ wish type(ui_state& ui, const key_press& press) {
       ui.filter.clear();
       break;
     case key::backspace:
-      // With the rest of a character of several bytes.
+      // Removes all bytes of the last character.
       while (!ui.filter.empty() && (static_cast<unsigned char>(ui.filter.back()) & 0xc0U) == 0x80) {
         ui.filter.pop_back();
       }
@@ -153,7 +153,7 @@ wish press(ui_state& ui, const key_press& pressed, std::size_t contexts) {
     case key::end:
       return scroll(ui, pressed.code);
     case key::enter:
-      // The overview's worst lint is the first of the last pane.
+      // The lint on the overview is the first one in the last pane.
       if (ui.shown == pane::overview) {
         show(ui, static_cast<std::size_t>(pane::lints));
       } else {

@@ -2,7 +2,11 @@
 
 #include "machine.hpp"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
+#include <signal.h>
+#include <sys/types.h>
+#include <time.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -14,15 +18,10 @@
 #include <string>
 #include <thread>
 
-#include <signal.h>
-#include <sys/types.h>
-#include <time.h>
-#include <unistd.h>
-
 namespace asio_pulse::top {
 namespace {
 
-// Enough for long lists, and little against what a busy process sends anyway.
+// Enough for long lists, and little compared with the rest of an answer.
 constexpr metrics_request wanted{.top_tasks = 100, .top_sites = 100};
 
 class inspected_peer final : public peer {
@@ -51,7 +50,7 @@ class real_machine final : public machine {
       return false;
     }
     if (::kill(static_cast<pid_t>(pid), 0) != 0 && errno == ESRCH) return false;
-    // A zombie is there, and runs nothing.
+    // A zombie still exists, but runs nothing.
     const std::vector<std::string> fields = stat_of(pid);
     return fields.empty() || (fields[0] != "Z" && fields[0] != "X");
   }
@@ -75,8 +74,8 @@ class real_machine final : public machine {
   }
 
  private:
-  // From its state on; empty where it cannot be read. "PID (name) S ...": the name may hold
-  // anything, nothing after it does.
+  // The fields of /proc/PID/stat from the state on; empty if it cannot be read. It reads "PID
+  // (name) S ...", where the name may contain anything, but the rest has no parentheses.
   static std::vector<std::string> stat_of(std::uint64_t pid) {
     std::ifstream file(fmt::format("/proc/{}/stat", pid));
     std::string text;
@@ -121,7 +120,7 @@ reading watcher::failed(const std::error_code& ec) {
     result.trouble = fmt::format("process {} cannot be read: {}", pid_, ec.message());
   }
   connected_ = false;
-  // A connection breaks some moments before its process is gone.
+  // A connection breaks shortly before its process is gone.
   constexpr int looks = 10;
   for (int i = 0; i != looks; ++i) {
     if (!machine_.alive(pid_)) {

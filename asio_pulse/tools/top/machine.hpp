@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// Where the readings come from: this machine's processes, or made ones in tests.
+// Where the readings come from: the processes of this machine or, in tests, fake ones.
 
 #pragma once
 
@@ -16,7 +16,7 @@
 
 namespace asio_pulse::top {
 
-/// A connection to one process: what asio_pulse::inspector is.
+/// A connection to a process, like asio_pulse::inspector.
 class peer {
  public:
   peer() = default;
@@ -38,34 +38,35 @@ class machine {
   virtual ~machine() = default;
 
   virtual std::vector<inspectable_process> processes(std::error_code&) = 0;
-  /// Not connected yet. Never null.
+  /// A new object that is not connected yet. Never null.
   virtual std::unique_ptr<peer> open() = 0;
-  /// False for what has ended, though its parent may not have noticed.
+  /// Whether the process runs. False also for a zombie.
   virtual bool alive(std::uint64_t pid) = 0;
-  /// Since it was started; nothing where that is not known.
+  /// The time since the process was started, if that is known.
   virtual std::optional<std::chrono::nanoseconds> age(std::uint64_t pid) = 0;
 };
 
-/// This one.
+/// The machine that this program runs on.
 std::unique_ptr<machine> this_machine();
 
-/// What became of one attempt.
+/// The result of one attempt to read a process.
 struct reading {
   std::optional<process_metrics> metrics{};
   std::optional<std::chrono::nanoseconds> age{};  ///< of the process
-  std::string trouble{};  ///< a sentence without a full stop where there are none
-  bool ended = false;     ///< there will be no more
+  std::string trouble{};  ///< why there are no metrics, as a sentence without a full stop
+  bool ended = false;     ///< the process has ended: there will be no more
 };
 
-/// Reads one process again and again, and connects anew where it has to.
+/// Reads a process repeatedly, and reconnects if necessary.
 class watcher {
  public:
   watcher(machine&, std::uint64_t pid);
 
-  /// One request. Blocks as long as asio_pulse::inspector does.
+  /// Sends one request. Blocks as long as asio_pulse::inspector does.
   reading read();
 
-  /// The one to compare the next with. Two requests where the first has begun to collect.
+  /// The first reading, with which the next one is compared. Sends two requests if the first one
+  /// has started the collection.
   reading read_first();
 
  private:
@@ -75,7 +76,7 @@ class watcher {
   std::uint64_t pid_;
   std::unique_ptr<peer> peer_;
   bool connected_ = false;
-  bool seen_ = false;  // at least once: then it was there
+  bool seen_ = false;  // the process was read at least once, so it existed
 };
 
 }  // namespace asio_pulse::top

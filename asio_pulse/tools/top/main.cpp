@@ -7,7 +7,7 @@
 
 int main(int argc, char** argv) {
   try {
-    // A locale that is not there: plain ASCII.
+    // If the locale does not exist, output is plain ASCII.
     std::setlocale(LC_CTYPE, "");
     return asio_pulse::top::run_command(argc, argv, *asio_pulse::top::this_machine());
   } catch (const std::exception& e) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// A picture without a screen: plain text, and JSON.
+// A picture as plain text or JSON, without a screen.
 
 #pragma once
 
@@ -12,10 +12,10 @@
 
 namespace asio_pulse::top {
 
-/// All contexts, with whole lines of at most `width` columns, without escape sequences.
+/// All contexts as lines of at most `width` columns, without escape sequences.
 std::string plain_text(const picture&, std::size_t width, charset);
 
-/// One line, without its end. README.md has the members.
+/// One line, without a newline. README.md lists the members.
 std::string json_text(const picture&);
 
 }  // namespace asio_pulse::top

@@ -3,7 +3,7 @@
 #include "short_numbers.hpp"
 #include "ui.hpp"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <utility>
@@ -13,7 +13,7 @@ namespace {
 
 using detail::short_duration;
 
-// What a worker does now comes behind a bar; wide terminals get a longer bar.
+// A worker: a bar, longer on wide terminals, and what the worker runs now.
 line worker_line(const worker_view& worker, std::size_t columns, charset set) {
   const std::size_t bar_width = std::clamp<std::size_t>(columns / 5, 8, 40);
   line l;
@@ -36,7 +36,7 @@ line worker_line(const worker_view& worker, std::size_t columns, charset set) {
 }
 
 void workers(std::vector<line>& out, const context_view& context, size room, charset set) {
-  // The stuck ones first, then as the kernel numbers them.
+  // Stuck workers first, then by thread id.
   std::vector<const worker_view*> all;
   for (const worker_view& worker : context.workers) all.push_back(&worker);
   std::stable_sort(all.begin(), all.end(), [](const worker_view* a, const worker_view* b) {
@@ -74,18 +74,18 @@ void totals(std::vector<line>& out, const context_view& context, std::size_t col
     std::string text;
     style how = style::plain;
   };
-  const figure all[] = {
-      {"polls " + a_second(t.polls)},
-      {"cpu " + load_text(t.load)},
-      {"yields " + a_second(t.yields)},
-      {"checkpoint yields " + a_second(t.checkpoint_yields)},
-      {"held back now " + short_number(static_cast<double>(now.parked)),
-       now.parked != 0 ? style::warn : style::plain},
-      {"isolated " + a_second(t.isolated)},
-      {"stalls " + so_far(now.stalls, t.stalls), now.stalls != 0 ? style::warn : style::plain},
-      {"reports " + so_far(now.reports, t.reports)},
-      {"spares " + short_number(static_cast<double>(now.spares))},
-      {"hints " + a_second(t.hints)}};
+  const figure all[] = {{"polls " + a_second(t.polls)},
+                        {"cpu " + load_text(t.load)},
+                        {"yields " + a_second(t.of(&statistics::yields))},
+                        {"checkpoint yields " + a_second(t.of(&statistics::checkpoint_yields))},
+                        {"held back now " + short_number(static_cast<double>(now.parked)),
+                         now.parked != 0 ? style::warn : style::plain},
+                        {"isolated " + a_second(t.of(&statistics::isolated))},
+                        {"stalls " + so_far(now.stalls, t.of(&statistics::stalls)),
+                         now.stalls != 0 ? style::warn : style::plain},
+                        {"reports " + so_far(now.reports, t.of(&statistics::reports))},
+                        {"spares " + short_number(static_cast<double>(now.spares))},
+                        {"hints " + a_second(t.of(&statistics::hints))}};
   line l;
   std::size_t used = 0;
   for (const figure& f : all) {
@@ -155,7 +155,7 @@ void worst_lint(std::vector<line>& out, const picture& p, size room, charset set
   const std::string text =
       fmt::format("! {}: {}", to_string(worst.kind), printable_again(worst.text, set));
   const std::string tail = fmt::format(" (5: what to do{})", more);
-  // Some lines, of which the last leaves room for where there is more.
+  // A few lines. The last one leaves room for the note where to read more.
   const std::size_t most = room.rows >= 20 ? 3 : 2;
   auto lines = wrap(text, columns);
   if (lines.size() > most) {

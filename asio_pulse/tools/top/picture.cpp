@@ -2,6 +2,8 @@
 
 #include "picture.hpp"
 
+#include "duration_math.hpp"
+
 #include <algorithm>
 
 namespace asio_pulse::top {
@@ -9,13 +11,13 @@ namespace {
 
 using std::chrono::nanoseconds;
 
-// What turns two readings of a figure that only grows into a rate.
+// Turns two readings of a counter into a rate.
 class meter {
  public:
   explicit meter(std::optional<nanoseconds> interval) noexcept
       : seconds_(interval ? std::chrono::duration<double>(*interval).count() : 0.0) {}
 
-  // Smaller than before: it started again.
+  // If it is smaller than before, it has started again from zero.
   [[nodiscard]] rate of(std::uint64_t now, std::uint64_t before) const noexcept {
     if (!(seconds_ > 0)) return std::nullopt;
     return static_cast<double>(now >= before ? now - before : now) / seconds_;
@@ -65,33 +67,30 @@ worker_view view_of(const worker_metrics& now, const worker_metrics* before, con
 totals_view view_of_totals(const context_metrics& now, const context_metrics* before,
                            const meter& m) {
   if (before == nullptr) return {};
-  const statistics& a = now.totals;
-  const statistics& b = before->totals;
-  return {.polls = m.of(now.polls, before->polls),
-          .load = m.of(now.cpu, before->cpu),
-          .yields = m.of(a.yields, b.yields),
-          .checkpoint_yields = m.of(a.checkpoint_yields, b.checkpoint_yields),
-          .isolated = m.of(a.isolated, b.isolated),
-          .stalls = m.of(a.stalls, b.stalls),
-          .reports = m.of(a.reports, b.reports),
-          .hints = m.of(a.hints, b.hints)};
+  totals_view view{.polls = m.of(now.polls, before->polls), .load = m.of(now.cpu, before->cpu)};
+  for (std::size_t i = 0; i < statistic_table.size(); ++i) {
+    const statistic& row = statistic_table[i];
+    if (row.what != statistic::kind::counter || row.count == nullptr) continue;
+    view.counted[i] = m.of(now.totals.*row.count, before->totals.*row.count);
+  }
+  return view;
 }
 
 context_view view_of(const context_metrics& now, const context_metrics* before, const meter& m) {
   context_view view;
   view.now = now;
-  // Collected only from now on: nothing to compare with.
+  // If the earlier reading was not collected, there is nothing to compare with.
   const context_metrics* const counted = before != nullptr && before->collecting ? before : nullptr;
   for (const worker_metrics& worker : now.workers) {
     if (worker.thread == 0) continue;  // it has left
     const auto* old = find(counted == nullptr ? nullptr : &counted->workers,
                            [&](const auto& w) { return w.thread == worker.thread; });
-    // Not there before though all were: collected from since then.
+    // If it is missing from the earlier reading, it is new since then.
     static const worker_metrics fresh;
     if (old == nullptr && counted != nullptr && counted->uncollected_workers == 0) old = &fresh;
     view.workers.push_back(view_of(worker, old, m, now.stalls));
   }
-  // A worker that was stuck before collecting began: the watchdog alone knows of it.
+  // Only the watchdog knows a worker that was stuck before the collection began.
   for (const stall_metrics& stall : now.stalls) {
     if (stall.ended || find(&view.workers, [&](const worker_view& w) {
                          return w.thread == stall.thread;
@@ -123,12 +122,10 @@ context_view view_of(const context_metrics& now, const context_metrics* before, 
       row.load = m.of(site.cpu, old->cpu);
       row.polls = m.of(site.polls, old->polls);
     } else if (counted != nullptr && counted->other_sites.polls == 0) {
-      row.load = m.of(site.cpu, nanoseconds{0});  // all sites were listed: it is new
+      row.load = m.of(site.cpu, nanoseconds{0});  // all sites were listed before, so it is new
       row.polls = m.of(site.polls, 0);
     }
-    if (site.polls != 0) {
-      row.mean = nanoseconds{site.cpu.count() / static_cast<std::int64_t>(site.polls)};
-    }
+    row.mean = detail::mean_of(site.cpu, site.polls);
     view.sites.push_back(std::move(row));
   }
   view.totals = view_of_totals(now, before, m);
@@ -139,6 +136,14 @@ context_view view_of(const context_metrics& now, const context_metrics* before, 
 }
 
 }  // namespace
+
+rate totals_view::of(std::uint64_t statistics::*member) const noexcept {
+  const auto row = std::find_if(statistic_table.begin(), statistic_table.end(),
+                                [member](const statistic& r) { return r.count == member; });
+  return row == statistic_table.end()
+             ? std::nullopt
+             : counted[static_cast<std::size_t>(row - statistic_table.begin())];
+}
 
 picture make_picture(const process_metrics& now, const process_metrics* before,
                      std::optional<nanoseconds> age) {

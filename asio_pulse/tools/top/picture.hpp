@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// What two readings of a process say: rates and what happened in between. Pure: no terminal, no
-// connection.
+// What two readings of a process show: rates, and what happened in between. A pure function,
+// without terminal or connection.
 
 #pragma once
 
-#include <asio_pulse/metrics.hpp>
+#include <asio_pulse/lints.hpp>
 
+#include <array>
 #include <chrono>
 #include <cstdint>
 #include <optional>
@@ -15,26 +16,26 @@
 
 namespace asio_pulse::top {
 
-/// A handler that has been running for so long stands out.
+/// A handler that has been running for this long is highlighted.
 inline constexpr std::chrono::nanoseconds long_running = std::chrono::milliseconds{5};
 inline constexpr std::chrono::nanoseconds stuck_running = std::chrono::milliseconds{100};
 
-/// Rates are a second's. Empty: not known, for there is no earlier reading of it.
+/// A rate per second. Empty if there is no earlier reading.
 using rate = std::optional<double>;
 
 struct worker_view {
   std::uint64_t thread = 0;
-  rate load{};  ///< CPU time of an interval, 1: all of it
+  rate load{};  ///< share of the interval in which it used a CPU; 1 is all of it
   rate polls{};
   std::string running{};  ///< any bytes, as all names here
   std::uint64_t running_task = 0;
   std::chrono::nanoseconds running_for{0};
-  std::string waits_in{};  ///< stuck in this system call
+  std::string waits_in{};  ///< the system call that it is stuck in
 };
 
 struct task_view {
   task_metrics now{};
-  rate load{};  ///< recent CPU time, 1: a CPU
+  rate load{};  ///< recent CPU use; 1 is one CPU
   rate polls{};
 };
 
@@ -45,7 +46,7 @@ struct site_view {
   std::chrono::nanoseconds mean{0};  ///< CPU time of a poll, since the beginning
 };
 
-/// Of what was counted in the interval, or since the beginning where there is none.
+/// Durations that were counted in the interval, or since the beginning if there is none.
 struct duration_view {
   std::uint64_t count = 0;
   std::chrono::nanoseconds p50{0};
@@ -55,17 +56,13 @@ struct duration_view {
 
 struct totals_view {
   rate polls{};
-  rate load{};  ///< of all workers and tasks, 1: a CPU
-  rate yields{};
-  rate checkpoint_yields{};
-  rate isolated{};
-  rate stalls{};
-  rate reports{};
-  rate hints{};
+  rate load{};                                         ///< of all workers and tasks; 1 is one CPU
+  std::array<rate, statistic_table.size()> counted{};  ///< of each counter, by its row in the table
+  [[nodiscard]] rate of(std::uint64_t statistics::*member) const noexcept;
 };
 
 struct context_view {
-  context_metrics now{};  ///< the reading; of what is below, only what it says itself
+  context_metrics now{};  ///< the reading itself; the members below are derived from it
   std::vector<worker_view> workers{};
   std::vector<task_view> tasks{};
   std::vector<site_view> sites{};
@@ -85,11 +82,12 @@ struct picture {
   std::vector<lint> lints{};
 };
 
-/// \param before  an earlier reading; null, of another process, or not earlier: no rates.
+/// \param before  An earlier reading. If it is null, of another process, or not earlier, there are
+///                no rates.
 picture make_picture(const process_metrics& now, const process_metrics* before,
                      std::optional<std::chrono::nanoseconds> age = {});
 
-/// What a context is about, in words: "enforcing", "watching only (shadow)", "off".
+/// The mode of a context in words: "enforcing", "watching only (shadow)", "off".
 std::string_view mode_of(const context_metrics&) noexcept;
 
 }  // namespace asio_pulse::top

@@ -3,12 +3,12 @@
 #include "output.hpp"
 #include "ui.hpp"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 namespace asio_pulse::top {
 namespace {
 
-// Of each list. More is in the JSON.
+// The limit for each list. The JSON has more.
 constexpr std::size_t most_rows = 20;
 
 void append(std::string& text, const line& l) {

@@ -6,7 +6,7 @@
 #include "targets.hpp"
 #include "tracing.hpp"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <cstdlib>
 #include <optional>
@@ -16,12 +16,12 @@ namespace {
 
 using namespace std::chrono_literals;
 
-// How long a key is waited for: the longest that a new reading stays unseen.
+// How long to wait for a key. A new reading is shown at most this late.
 constexpr std::chrono::milliseconds patience = 50ms;
-// What t records.
+// How long the key t records.
 constexpr std::chrono::milliseconds trace_length = 5s;
 
-// Nothing: the user has quit.
+// Empty if the user has quit.
 std::optional<std::uint64_t> choose(screen& terminal, machine& m, const std::string& who,
                                     charset set) {
   target found = find_target(m, who);
@@ -46,16 +46,16 @@ std::optional<std::uint64_t> choose(screen& terminal, machine& m, const std::str
   }
 }
 
-// One process on the screen.
+// Shows one process on the screen.
 class show {
  public:
   show(screen& terminal, machine& m, std::uint64_t pid, std::chrono::milliseconds interval,
-       watcher from, reading first, charset set)
+       watcher from, const reading& first, charset set)
       : terminal_(terminal),
         machine_(m),
         pid_(pid),
         set_(set),
-        last_(std::move(*first.metrics)),
+        last_(*first.metrics),
         picture_(make_picture(last_, nullptr, first.age)),
         sampler_(std::move(from), interval) {
     ui_.interval = interval;
@@ -94,7 +94,7 @@ class show {
         last_ = std::move(*r->metrics);
         remember(history_, picture_);
       } else {
-        // The last picture stays.
+        // The last picture remains visible.
         ui_.message = r->trouble;
         ui_.ended = r->ended;
       }
@@ -103,7 +103,7 @@ class show {
       news = true;
       if (!ui_.ended) said_ = result->text, until_ = std::chrono::steady_clock::now() + 20s;
     }
-    // What became of the trace outlives some readings.
+    // The result of the trace stays visible for some readings.
     if (!said_.empty() && !ui_.ended && news) {
       ui_.message = std::chrono::steady_clock::now() < until_ ? said_ : std::string{};
       if (ui_.message.empty()) said_.clear();
@@ -124,7 +124,7 @@ class show {
       case wish::trace:
         if (ui_.ended) break;
         if (tracer_.running()) {
-          said_ = "A recording goes on already.";
+          said_ = "A recording is already in progress.";
         } else {
           const std::uint64_t context = ui_.context < picture_.contexts.size()
                                             ? picture_.contexts[ui_.context].now.number
@@ -136,7 +136,7 @@ class show {
         ui_.message = said_;
         break;
       case wish::nothing:
-        said_.clear();  // any key: it was read
+        said_.clear();  // a key was pressed, so the user has read it
         break;
     }
     return false;
@@ -183,7 +183,7 @@ int run_screen(machine& m, const std::string& who, std::chrono::milliseconds int
     return complain(first.trouble, cannot);
   }
   if (!open()) return complain(unknown, bad_usage);
-  show s(*terminal, m, *found.pid, interval, std::move(from), std::move(first), set);
+  show s(*terminal, m, *found.pid, interval, std::move(from), first, set);
   s.run();
   terminal.reset();
   if (s.recording()) {

@@ -35,7 +35,7 @@ void sampler::run(const std::stop_token& stop) {
     {
       std::unique_lock lock(mutex_);
       changed_.wait(lock, stop, [&] { return !paused_; });
-      // Woken early where the interval or the pause has changed: looked at anew.
+      // Woken early if the interval or the pause has changed. Then the due time is computed again.
       const auto seen = interval_;
       const bool other = changed_.wait_until(lock, stop, last + seen,
                                              [&] { return paused_ || interval_ != seen; });
@@ -46,7 +46,7 @@ void sampler::run(const std::stop_token& stop) {
     reading result;
     try {
       result = from_.read();
-    } catch (const std::exception& e) {  // out of memory: perhaps the next one fits
+    } catch (const std::exception& e) {  // out of memory; the next reading may succeed
       result.trouble = e.what();
     }
     const bool ended = result.ended;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// Reads a process on a thread of its own: keys are answered while a process does not answer.
+// Reads a process on a thread of its own, so that keys work while a process does not answer.
 
 #pragma once
 
@@ -15,19 +15,19 @@
 
 namespace asio_pulse::top {
 
-/// \par Thread safety  One thread uses it.
+/// \par Thread safety  Only one thread may use it.
 class sampler {
  public:
-  /// Its first reading is due after one interval.
+  /// The first reading is made after one interval.
   sampler(watcher from, std::chrono::milliseconds interval);
   sampler(const sampler&) = delete;
   sampler& operator=(const sampler&) = delete;
 
-  /// The newest reading that was not taken yet.
+  /// The newest reading, if it was not taken yet.
   std::optional<reading> take();
-  /// From now on. One that is due already is made at once.
+  /// Changes the interval. A reading that is then due is made at once.
   void set_interval(std::chrono::milliseconds);
-  /// No requests meanwhile.
+  /// Stops sending requests (true), or resumes (false).
   void pause(bool);
 
  private:
@@ -39,7 +39,7 @@ class sampler {
   std::chrono::milliseconds interval_;
   bool paused_ = false;
   std::optional<reading> newest_;
-  std::jthread thread_;  // the last: it uses the others
+  std::jthread thread_;  // the last member, because it uses the others
 };
 
 }  // namespace asio_pulse::top

@@ -2,7 +2,7 @@
 
 #include "screen.hpp"
 
-// ncurses' macros would hide our names (clear, move, erase ...).
+// The macros of ncurses would hide our names (clear, move, erase ...).
 #define NCURSES_NOMACROS 1
 #include <curses.h>
 
@@ -15,7 +15,7 @@ namespace {
 
 enum : short { pair_good = 1, pair_warn, pair_alarm };
 
-// https://no-color.org: set, and not empty.
+// See https://no-color.org: colours are off if the variable is set and not empty.
 bool colour_wanted() {
   const char* const no = std::getenv("NO_COLOR");
   return no == nullptr || *no == '\0';
@@ -72,7 +72,8 @@ key code_of(wint_t pressed) {
 std::unique_ptr<screen> screen::open() {
   SCREEN* const handle = ::newterm(nullptr, stdout, stdin);
   if (handle == nullptr) return nullptr;
-  // ncurses would draw on "dumb" too: one line over the other.
+  // On a terminal that cannot move the cursor ("dumb"), ncurses would draw all lines over each
+  // other.
   const char* const move_to = ::tigetstr("cup");
   if (move_to == nullptr || move_to == reinterpret_cast<const char*>(-1)) {
     ::endwin();
@@ -87,7 +88,7 @@ screen::screen(void* handle) : handle_(handle) {
   ::noecho();
   ::nonl();
   ::keypad(stdscr, true);
-  ::set_escdelay(25);  // a lone Esc is answered at once
+  ::set_escdelay(25);  // the Esc key works without a noticeable delay
   ::curs_set(0);
   if (colour_wanted() && ::has_colors()) {
     ::start_color();
@@ -112,7 +113,7 @@ size screen::room() const {
 }
 
 void screen::draw(const std::vector<line>& lines) {
-  // Drawn into memory: the terminal gets what has changed.
+  // This draws into memory. The terminal gets only what has changed.
   ::werase(stdscr);
   const size all = room();
   for (std::size_t row = 0; row != lines.size() && row != all.rows; ++row) {
@@ -153,14 +154,14 @@ key_press screen::wait(std::chrono::milliseconds patience) {
     default:
       break;
   }
-  // A character, as the locale writes it, and only where it can be shown.
+  // Encodes the character in the locale, if it can be shown.
   char bytes[16];
   std::mbstate_t state{};
   const auto value = static_cast<wchar_t>(pressed);
   const std::size_t length = std::wcrtomb(&bytes[0], value, &state);
   if (length == 0 || length > sizeof bytes || ::wcwidth(value) < 1) return {};
   key_press result{key::text, std::string(&bytes[0], length)};
-  // What turns the direction of the line does not get in.
+  // Characters that change the direction of the line are ignored.
   if (length > 1 && printable(result.text, charset_of_locale()) != result.text) return {};
   return result;
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// The terminal, by ncurses. Draws lines, reads keys, knows nothing else.
+// The terminal, with ncurses. Draws lines and reads keys.
 
 #pragma once
 
@@ -13,10 +13,10 @@
 
 namespace asio_pulse::top {
 
-/// Takes the terminal over while it lives. One at a time.
+/// Takes over the terminal while it lives. There may be one object at a time.
 class screen {
  public:
-  /// Null: the terminal's type (TERM) is not known.
+  /// Null if the terminal's type (TERM) is not known.
   static std::unique_ptr<screen> open();
   screen(const screen&) = delete;
   screen& operator=(const screen&) = delete;
@@ -24,13 +24,13 @@ class screen {
 
   [[nodiscard]] size room() const;
   void draw(const std::vector<line>&);
-  /// The next key; `other` when none comes in time, or the size has changed.
+  /// Waits for the next key; `other` if none comes in time or the size has changed.
   key_press wait(std::chrono::milliseconds);
 
  private:
   explicit screen(void* handle);
 
-  void* handle_;  // ncurses' SCREEN
+  void* handle_;  // the SCREEN of ncurses
   bool colours_ = false;
 };
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// What is drawn: lines of pieces of printable text. A style never carries a meaning alone.
+// Lines to be drawn, which consist of pieces of printable text with a style. The text always says
+// everything that the style says.
 
 #pragma once
 
@@ -35,23 +36,23 @@ struct line {
   }
 };
 
-/// The terminal's columns that it takes.
+/// The width in terminal columns.
 inline std::size_t width_of(const line& l) {
   std::size_t width = 0;
   for (const cell& c : l.cells) width += width_of(c.text);
   return width;
 }
 
-/// Cut to at most `width` columns, with an ellipsis where something is missing.
+/// Cuts a line to at most `width` columns. An ellipsis shows where text is missing.
 inline line cut(line l, std::size_t width, charset set) {
   if (width_of(l) <= width) return l;
   std::size_t used = 0;
   for (std::size_t i = 0; i != l.cells.size(); ++i) {
     cell& c = l.cells[i];
     const std::size_t wide = width_of(c.text);
-    // The ellipsis may need some of this one's room, though it would fit itself.
+    // The ellipsis may need some room of this piece, even if the piece itself fits.
     if (used + wide + (i + 1 < l.cells.size() ? 3 : 0) > width) {
-      // Something is missing, be it only what follows: cut() sees it by the blanks.
+      // The blanks make cut() add an ellipsis even if only later pieces are missing.
       c.text = cut(c.text + std::string(width + 1, ' '), width - used, set);
       l.cells.resize(i + 1);
       break;
@@ -61,7 +62,7 @@ inline line cut(line l, std::size_t width, charset set) {
   return l;
 }
 
-/// Its text alone.
+/// The text without the styles.
 inline std::string text_of(const line& l) {
   std::string text;
   for (const cell& c : l.cells) text += c.text;

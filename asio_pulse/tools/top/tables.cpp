@@ -5,7 +5,7 @@
 #include "blocked_reason.hpp"
 #include "short_numbers.hpp"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <compare>
@@ -17,7 +17,7 @@ namespace {
 using detail::short_duration;
 using std::chrono::nanoseconds;
 
-// Two spellings of a word differ in nobody's mind.
+// For searching: ASCII letters in lower case.
 std::string folded(std::string_view text) {
   std::string result{text};
   for (char& c : result) {
@@ -30,7 +30,7 @@ bool contains(const std::string& folded_text, const std::string& wanted) {
   return folded_text.find(wanted) != folded_text.npos;
 }
 
-// Sorts the views and makes the rows of those that match the filter.
+// Sorts the views, and makes rows for those that match the filter.
 template <typename View, typename Compare, typename MakeRow>
 void fill(table& t, std::vector<const View*> views, const order& how, Compare compare,
           MakeRow make_row) {
@@ -70,7 +70,7 @@ style style_of_longest(nanoseconds longest) noexcept {
   return longest >= long_running ? style::warn : style::plain;
 }
 
-// In words too, not by the style alone.
+// Adds a mark to the text, since a style alone must not carry a meaning.
 std::string with_mark(std::string text, style how) {
   return how == style::alarm || how == style::warn ? "!" + text : text;
 }
@@ -231,7 +231,7 @@ table lints_table(const picture& p, const order& how, std::size_t width, charset
   table t{.columns = {{"WORTH A LOOK, WORST FIRST", 14, false, true}},
           .sortable = {0},
           .when_empty = "Nothing is worth a look: no long or blocked handlers, no rising delay."};
-  // They come sorted.
+  // Lints are sorted already.
   const auto compare = [](const lint&, const lint&, std::size_t) -> std::partial_ordering {
     return std::partial_ordering::equivalent;
   };
@@ -259,7 +259,7 @@ table lints_table(const picture& p, const order& how, std::size_t width, charset
 
 std::vector<std::size_t> widths_of(const table& t, std::size_t width) {
   std::vector<std::size_t> result;
-  std::vector<std::size_t> needed;                                   // more than the least
+  std::vector<std::size_t> needed;                                   // beyond the least width
   std::size_t fixed = t.columns.empty() ? 0 : t.columns.size() - 1;  // the gaps
   for (std::size_t i = 0; i != t.columns.size(); ++i) {
     std::size_t widest = 0;
@@ -280,7 +280,7 @@ std::vector<std::size_t> widths_of(const table& t, std::size_t width) {
       later += needed[other];
       last = last && !t.columns[other].grows;
     }
-    // What the later ones do not need, and two fifths at least.
+    // It gets what the later columns do not need, and at least two fifths.
     const std::size_t share = std::max(spare * 2 / 5, spare > later ? spare - later : 0);
     const std::size_t more = last ? spare : std::min(share, needed[i]);
     result[i] += more;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// The lists of a context as tables: the same for the screen and for --once.
+// The lists of a context as tables, for the screen and for --once.
 
 #pragma once
 
@@ -17,37 +17,37 @@ namespace asio_pulse::top {
 
 struct column {
   std::string_view title;
-  std::size_t width = 0;    ///< in terminal columns; of one that grows, the least
-  bool right = false;       ///< aligned
-  bool grows = false;       ///< takes what is left; of two, the first no more than it needs
-  bool keeps_end = false;   ///< when it is cut
-  bool descending = false;  ///< when it is sorted by
+  std::size_t width = 0;    ///< in terminal columns; the least width of one that grows
+  bool right = false;       ///< aligned to the right
+  bool grows = false;       ///< takes the remaining width; the first of two only what it needs
+  bool keeps_end = false;   ///< is cut at the beginning
+  bool descending = false;  ///< sorts in descending order
 };
 
 struct table_row {
   std::vector<cell> cells{};
   std::string key{};  ///< key_of()
-  /// Where it does not fit on a line.
+  /// Further lines below the row.
   std::vector<line> below{};
 };
 
 struct table {
   std::vector<column> columns{};
   std::vector<table_row> rows{};
-  std::vector<std::size_t> sortable{};  ///< columns, in the order that s takes
-  std::string_view when_empty;          ///< a sentence
+  std::vector<std::size_t> sortable{};  ///< columns, in the order of the key s
+  std::string_view when_empty;          ///< what to show if there are no rows
   std::size_t sorted_by = 0;            ///< a column
   bool descending = false;
 };
 
-/// How a table is wanted.
+/// The order and filter of a table.
 struct order {
   std::size_t by = 0;  ///< index in table::sortable; taken modulo its size
   bool reverse = false;
-  std::string filter{};  ///< rows that contain it, whatever the case of ASCII letters; empty: all
+  std::string filter{};  ///< shows rows that contain it, ignoring ASCII case; empty: all rows
 };
 
-/// The same thing in another picture has the same. Not for the terminal.
+/// Identifies the same object in another picture. Not printable.
 std::string key_of(const task_view&);
 std::string key_of(const site_view&);
 std::string key_of(const stall_metrics&);
@@ -58,10 +58,10 @@ table sites_table(const context_view&, const order&, charset);
 /// \param now  when the picture was taken
 table stalls_table(const context_view&, std::chrono::system_clock::time_point now, const order&,
                    charset);
-/// Of all contexts; each with its sentences, wrapped to `width`.
+/// The lints of all contexts, each with its text wrapped to `width`.
 table lints_table(const picture&, const order&, std::size_t width, charset);
 
-/// The columns' widths when the table is `width` wide.
+/// The widths of the columns if the table is `width` wide.
 std::vector<std::size_t> widths_of(const table&, std::size_t width);
 line heading_of(const table&, const std::vector<std::size_t>& widths, charset);
 line line_of(const table&, const table_row&, const std::vector<std::size_t>& widths, charset);
@@ -69,11 +69,11 @@ line line_of(const table&, const table_row&, const std::vector<std::size_t>& wid
 /// "server.cpp:42" and its function, as far as they are known.
 std::string place_text(const source_place&, charset);
 
-/// A figure or a dash.
+/// A rate, or a dash if it is not known.
 std::string rate_text(const rate&);
 std::string load_text(const rate&);
 
-/// The frame to blame, without its number; else the handler.
+/// The frame to blame, without its number; or the handler if there is no such frame.
 std::string blamed_text(const stall_metrics&, charset);
 
 /// "12s ago"

@@ -2,7 +2,7 @@
 
 #include "targets.hpp"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <charconv>
@@ -10,9 +10,9 @@
 namespace asio_pulse::top {
 namespace {
 
-// TASK_COMM_LEN of Linux, without the zero at its end.
+// TASK_COMM_LEN of Linux, without the terminating zero.
 constexpr std::size_t kernel_name_bytes = 15;
-// Of what was typed, in a sentence.
+// How much of the user's input a message repeats.
 constexpr std::size_t most_name_columns = 60;
 
 std::optional<std::uint64_t> number_of(std::string_view text) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// Which process is meant.
+// Finds the process that the user means.
 
 #pragma once
 
@@ -17,23 +17,23 @@
 
 namespace asio_pulse::top {
 
-/// What a word on the command line leads to: one process, or some to choose from, or none, and
-/// then a sentence why.
+/// What a word on the command line stands for: one process, several to choose from, or none with a
+/// sentence that says why.
 struct target {
   std::optional<std::uint64_t> pid{};
   std::vector<inspectable_process> choice{};
   std::string trouble{};
 };
 
-/// \param who  a number: that process, listed or not. A name: as the kernel knows it, which keeps
-/// 15
-///             bytes of it. Empty: all.
+/// \param who  A number stands for that process, listed or not. A name is compared with the
+///             kernel's name of the process, which is cut to 15 bytes. Empty stands for all
+///             processes.
 target find_target(machine&, std::string_view who);
 
-/// One line for each of them, each ended by a newline.
+/// One line for each process, each with a newline.
 std::string list_of(const std::vector<inspectable_process>&, charset);
 
-/// To choose from them on the screen. Exactly `rows` lines.
+/// The screen on which the user chooses one. Exactly `rows` lines.
 std::vector<line> chooser_frame(const std::vector<inspectable_process>&, std::size_t selected, size,
                                 charset);
 

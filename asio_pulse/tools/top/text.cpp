@@ -6,9 +6,9 @@
 
 #include <asio_pulse/report.hpp>
 
-#include <fmt/format.h>
-
+#include <fmt/core.h>
 #include <langinfo.h>
+
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -25,7 +25,7 @@ struct code_point {
   int columns = 1;  // -1: not to be shown
 };
 
-// The first of a text that is not empty.
+// The first code point of a text that is not empty.
 code_point first_of(std::string_view text) noexcept {
   const auto byte = static_cast<unsigned char>(text[0]);
   if (byte < 0x80) return {static_cast<wchar_t>(byte), 1, byte < 0x20 || byte == 0x7f ? -1 : 1};
@@ -36,7 +36,7 @@ code_point first_of(std::string_view text) noexcept {
   return {value, bytes, ::wcwidth(value)};
 }
 
-// How many bytes of the text fit, and how wide these are.
+// How many bytes of the text fit into `width`, and their width.
 std::pair<std::size_t, std::size_t> fitting(std::string_view text, std::size_t width) noexcept {
   std::size_t bytes = 0;
   std::size_t columns = 0;
@@ -60,7 +60,7 @@ constexpr std::size_t ellipsis_width(charset set, std::size_t width) noexcept {
   return set == charset::ascii && width >= 4 ? 3 : 1;
 }
 
-// Valid UTF-8 without what controls a terminal, as far as the terminal shows it.
+// Replaces what the terminal cannot show in an escaped text.
 std::string shown(std::string_view escaped, charset set) {
   std::string text;
   text.reserve(escaped.size());
@@ -118,7 +118,7 @@ std::string cut_start(std::string_view text, std::size_t width, charset set) {
   if (columns <= width) return std::string{text};
   if (width == 0) return {};
   const std::size_t room = width - ellipsis_width(set, width);
-  // With what combines with it.
+  // Together with the characters that combine with it.
   while (!text.empty() && (columns > room || first_of(text).columns == 0)) {
     const code_point c = first_of(text);
     columns -= static_cast<std::size_t>(std::max(c.columns, 0));
@@ -139,11 +139,11 @@ std::string right(std::string_view text, std::size_t width, charset set) {
 
 std::vector<std::string> wrap(std::string_view text, std::size_t width) {
   std::vector<std::string> lines;
-  width = std::max<std::size_t>(width, 2);  // the widest character has to fit
+  width = std::max<std::size_t>(width, 2);  // so that the widest character fits
   while (!text.empty()) {
     std::size_t bytes = fitting(text, width).first;
     if (bytes < text.size()) {
-      // The blank may stand right behind the line.
+      // The blank may be directly behind the line.
       const std::size_t blank = text.substr(0, bytes + 1).rfind(' ');
       if (blank != text.npos && blank != 0) bytes = blank;
     }
@@ -194,7 +194,7 @@ std::string short_number(double value) {
   std::size_t unit = 0;
   while (value >= 999.5 && unit + 1 < units.size()) value /= 1000, ++unit;
   if (unit == 0) {
-    // Counts are mostly whole.
+    // Most counts are integers.
     if (value < 0.05) return "0";
     if (value == std::floor(value) || value >= 99.95) return fmt::format("{:.0f}", value);
     return fmt::format("{:.1f}", value);

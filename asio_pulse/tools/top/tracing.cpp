@@ -6,8 +6,10 @@
 
 #include <asio_pulse/recording.hpp>
 #include <asio_pulse/report.hpp>
+#include <asio_pulse/trace.hpp>
 
-#include <fmt/format.h>
+#include <fmt/core.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <cerrno>
@@ -15,8 +17,6 @@
 #include <filesystem>
 #include <ostream>
 #include <utility>
-
-#include <unistd.h>
 
 namespace asio_pulse::top {
 namespace {
@@ -32,7 +32,7 @@ std::string safe_name(std::string_view program) {
                       c == '-' || c == '_' || c == '.';
     if (!safe) c = '_';
   }
-  // Not hidden, not an option, not empty.
+  // So that the name is not hidden, not empty, and does not look like an option.
   if (name.empty() || name[0] == '.' || name[0] == '-') name.insert(0, "_");
   return name;
 }
@@ -62,7 +62,7 @@ trace_files free_files(std::string_view program, std::uint64_t pid) {
 trace_result write_trace_of(machine& m, std::uint64_t pid, std::uint64_t context,
                             std::chrono::milliseconds how_long, const trace_files& files) {
   std::error_code ec;
-  // Before a recording is made that could go nowhere.
+  // Checked first, so that no recording is made that could not be written.
   const fs::path folder = fs::path(files.recording).parent_path();
   if (::access(folder.empty() ? "." : folder.c_str(), W_OK) != 0) {
     ec.assign(errno, std::generic_category());
@@ -89,7 +89,7 @@ trace_result write_trace_of(machine& m, std::uint64_t pid, std::uint64_t context
   why = detail::replace_file(
       files.json, "trace", [&](std::ostream& to) { write_trace(what, to); }, ec);
   if (ec) {
-    return {false, fmt::format("{}; the recording is in {}, for pulse_bench trace", why,
+    return {false, fmt::format("{}; the recording is in {}, for pulse_recording trace", why,
                                escape(files.recording, path_bytes))};
   }
   std::size_t events = 0;
@@ -99,7 +99,7 @@ trace_result write_trace_of(machine& m, std::uint64_t pid, std::uint64_t context
 
 struct tracer::shared {
   trace_result result{};
-  std::atomic<bool> done{false};  // release after the result is written, acquire before it is read
+  std::atomic<bool> done{false};  // stored with release after the result; loaded with acquire
 };
 
 void tracer::start(machine& m, std::uint64_t pid, std::uint64_t context,

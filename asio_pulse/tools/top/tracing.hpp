@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// Records a process for a while and writes the two files of it.
+// Records a process for a while, and writes two files.
 
 #pragma once
 
@@ -16,7 +16,7 @@
 
 namespace asio_pulse::top {
 
-/// A recording's file, and Perfetto's beside it.
+/// The file of a recording, and the one for Perfetto beside it.
 struct trace_files {
   std::string recording{};
   std::string json{};
@@ -25,8 +25,8 @@ struct trace_files {
 /// "x" and "x.pulse" and "x.json": x.pulse and x.json.
 trace_files files_of(std::string_view path);
 
-/// In the current folder, "PROGRAM.PID.NUMBER", the first number that is free; what of the name is
-/// no letter, digit, '-', '_' or '.' becomes '_'.
+/// Files "PROGRAM.PID.NUMBER" in the current folder, with the first number that is free. Characters
+/// in the program's name other than letters, digits, '-', '_' and '.' become '_'.
 trace_files free_files(std::string_view program, std::uint64_t pid);
 
 struct trace_result {
@@ -34,18 +34,19 @@ struct trace_result {
   std::string text{};  ///< a sentence without a full stop, not escaped
 };
 
-/// Blocks for `how_long`, and some more. `context`: its number; 0: the one with the most events.
+/// Blocks for a little longer than `how_long`. `context` is the number of the context; 0 stands for
+/// the one with the most events.
 trace_result write_trace_of(machine&, std::uint64_t pid, std::uint64_t context,
                             std::chrono::milliseconds how_long, const trace_files&);
 
-/// The same on a thread of its own. The destructor waits for it.
+/// The same on a thread of its own, for which the destructor waits.
 class tracer {
  public:
   [[nodiscard]] bool running() const noexcept { return thread_.joinable(); }
   /// \pre !running()
   void start(machine&, std::uint64_t pid, std::uint64_t context, std::chrono::milliseconds how_long,
              trace_files);
-  /// Once, when it is done.
+  /// The result, once, when the recording is finished.
   std::optional<trace_result> take();
 
  private:

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// What the user looks at, and what keys do to it. Pure: the keys come from anywhere, the picture
-// goes anywhere.
+// What is shown to the user, and what keys change. It has no input or output of its own.
 
 #pragma once
 
@@ -45,7 +44,7 @@ struct key_press {
   std::string text{};  ///< printable, of one character
 };
 
-/// What a key asks of whoever runs the screen.
+/// What a key asks the program that runs the screen to do.
 enum class wish : std::uint8_t { nothing, quit, new_interval, freeze, trace };
 
 /// Recent 99th percentiles of the queue delay, by context_metrics::number.
@@ -60,7 +59,7 @@ struct size {
 struct ui_state {
   struct list {
     std::size_t selected = 0;
-    std::string key{};  ///< of the selected row, which it follows; empty: it stays where it is
+    std::string key{};  ///< of the selected row, which the selection follows; empty: it stays
     std::size_t top = 0;
     order how{};
   };
@@ -69,15 +68,15 @@ struct ui_state {
   std::size_t context = 0;  ///< index in picture::contexts
   std::array<list, pane_names.size()> lists{};
   std::string filter{};
-  bool typing = false;  ///< the filter
+  bool typing = false;  ///< the user is typing the filter
   bool help = false;
-  bool details = false;  ///< of the selected row
+  bool details = false;  ///< the selected row is shown in full
   std::size_t details_top = 0;
-  std::size_t page = 10;  ///< rows of the list, as they were drawn last
+  std::size_t page = 10;  ///< how many rows of the list were drawn last
   bool frozen = false;
   std::chrono::milliseconds interval{1000};
-  std::string message{};  ///< on the last line
-  bool ended = false;     ///< the process is gone: the message says so and stays
+  std::string message{};  ///< shown on the last line
+  bool ended = false;     ///< the process has ended; the message says so, and stays
 
   [[nodiscard]] list& current() { return lists[static_cast<std::size_t>(shown)]; }
 };
@@ -87,15 +86,16 @@ inline constexpr std::chrono::milliseconds most_interval{60'000};
 
 wish press(ui_state&, const key_press&, std::size_t contexts);
 
-/// Exactly `rows` lines of at most `columns` columns. Corrects what of the state does not fit the
-/// picture any more.
+/// Exactly `rows` lines of at most `columns` columns. Corrects the parts of the state that no
+/// longer fit the picture.
 std::vector<line> frame(const picture&, const history&, ui_state&, size, charset);
 
-// Parts of it:
+// Parts of the frame:
 
-/// The first lines, up to and with the names of the panes.
+/// The first lines, including the names of the panes.
 std::vector<line> header(const picture&, const ui_state&, std::size_t columns, charset);
-/// Of the overview what is not a list: workers (a quarter of the room at most), totals and delays.
+/// The parts of the overview that are not lists: workers (in at most a quarter of the room), totals
+/// and delays.
 std::vector<line> figures(const context_view&, const history&, size, charset);
 std::vector<line> overview(const picture&, const context_view&, const history&, size, charset);
 std::vector<line> help_text(std::size_t columns);

@@ -23,6 +23,8 @@ const std::vector<entry>& entries() {
       {{"storm", "How late is a 1 ms timer beside 20 000 small handlers?", true}, storm},
       {{"liar", "What of handlers that hide from the budget?", true}, liar},
       {{"latency", "How long do requests wait that arrive at a fixed rate?", true}, latency},
+      {{"defaults", "What do connections wait beside work of no task, with nothing set?", true},
+       defaults},
       {{"http", "What does a web server's fast request wait beside slow ones?", true}, http},
       {{"overhead", "What does asio-pulse add to one operation?", true}, overhead},
       {{"scale", "What does a poll cost with a million tasks?", true}, scale},
@@ -91,7 +93,7 @@ std::vector<metric_spec> lateness_metrics(const std::string& key, const std::str
 
 void add_counts(std::vector<metric_spec>& metrics, const words& names) {
   for (const std::string& name : names) {
-    // "pulse.yields" is the runtime's "yields": whose they are, the arm says.
+    // "pulse.yields" becomes "yields", since the arm names the runtime.
     std::string label = name.substr(name.rfind('.') + 1);
     std::replace(label.begin(), label.end(), '_', ' ');
     metrics.push_back({name, label, "", "none", false, name});

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// What there is to measure: which programs with which arguments, which numbers are taken from what
-// they print, and what the numbers ought to be. Data only.
+// The catalogue of scenarios: which programs run with which arguments, which numbers are taken from
+// their output, and the targets for these numbers. Data only.
 
 #pragma once
 
@@ -16,7 +16,7 @@
 
 namespace pulse_bench {
 
-/// Who an arm is: what a comparison of two results blames asio-pulse for.
+/// The kind of an arm. In a comparison of two results only `ours` can be a regression.
 enum class arm_kind { baseline, ours, peer };
 
 struct arm_spec {
@@ -26,7 +26,7 @@ struct arm_spec {
   std::vector<std::string> command;
 };
 
-/// One number a repetition.
+/// A metric: one number for each repetition.
 struct metric_spec {
   std::string name;
   std::string label;
@@ -48,7 +48,7 @@ struct distribution_spec {
   double divide_by = 1;
 };
 
-/// A curve: every value whose key is the prefix and a number, which is its x.
+/// A curve: every value whose key is the prefix and a number; the number is x.
 struct series_spec {
   std::string name;
   std::string label;
@@ -63,7 +63,7 @@ struct variant_spec {
   std::string title;
   boost::json::object parameters;
   format output = format::worker;
-  std::string verification;  ///< what a program's success means, where it does not say so itself
+  std::string verification;  ///< what success means, for programs that do not say so themselves
   std::vector<arm_spec> arms;
   std::vector<metric_spec> metrics;
   std::vector<distribution_spec> distributions;
@@ -74,7 +74,7 @@ struct variant_spec {
   int limit_s = 60;     ///< a repetition that takes longer is killed
 };
 
-/// How a target's value is had from a metric.
+/// How a target's value is computed from a metric.
 enum class reading {
   median,      ///< of an arm
   ratio,       ///< arm / stock, pair by pair
@@ -104,7 +104,7 @@ struct scenario_spec {
 std::filesystem::path built_programs();
 std::filesystem::path source_folder();
 
-/// What the user asked for and the machine has.
+/// What the user has asked for, and what the machine has.
 struct settings {
   std::filesystem::path programs;  ///< where the benches were built
   std::filesystem::path source;    ///< benches/ of the source tree, for the helpers in Python
@@ -118,7 +118,7 @@ struct settings {
   std::chrono::milliseconds length(std::chrono::milliseconds usual) const;
 };
 
-/// Names, and what each is for; all but the soak are the default set.
+/// The names of the scenarios with their purpose. All except the soak are run by default.
 struct scenario_name {
   std::string name;
   std::string question;

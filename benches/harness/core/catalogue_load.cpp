@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// The scenarios that bench_worker runs: starvation, storm, liar, latency.
+// The scenarios that bench_worker runs: starvation, storm, liar, latency, defaults.
 
 #include "catalogue_parts.hpp"
 
@@ -187,6 +187,49 @@ scenario_spec latency(const settings& with) {
       "leaves it out would have said.",
       "The hog computes 20 ms in every 100 ms and has a budget of 0.5 ms in 2.5 ms and checkpoints "
       "where the runtime is asio-pulse."};
+  return result;
+}
+
+scenario_spec defaults(const settings& with) {
+  scenario_spec result;
+  result.title = "A server with the default options";
+  const auto length = with.length(600ms);
+  struct load {
+    std::string name, title;
+    int workers, chains, piece_us, connections, rate;
+  };
+  const std::vector<load> loads{
+      {"2ms/15%", "pieces of 2 ms, one connection of 15 %", 1, 10, 2000, 1, 3000},
+      {"0.2ms/15%", "pieces of 0.2 ms, one connection of 15 %", 1, 10, 200, 1, 3000},
+      {"2ms/40%", "pieces of 2 ms, four connections of 10 % each", 1, 4, 2000, 4, 8000},
+      {"2ms/15%/2", "pieces of 2 ms, one connection of 15 %, two workers", 2, 10, 2000, 1, 3000}};
+  for (const load& one : loads) {
+    variant_spec v;
+    v.name = one.name;
+    v.title = one.title;
+    v.parameters = {{"workers", one.workers},       {"chains", one.chains},
+                    {"piece_us", one.piece_us},     {"connections", one.connections},
+                    {"requests_per_s", one.rate},   {"request_us", 50},
+                    {"duration_ms", length.count()}};
+    v.arms = worker_arms(
+        with, {"defaults", "--workers", fmt::to_string(one.workers), "--tasks",
+               fmt::to_string(one.chains), "--piece-us", fmt::to_string(one.piece_us),
+               "--connections", fmt::to_string(one.connections), "--rate", fmt::to_string(one.rate),
+               "--duration-ms", fmt::to_string(length.count())});
+    v.metrics = lateness_metrics("latency", "latency");
+    v.metrics.push_back({"unanswered", "unanswered requests", "", "lower", false, "unanswered"});
+    add_counts(v.metrics, {"yields", "promotions", "reports_made"});
+    v.distributions = {{"latency", "latency", "ms", "latency", 1e6}};
+    result.targets.push_back({one.title + ": p99 over Boost.Asio's", one.name, "latency_p99_ms",
+                              "pulse", reading::ratio, "lower", 1.1});
+    result.variants.push_back(std::move(v));
+  }
+  result.notes = {
+      "Chains of handlers that belong to no task post themselves again, and keep the workers busy "
+      "all the time. The connections send bursts of eight requests of 50 us on schedule, even if "
+      "earlier ones were not answered. Latency is measured from the scheduled time.",
+      "asio-pulse runs with its defaults. Requests that plain Boost.Asio serves in time must be "
+      "served in time here, too."};
   return result;
 }
 

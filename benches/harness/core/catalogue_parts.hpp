@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// What the files that describe the scenarios share.
+// Common parts of the files that describe the scenarios.
 
 #pragma once
 
@@ -29,6 +29,7 @@ scenario_spec starvation(const settings& with);
 scenario_spec storm(const settings& with);
 scenario_spec liar(const settings& with);
 scenario_spec latency(const settings& with);
+scenario_spec defaults(const settings& with);
 scenario_spec http(const settings& with);
 scenario_spec overhead(const settings& with);
 scenario_spec scale(const settings& with);

@@ -33,7 +33,9 @@ const std::vector<poll_case>& poll_cases() {
       {"post", "post chain, default hint", 100'000, reading::difference, 10},
       {"co_await_post", "co_await post loop", 30'000, reading::ratio, 1.10},
       {"strand_post", "post chain in a strand", 30'000, reading::ratio, 1.35},
-      {"ping_pong", "ping-pong over a socket pair", 3'000, reading::ratio, 1.02}};
+      {"ping_pong", "ping-pong over a socket pair", 3'000, reading::ratio, 1.02},
+      {"poll_idle", "poll() that finds nothing", 30'000, reading::ratio, 1.3},
+      {"poll_post", "post() and poll()", 30'000, reading::ratio, 1.3}};
   return cases;
 }
 

@@ -3,8 +3,9 @@
 
 #include "statistics.hpp"
 
-#include <fmt/format.h>
 #include <boost/json.hpp>
+
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <cstdlib>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// From what the repetitions printed to the result: pure functions.
+// Turns the output of the repetitions into the result. Pure functions.
 
 #pragma once
 

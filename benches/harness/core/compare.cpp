@@ -4,8 +4,9 @@
 #include "document.hpp"
 #include "statistics.hpp"
 
-#include <fmt/format.h>
 #include <boost/json.hpp>
+
+#include <fmt/core.h>
 
 #include <cmath>
 #include <limits>
@@ -18,8 +19,9 @@ namespace {
 
 namespace json = boost::json;
 
-/// Chance may make this share of all pairs of equal results look different. One in a hundred, for
-/// there are a hundred of them; six repetitions each can reach 0.2 %, four 2.9 %.
+/// The share of pairs of equal results that may look different by chance. It is one in a hundred,
+/// since there are about a hundred pairs. With six repetitions each the least possible is 0.2 %,
+/// with four 2.9 %.
 constexpr double significant = 0.01;
 
 std::string text(const json::value& in, std::string_view key) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// Two results side by side: what is different, and whether that is more than chance.
+// Compares two results: what is different, and whether that is more than chance.
 
 #pragma once
 
@@ -38,7 +38,7 @@ struct comparison {
   bool regression = false;
 };
 
-/// \par limit  in percent: a smaller change is none.
+/// \param limit  In percent. A smaller change does not count.
 comparison compare(const boost::json::object& a, const boost::json::object& b, double limit);
 
 }  // namespace pulse_bench

@@ -1,12 +1,11 @@
-# What pulse_bench is made of, but for its command line: a library, so that the unit tests have it where
-# no bench is built.
+# pulse_bench without its command line, as a library, so that the unit tests can use it if no bench is built.
 if(TARGET pulse_bench_core)
   return()
 endif()
 file(GLOB sources CONFIGURE_DEPENDS "${CMAKE_CURRENT_LIST_DIR}/*.cpp")
 add_library(pulse_bench_core STATIC ${sources})
 target_include_directories(pulse_bench_core PUBLIC "${CMAKE_CURRENT_LIST_DIR}")
-target_link_libraries(pulse_bench_core PUBLIC Boost::json fmt::fmt)
+target_link_libraries(pulse_bench_core PUBLIC asio_pulse_json fmt::fmt)
 target_compile_features(pulse_bench_core PUBLIC cxx_std_20)
 asio_pulse_warnings(pulse_bench_core)
 

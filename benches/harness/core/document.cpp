@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: BSL-1.0
 #include "document.hpp"
 
-#include <fmt/format.h>
 #include <boost/json.hpp>
 
 #include <fcntl.h>
+#include <fmt/core.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -22,7 +22,7 @@ namespace json = boost::json;
 
 constexpr std::size_t most_bytes = std::size_t{256} << 20;
 
-/// Looks into one file, and says where it is when something is not as it ought to be.
+/// Reads one file, and throws an error with the place if something is wrong.
 class reader {
  public:
   explicit reader(const std::string& file) : file_{file} {}

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// Results as files: read with suspicion, written whole or not at all.
+// Results as files. They are checked when read, and written completely or not at all.
 
 #pragma once
 
@@ -13,7 +13,7 @@
 
 namespace pulse_bench {
 
-/// A file that is no result of ours; the text says why in one sentence.
+/// A file that is not a valid result. The text gives the reason in one sentence.
 struct bad_document : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
@@ -27,14 +27,14 @@ boost::json::object load_document(const std::filesystem::path& path);
 /// \par Errors  std::runtime_error with one sentence.
 void check_place(const std::filesystem::path& path);
 
-/// Writes the file beside its place, and then puts it there: afterwards it is there as a whole, or
-/// what was there before.
+/// Writes the file under a temporary name, and then renames it. Afterwards either the complete new
+/// file or the old one exists.
 ///
 /// \par Errors  std::runtime_error with one sentence.
 void write_file(const std::filesystem::path& path, std::string_view text);
 
-/// A text from a file or another program, for a terminal: what is not printable ASCII is '?', UTF-8
-/// stays.
+/// Makes a text from a file or another program safe for a terminal: control characters become '?';
+/// UTF-8 stays.
 std::string for_terminal(std::string_view text);
 
 }  // namespace pulse_bench

@@ -4,11 +4,11 @@
 #include "process.hpp"
 #include "statistics.hpp"
 
-#include <fmt/chrono.h>
-#include <fmt/format.h>
 #include <boost/json/array.hpp>
 #include <boost/version.hpp>
 
+#include <fmt/chrono.h>
+#include <fmt/core.h>
 #include <sched.h>
 #include <sys/resource.h>
 #include <sys/utsname.h>
@@ -25,7 +25,8 @@ namespace pulse_bench {
 
 namespace {
 
-/// A fixed piece of work, about a millisecond: how long it takes says how evenly the CPU is given.
+/// How long a fixed piece of work of about a millisecond takes. The spread shows how evenly the
+/// process gets the CPU.
 double timed_work() {
   const auto start = std::chrono::steady_clock::now();
   std::uint64_t value = 88172645463325252U;
@@ -121,7 +122,7 @@ disturbance look_around() {
 
 std::vector<std::string> noise(const disturbance& before, const disturbance& after) {
   std::vector<std::string> reasons;
-  // Not the load average: after a build it is high for minutes, on a machine that is quiet again.
+  // The load average is not used, because it stays high for minutes after a build.
   const double others = taken_by_others(before, after);
   if (others > 5) {
     reasons.push_back(fmt::format("others used {:.0f} % of the CPU time", others));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// Where it was measured, and whether the machine was quiet enough.
+// Describes the machine, and whether it was quiet enough.
 
 #pragma once
 
@@ -12,7 +12,8 @@
 
 namespace pulse_bench {
 
-/// What tells that others used the machine. Read before the first run, and again after the last.
+/// Figures that show whether other processes used the machine. Read before the first run and after
+/// the last.
 struct disturbance {
   double load = 0;         ///< load average of the last minute
   double stolen = 0;       ///< ticks that the hypervisor gave to others, all CPUs

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: BSL-1.0
 #include "process.hpp"
 
-#include <fmt/format.h>
-
 #include <fcntl.h>
+#include <fmt/core.h>
 #include <poll.h>
 #include <signal.h>
 #include <spawn.h>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// Runs a program to its end and keeps what it printed.
+// Runs a program to its end, and keeps its output.
 
 #pragma once
 
@@ -22,7 +22,7 @@ struct interrupted : std::runtime_error {
   interrupted() : std::runtime_error("interrupted") {}
 };
 
-/// From now on SIGINT and SIGTERM end the program that runs, with its children, and then us.
+/// From now on SIGINT and SIGTERM end the running program with its children, and then this one.
 void catch_interrupts();
 
 /// Runs \p command, looked up in PATH, in a process group of its own. A program that is not done

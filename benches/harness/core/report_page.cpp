@@ -31,8 +31,8 @@ std::string report_page(const boost::json::object& result) {
   if (place == std::string_view::npos)
     throw std::logic_error("the report's template has no marker");
   std::string data = boost::json::serialize(result);
-  // Inside a script element nothing may look like its end, nor like a comment's begin. Both escapes
-  // are JSON's own.
+  // A script element must not contain its own end tag or the beginning of a comment. Both escapes
+  // are part of JSON.
   for (std::size_t at = 0; (at = data.find("</", at)) != std::string::npos;) {
     data.replace(at, 2, "<\\/");
   }

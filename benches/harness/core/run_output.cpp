@@ -3,8 +3,9 @@
 
 #include "process.hpp"
 
-#include <fmt/format.h>
 #include <boost/json.hpp>
+
+#include <fmt/core.h>
 
 #include <cmath>
 #include <stdexcept>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// What one repetition of one arm printed, whatever program it was.
+// The output of one repetition of an arm, for any program.
 
 #pragma once
 

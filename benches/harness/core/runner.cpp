@@ -6,8 +6,9 @@
 #include "process.hpp"
 #include "statistics.hpp"
 
-#include <fmt/format.h>
 #include <boost/json.hpp>
+
+#include <fmt/core.h>
 
 #include <algorithm>
 
@@ -50,7 +51,7 @@ run_output run_once(const arm_spec& arm, const variant_spec& variant, bool with_
   } catch (const interrupted&) {
     throw;
   } catch (const std::exception& e) {
-    // The rest of the run is worth having.
+    // Continue with the rest of the run.
     run_output wrong;
     wrong.verification =
         fmt::format("{}: {}{}{}", program, e.what(), said.empty() ? "" : "; ", said);
@@ -82,7 +83,7 @@ class run_of_all {
         const bool verified = output.verified;
         if (round >= 0 || !verified) runs[arm.name].push_back(std::move(output));
         if (!verified) {
-          done_ += count(v);  // about; it is for the eye only
+          done_ += count(v);  // approximate; only for the progress display
           return collect_variant(v, runs);
         }
       }

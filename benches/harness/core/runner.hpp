@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// Runs the programs: by turns, each round in the other order, so that drift hits all arms alike.
+// Runs the programs in turn, in reverse order in every second round, so that drift affects all arms
+// alike.
 
 #pragma once
 
@@ -14,13 +15,13 @@
 
 namespace pulse_bench {
 
-/// Gets a line about what runs now, and how much of all is done, 0 to 1.
+/// Called with a line about what runs now, and how much is done, from 0 to 1.
 using progress = std::function<void(const std::string& text, double share)>;
 
-/// The whole result, whatever was verified: see failures().
+/// Runs the scenarios and returns the result. failures() tells what was not verified.
 ///
-/// A repetition that cannot be run, or is wrong, ends its variant, which is not verified then; the
-/// rest goes on.
+/// If a repetition cannot be run, or is wrong, its variant ends and is not verified. The others
+/// continue.
 ///
 /// \par Errors  interrupted.
 boost::json::object run_scenarios(const std::vector<std::string>& names, const settings& with,

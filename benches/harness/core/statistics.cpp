@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSL-1.0
 #include "statistics.hpp"
 
+#include <boost/math/distributions/binomial.hpp>
+
 #include <algorithm>
 #include <cmath>
 #include <map>
@@ -12,20 +14,15 @@ namespace {
 
 /// How many of the least values lie outside the interval, on each side; and its coverage.
 std::pair<std::size_t, double> order_statistics(std::size_t count) {
-  // P(B = k) for B binomial with n = count and p = 1/2.
-  double probability = std::pow(0.5, static_cast<double>(count));
-  double below = 0;  // P(B <= outside - 1)
-  std::size_t outside = 0;
-  double used = probability;  // even the range leaves P(B = 0) on each side
-  while (outside + 1 <= count / 2) {
-    below += probability;
-    if (2 * below > 0.05) break;
-    used = below;
-    probability *= static_cast<double>(count - outside) / static_cast<double>(outside + 1);
-    ++outside;
-  }
-  if (outside > 0) --outside;
-  return {outside, std::max(0.0, 1 - 2 * used)};
+  if (count == 0) return {0, 0};
+  // The number of values below the median: for each value the probability is 1/2.
+  const boost::math::binomial below_median(static_cast<double>(count), 0.5);
+  const auto both_sides = [&](std::size_t outside) {
+    return 2 * cdf(below_median, static_cast<double>(outside));
+  };
+  std::size_t outside = 0;  // even the whole range has some probability on each side
+  while (outside + 2 <= count / 2 && both_sides(outside + 1) <= 0.05) ++outside;
+  return {outside, std::max(0.0, 1 - both_sides(outside))};
 }
 
 }  // namespace

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// What is said about a handful of repetitions, and about many samples. Pure functions.
+// Statistics of a few repetitions, and of many samples. Pure functions.
 
 #pragma once
 
@@ -28,7 +28,7 @@ double quantile(const std::vector<double>& sorted, double share);
 /// coverage() says how little that is.
 interval median_interval(std::vector<double> values);
 
-/// With which probability median_interval() of that many values holds the true median.
+/// The probability that median_interval() of this many values contains the true median.
 double coverage(std::size_t count);
 
 /// The two-sided p value of the Mann-Whitney U test: exact, ties included, up to 100 values in all,

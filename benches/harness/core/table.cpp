@@ -4,8 +4,9 @@
 #include "document.hpp"
 #include "statistics.hpp"
 
-#include <fmt/format.h>
 #include <boost/json.hpp>
+
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <cmath>

@@ -12,13 +12,13 @@
 
 namespace pulse_bench {
 
-/// One table a scenario, its targets, and what disturbed the measurement.
+/// A table for each scenario, its targets, and what has disturbed the measurement.
 std::string tables(const boost::json::object& result);
 
 /// What differs, the worst first, and the verdict.
 std::string table(const comparison& c, double limit);
 
-/// A number with three digits that count, and no exponent: "0.0123", "12.3", "1 234 567".
+/// A number with three significant digits and no exponent: "0.0123", "12.3", "1 234 567".
 std::string number(double value);
 
 }  // namespace pulse_bench

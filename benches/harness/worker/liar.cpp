@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// Handlers that hide from what would hold them back, beside the probe.
+// Handlers that try to evade being held back, beside the probe.
 
 #include "probe.hpp"
 #include "server.hpp"
@@ -69,7 +69,7 @@ class liar_task {
     }
     const auto end = clock_type::now() + what_.length;
     while (clock_type::now() < end && !bench::should_yield()) bench::spin(10us);
-    // A liar asks, and goes on whatever the answer is.
+    // A liar asks, and ignores the answer.
     const auto left = end - clock_type::now();
     if (left > 0ns) bench::spin(left);
   }

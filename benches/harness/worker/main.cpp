@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: BSL-1.0
 #include "worker.hpp"
 
-#include <fmt/format.h>
-#include <CLI/CLI.hpp>
 #include <boost/json.hpp>
+
+#include <CLI/CLI.hpp>
+#include <fmt/core.h>
 
 #include <cstdio>
 #include <exception>
@@ -54,8 +55,13 @@ json::object to_json(const worker::request& r, const worker::outcome& o, bool wi
 
 worker::outcome run(const worker::request& r) {
   static const std::map<std::string, worker::outcome (*)(const worker::request&)> scenarios{
-      {"starvation", worker::starvation}, {"storm", worker::storm}, {"liar", worker::liar},
-      {"latency", worker::latency},       {"scale", worker::scale}, {"soak", worker::soak}};
+      {"starvation", worker::starvation},
+      {"storm", worker::storm},
+      {"liar", worker::liar},
+      {"latency", worker::latency},
+      {"defaults", worker::defaults},
+      {"scale", worker::scale},
+      {"soak", worker::soak}};
   return scenarios.at(r.scenario)(r);
 }
 
@@ -66,14 +72,18 @@ int main(int argc, char** argv) try {
   worker::request r;
   long duration_ms = r.duration.count();
   long hog_ms = r.hog.count();
+  long piece_us = r.piece.count();
   bool with_timeline = false;
   app.add_option("scenario", r.scenario)
       ->required()
-      ->check(CLI::IsMember({"starvation", "storm", "liar", "latency", "scale", "soak"}));
+      ->check(
+          CLI::IsMember({"starvation", "storm", "liar", "latency", "defaults", "scale", "soak"}));
   app.add_option("--variant,--hog", r.variant);
   app.add_option("--workers", r.workers)->check(CLI::Range(1, 64));
   app.add_option("--duration-ms", duration_ms)->check(CLI::Range(1L, 100'000'000L));
   app.add_option("--hog-ms", hog_ms)->check(CLI::Range(1L, 60'000L));
+  app.add_option("--piece-us", piece_us)->check(CLI::Range(1L, 1'000'000L));
+  app.add_option("--connections", r.connections)->check(CLI::Range(1, 100));
   app.add_option("--rate", r.rate)->check(CLI::Range(1, 100'000));
   app.add_option("--handlers,--tasks", r.handlers)->check(CLI::Range(1, 10'000'000));
   app.add_option("--most-tasks", r.most_tasks)->check(CLI::Range(100, 10'000'000));
@@ -81,6 +91,7 @@ int main(int argc, char** argv) try {
   CLI11_PARSE(app, argc, argv);
   r.duration = std::chrono::milliseconds{duration_ms};
   r.hog = std::chrono::milliseconds{hog_ms};
+  r.piece = std::chrono::microseconds{piece_us};
 
   const worker::outcome result = run(r);
   const std::string line = json::serialize(to_json(r, result, with_timeline));

@@ -4,10 +4,9 @@
 
 #pragma once
 
-#include "worker.hpp"
-
 #include "../../annotations.hpp"
 #include "../../measure.hpp"
+#include "worker.hpp"
 
 #include <boost/asio/steady_timer.hpp>
 
@@ -16,8 +15,8 @@
 
 namespace worker {
 
-/// A deadline every millisecond, absolute. Each counts with its own lateness: one that passed while
-/// the probe was still late is not left out (coordinated omission).
+/// Has an absolute deadline every millisecond. Each counts with its own lateness, also if it passed
+/// while the probe was still late (no coordinated omission).
 class probe {
  public:
   /// Goes on until \p over says so.
@@ -70,7 +69,7 @@ class probe {
   std::vector<std::pair<clock_type::time_point, clock_type::duration>> fired_;
 };
 
-/// The hog's steps: counted, in order, and when it was on the CPU.
+/// Records the hog's steps: their number, their order, and when it was on the CPU.
 class hog_work {
  public:
   static constexpr std::chrono::microseconds step_length{10};

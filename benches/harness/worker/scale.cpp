@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// What one poll costs, and what a task weighs, while 1 to 1 000 000 tasks are alive. In stock,
-// where there are no tasks, as many counters stand in for them.
-
-#include "memory.hpp"
-#include "server.hpp"
+// The cost of a poll, and the memory of a task, while 1 to 1 000 000 tasks are alive. In stock,
+// which has no tasks, there are as many counters instead.
 
 #include "../../measure.hpp"
+#include "memory.hpp"
+#include "server.hpp"
 
 #include <boost/asio/post.hpp>
 

@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// The context that a scenario runs in, plain or asio-pulse's, and what the latter reported.
+// The context of a scenario, that of Asio or of asio-pulse, and what the latter has reported.
 
 #pragma once
 
-#include "worker.hpp"
-
 #include "../../annotations.hpp"
+#include "worker.hpp"
 
 #include <cstddef>
 #include <map>

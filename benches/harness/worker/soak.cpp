@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// A mixed load for a long time: does all of it happen, in order, and does memory stay where it is?
+// A mixed load for a long time. Checks that all of it happens, in order, and that memory does not
+// grow.
 
 #include "memory.hpp"
 #include "probe.hpp"
@@ -180,7 +181,7 @@ outcome soak(const request& r) {
   load l{s, start + r.duration};
   hog_work work{5ms};
   probe timer{s.io(), [&l] { return l.over(); }};
-  // What is kept of the run is no growth of what is watched.
+  // Reserved here, so that recording the run does not count as growth.
   timer.reserve(static_cast<std::size_t>(r.duration.count()) + 10'000);
   constexpr int looks = 80;
   std::vector<std::pair<double, double>> seen;

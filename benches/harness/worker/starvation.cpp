@@ -78,7 +78,7 @@ void rethrow(const std::exception_ptr& error) {
   if (error) std::rethrow_exception(error);
 }
 
-/// Requests that arrive on time by a schedule, whatever became of those before.
+/// Requests that arrive by a fixed schedule, even if earlier ones are late.
 class arrivals {
  public:
   arrivals(bench::io_context& io, unsigned rate, clock_type::duration length)
@@ -152,8 +152,8 @@ outcome starvation(const request& r) {
             .stall_threshold = how == manners::none ? 1ms : 5ms}};
   outcome result;
   hog_work work{r.hog};
-  // Once without being measured: threads get going, and what is read once per process has been
-  // read. To name the first stall asio-pulse reads the program's debug information.
+  // One run without measuring: threads start, and everything that is read once per process is read.
+  // For the first stall asio-pulse reads the program's debug information.
   hog_work before{r.hog};
   const auto now = clock_type::now();
   const auto start = now + 2 * r.hog + 50ms;

@@ -2,10 +2,9 @@
 //
 // A storm of small handlers beside the probe.
 
+#include "../../storms.hpp"
 #include "probe.hpp"
 #include "server.hpp"
-
-#include "../../storms.hpp"
 
 namespace worker {
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// One repetition of one scenario: what was asked for, and what came of it. One source, built as
+// One repetition of a scenario: its parameters and its result. One source, built as
 // bench_worker_stock and bench_worker_pulse.
 
 #pragma once
@@ -25,10 +25,12 @@ struct request {
   std::chrono::milliseconds hog{50};
   unsigned rate = 2000;
   unsigned handlers = 20000;
+  unsigned connections = 1;
+  std::chrono::microseconds piece{2000};  ///< how long one handler of the unnamed work takes
   std::size_t most_tasks = 1'000'000;
 };
 
-/// What one repetition looked like, in ms since its start; the words are those of SCHEMA.md.
+/// The timeline of a repetition, in ms since its start, with the terms of SCHEMA.md.
 struct timeline {
   double duration_ms = 0;
   std::vector<std::pair<double, double>> probe;
@@ -59,6 +61,7 @@ outcome starvation(const request& r);
 outcome storm(const request& r);
 outcome liar(const request& r);
 outcome latency(const request& r);
+outcome defaults(const request& r);
 outcome scale(const request& r);
 outcome soak(const request& r);
 

@@ -1,23 +1,24 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// Catches programs in which a part was compiled without the tracking definition.
+// Catches programs of which a part was compiled without the tracking definition.
 //
-// Such a part has operations of another layout, and the linker keeps one copy of each of Asio's
-// inline functions for all parts: the program would jump into the middle of nowhere. tracking.hpp
-// renames the types that differ, so the functions that handle them have other names in a tracked
-// part. The names below are those that only an untracked part defines and calls, weakly, as inline
-// functions are; these definitions are strong, so they win, and say what to do.
+// In such a part operations have another layout, and the linker keeps only one copy of each of
+// Asio's inline functions for all parts, so the program would crash. tracking.hpp renames the types
+// that differ, so that the functions that handle them have other names in a tracked part. The names
+// below are those that only an untracked part defines and calls. Inline functions are weak symbols
+// and these definitions are strong, so the linker takes these. They print what to do.
 //
-// Part of the target asio_pulse::hooks only, and pulled into a link only by a tracked part: a
-// program that is untracked throughout never sees it.
+// This file is a part of the target asio_pulse::hooks only, and the linker takes it only if a part
+// of the program is tracked.
 //
-// From Boost 1.74 to 1.92, as tests/compat finds them; a name that a later Asio no longer has does
-// no harm.
+// The names are those of Boost 1.74 to 1.92, as tests/compat finds them. A name that a later Asio
+// no longer has does no harm.
 
 #include <cstdio>
 #include <cstdlib>
 
 #if defined(__ELF__)
+#include <poll.h>
 #include <unistd.h>
 #endif
 
@@ -37,8 +38,12 @@ void asio_pulse_refuse_untracked() noexcept {
       "without it and link "
       "asio_pulse::executor_only.\n";
 #if defined(__ELF__)
-  const auto written = ::write(STDERR_FILENO, message, sizeof message - 1);
-  static_cast<void>(written);  // about to abort: there is nobody left to tell
+  // A full pipe, or one that nobody reads, must not keep the program from aborting.
+  pollfd ready{STDERR_FILENO, POLLOUT, 0};
+  if (::poll(&ready, 1, 0) == 1 && ready.revents == POLLOUT) {
+    const auto written = ::write(STDERR_FILENO, message, sizeof message - 1);
+    static_cast<void>(written);
+  }
 #else
   std::fputs(message, stderr);
 #endif

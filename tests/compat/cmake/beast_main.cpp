@@ -8,6 +8,5 @@
 #include <boost/asio/ssl/impl/src.hpp>
 #endif
 
-#include <boost/beast/src.hpp>
-
 #include <boost/beast/_experimental/unit_test/main.ipp>
+#include <boost/beast/src.hpp>

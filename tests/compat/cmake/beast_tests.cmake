@@ -1,15 +1,13 @@
-# Boost.Beast's own tests: every test source that makes a context, one executable per part of Beast. Built the way
-# Beast's own Jamfile does, with Boost.Asio and Boost.Beast compiled separately: so the tracking definition is tried in
-# that mode too.
+# Boost.Beast's own tests: every test source that makes a context, with one executable for each part of Beast.
+# They are built as in Beast's own Jamfile, with Boost.Asio and Boost.Beast compiled separately. So the
+# tracking definition is tested in that mode, too.
 compat_substitute(beast_substituted libs/beast/test)
 compat_substitute(beast_examples libs/beast/example)  # some of the documentation's tests include them
 set(beast_stock "${compat_sources}/libs/beast/test")
 
-option(ASIO_PULSE_COMPAT_BEAST_PREEMPT
-       "Build and run Beast's WebSocket and documentation tests with every operation parked once too: minutes of compiling" OFF)
 set(definitions BOOST_ASIO_SEPARATE_COMPILATION BOOST_BEAST_SEPARATE_COMPILATION BOOST_BEAST_TESTS
                 BOOST_COROUTINES_NO_DEPRECATION_WARNING)
-# Not all of Asio: some tests call a read() of Beast's that an overload of Asio's would take the place of.
+# Not all of Asio, because some tests call a read() of Beast that an overload of Asio would replace.
 compat_precompile(compat_beast_headers DEFINITIONS ${definitions} HEADERS <boost/asio/ip/tcp.hpp> <boost/asio/spawn.hpp>
                   <boost/beast/http.hpp>)
 set(count 0)
@@ -34,28 +32,25 @@ foreach(part IN ITEMS core http websocket _experimental doc)
   list(REMOVE_DUPLICATES chosen)
   list(LENGTH chosen length)
   math(EXPR count "${count} + ${length}")
-  foreach(variant IN LISTS compat_variants)
-    if(part MATCHES "^(websocket|doc)$" AND variant STREQUAL "preempt" AND NOT ASIO_PULSE_COMPAT_BEAST_PREEMPT)
-      continue()
-    endif()
+  foreach(build IN LISTS compat_builds)
     set(tree "${beast_substituted}")
-    if(variant STREQUAL "stock")
+    if(build STREQUAL "stock")
       set(tree "${beast_stock}")
     endif()
     list(TRANSFORM chosen PREPEND "${tree}/" OUTPUT_VARIABLE sources)
-    set(target compat_beast_${part}_${variant})
+    set(target compat_beast_${part}_${build})
     compat_executable(${target} SOURCES ${sources} "${CMAKE_CURRENT_SOURCE_DIR}/cmake/beast_main.cpp")
     target_include_directories(${target} PRIVATE "${tree}" "${tree}/beast" "${tree}/extras/include" "${tree}/doc"
                                                  "${tree}/..")
     target_compile_definitions(${target} PRIVATE ${definitions})
     compat_use_boost(${target} ${compat_source_version})
-    compat_use_variant(${target} ${variant} compat_beast_headers)
+    compat_use_build(${target} ${build} compat_beast_headers)
     if(OPENSSL_FOUND)
       target_compile_definitions(${target} PRIVATE COMPAT_HAS_OPENSSL)
       target_link_libraries(${target} PRIVATE OpenSSL::SSL OpenSSL::Crypto)
     endif()
-    add_dependencies(compat_tests_${variant} ${target})
-    compat_variant_test(compat.beast.${part} compat_beast_${part} ${variant} TIMEOUT 300)
+    add_dependencies(compat_tests_${build} ${target})
   endforeach()
+  compat_variant_test(compat.beast.${part} compat_beast_${part} TIMEOUT 300)
 endforeach()
 message(STATUS "compat: ${count} of Boost.Beast's own test files")

@@ -1,4 +1,5 @@
-# compat_read_cache(): what fetch_boost has put in its cache, as variables of the caller (see CMakeLists.txt).
+# compat_read_cache(): sets variables of the caller to the contents of fetch_boost's cache (see
+# CMakeLists.txt).
 function(compat_read_cache)
   execute_process(
     COMMAND "${CMAKE_CURRENT_SOURCE_DIR}/fetch_boost" --list
@@ -20,7 +21,7 @@ function(compat_read_cache)
       set(compat_source_version ${version} PARENT_SCOPE)
       set(compat_sources "${directory}" PARENT_SCOPE)
     endif()
-    # A refreshed cache is a reason to configure again.
+    # Configure again when the cache was refreshed.
     get_filename_component(top "${directory}/.." ABSOLUTE)
     if(EXISTS "${top}/offered")
       set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS "${top}/offered")
@@ -43,13 +44,13 @@ function(compat_use_boost target version)
   target_link_libraries(${target} PRIVATE Threads::Threads)
 endfunction()
 
-# compat_executable(NAME SOURCES FILE...): an executable of other people's code: not in `all`, no warnings, unoptimised (it
-# is built to be run once), assertions on.
+# compat_executable(NAME SOURCES FILE...): an executable from sources of other projects. It is not in `all`,
+# has no warnings, is not optimised (since it runs only once), and has assertions.
 function(compat_executable name)
   cmake_parse_arguments(PARSE_ARGV 1 arg "" "" "SOURCES")
   add_executable(${name} EXCLUDE_FROM_ALL ${arg_SOURCES})
   compat_foreign_code(${name})
-  # The baseline takes a third of the time, and is looked at where something fails.
+  # The baseline takes a third of the build time, and is needed only if something fails.
   if(ASIO_PULSE_COMPAT_STOCK OR NOT name MATCHES "_stock$")
     add_dependencies(compat_tests ${name})
   endif()
@@ -59,10 +60,14 @@ function(compat_foreign_code target)
   set_target_properties(${target} PROPERTIES CXX_CLANG_TIDY "" COMPILE_WARNING_AS_ERROR OFF EXPORT_COMPILE_COMMANDS OFF)
   target_compile_features(${target} PRIVATE cxx_std_20)
   target_compile_options(${target} PRIVATE -w -O0 -g0 -UNDEBUG)
+  # There are more than a hundred of them to link.
+  if(ASIO_PULSE_MOLD)
+    target_link_options(${target} PRIVATE -fuse-ld=mold)
+  endif()
 endfunction()
 
-# compat_test(NAME [TIMEOUT seconds] [SERIAL] COMMAND ...): a ctest test that the fixture compat.build goes before. Exit
-# status 77 means skipped, with the reason printed.
+# compat_test(NAME [TIMEOUT seconds] [SERIAL] COMMAND ...): a ctest test that requires the fixture
+# compat.build. Exit status 77 means that it was skipped; the reason is printed.
 function(compat_test name)
   cmake_parse_arguments(PARSE_ARGV 1 arg "SERIAL" "TIMEOUT" "COMMAND")
   if(NOT arg_TIMEOUT)

@@ -8,6 +8,6 @@
 #if !defined(ASIO_PULSE_TRACKING)
 #error "Boost.Asio is not tracked: the substitution would test nothing"
 #endif
-#if defined(COMPAT_ALWAYS_PREEMPT) && !ASIO_PULSE_ALWAYS_PREEMPT
-#error "nothing would be parked"
+#if !defined(ASIO_PULSE_TESTABLE_PREEMPTION)
+#error "ASIO_PULSE_ALWAYS_PREEMPT=1 would park nothing"
 #endif

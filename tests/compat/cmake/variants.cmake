@@ -1,86 +1,91 @@
-# The three ways in which other people's code is built here:
+# How sources of other projects are built and run here:
 #   stock      plain Boost.Asio: the baseline
 #   pulse      its io_contexts are asio_pulse::io_contexts, tracking on
-#   preempt    the same with every operation parked once (ASIO_PULSE_ALWAYS_PREEMPT=1 throughout)
+#   preempt    the program of `pulse` once more, with every operation parked once (ASIO_PULSE_ALWAYS_PREEMPT=1)
 option(ASIO_PULSE_COMPAT_STOCK
        "Build and run the baseline of every test too, not only of those that fail with io_context substituted" OFF)
-if(ASIO_PULSE_ALWAYS_PREEMPT)
-  # The whole build is the third variant already.
-  set(compat_variants stock preempt)
-else()
-  set(compat_variants stock pulse preempt)
-endif()
+set(compat_builds stock pulse)
+set(compat_preempt_environment ASIO_PULSE_ALWAYS_PREEMPT=1)
 
-if(NOT ASIO_PULSE_ALWAYS_PREEMPT)
-  # The library once more, from the same sources. Its headers decide most of this mode, but a program must not mix
-  # the two.
-  set(sources "")
-  set(includes "")
-  foreach(module IN ITEMS asio_pulse_timing asio_pulse_hooks_core asio_pulse_hooks_tracked asio_pulse_core)
-    get_target_property(module_sources ${module} SOURCES)
-    get_target_property(module_dir ${module} SOURCE_DIR)
-    get_target_property(module_includes ${module} INTERFACE_INCLUDE_DIRECTORIES)
-    foreach(source IN LISTS module_sources)
-      cmake_path(ABSOLUTE_PATH source BASE_DIRECTORY "${module_dir}")
-      list(APPEND sources "${source}")
-    endforeach()
-    list(APPEND includes ${module_includes})
+# The library once more, from the same sources, with the switch that `preempt` needs.
+set(sources "")
+set(includes "")
+set(own_includes "")
+asio_pulse_read_rooms("${PROJECT_SOURCE_DIR}/asio_pulse/rooms.txt")
+set(modules asio_pulse_timing asio_pulse_hooks_core asio_pulse_hooks_tracked asio_pulse_core)
+foreach(room IN LISTS asio_pulse_rooms)
+  if(TARGET asio_pulse_room_${room})
+    list(APPEND modules asio_pulse_room_${room})
+  endif()
+endforeach()
+foreach(module IN LISTS modules)
+  get_target_property(module_sources ${module} SOURCES)
+  if(NOT module_sources)  # headers alone
+    continue()
+  endif()
+  list(FILTER module_sources EXCLUDE REGEX "TARGET_OBJECTS")
+  get_target_property(module_dir ${module} SOURCE_DIR)
+  get_target_property(module_includes ${module} INTERFACE_INCLUDE_DIRECTORIES)
+  foreach(source IN LISTS module_sources)
+    cmake_path(ABSOLUTE_PATH source BASE_DIRECTORY "${module_dir}")
+    list(APPEND sources "${source}")
   endforeach()
-  get_target_property(abi_includes asio_pulse_bpf_abi INTERFACE_INCLUDE_DIRECTORIES)
-  list(APPEND includes ${abi_includes})
-  add_library(compat_always_preempt STATIC EXCLUDE_FROM_ALL ${sources})
-  target_compile_features(compat_always_preempt PUBLIC cxx_std_20)
-  target_include_directories(compat_always_preempt PUBLIC ${includes})
-  target_compile_definitions(
-    compat_always_preempt
-    PUBLIC ASIO_PULSE_ALWAYS_PREEMPT=1
-    INTERFACE "BOOST_ASIO_CUSTOM_HANDLER_TRACKING=\"asio_pulse/hooks/tracking.hpp\"")
-  target_link_libraries(compat_always_preempt PUBLIC Threads::Threads PRIVATE fmt::fmt)
-endif()
+  if(module MATCHES "_room_")
+    get_target_property(module_own_includes ${module} INCLUDE_DIRECTORIES)  # generated sources among them
+    list(APPEND own_includes ${module_own_includes})
+  else()
+    list(APPEND includes ${module_includes})
+  endif()
+endforeach()
+get_target_property(internal_includes asio_pulse_internals INTERFACE_INCLUDE_DIRECTORIES)
+get_target_property(abi_includes asio_pulse_bpf_abi INTERFACE_INCLUDE_DIRECTORIES)
+list(APPEND includes ${abi_includes})
+add_library(compat_library STATIC EXCLUDE_FROM_ALL ${sources})
+target_compile_features(compat_library PUBLIC cxx_std_20)
+target_include_directories(compat_library PUBLIC ${includes} PRIVATE ${internal_includes} ${own_includes})
+target_compile_definitions(
+  compat_library
+  PUBLIC ASIO_PULSE_TESTABLE_PREEMPTION=1
+  INTERFACE "BOOST_ASIO_CUSTOM_HANDLER_TRACKING=\"asio_pulse/hooks/tracking.hpp\"")
+target_link_libraries(compat_library PUBLIC Threads::Threads PRIVATE fmt::fmt asio_pulse_timing_internals)
 
-# compat_use_variant(TARGET VARIANT [HEADERS]): HEADERS: of compat_precompile().
-function(compat_use_variant target variant)
-  if(variant STREQUAL "stock")
+# compat_use_build(TARGET stock|pulse [HEADERS]): HEADERS: of compat_precompile().
+function(compat_use_build target build)
+  if(build STREQUAL "stock")
     return()
   endif()
-  if(variant STREQUAL "preempt" AND TARGET compat_always_preempt)
-    target_link_libraries(${target} PRIVATE compat_always_preempt)
-  else()
-    target_link_libraries(${target} PRIVATE asio_pulse::asio_pulse)
-  endif()
-  if(variant STREQUAL "preempt")
-    target_compile_definitions(${target} PRIVATE COMPAT_ALWAYS_PREEMPT)
-  endif()
+  target_link_libraries(${target} PRIVATE compat_library)
   set(substitution "${PROJECT_SOURCE_DIR}/tests/compat/cmake/substitution.hpp")
-  if(ASIO_PULSE_PRECOMPILE AND ARGC GREATER 2)
-    asio_pulse_precompiled(${target})
-    if(target STREQUAL "${ARGV2}_${variant}")
+  if(ARGC GREATER 2)
+    if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+      target_compile_options(${target} PRIVATE -fpch-preprocess)  # for ccache
+    endif()
+    if(target STREQUAL "${ARGV2}")
       target_precompile_headers(${target} PRIVATE "${substitution}")  # before all others
     else()
-      target_precompile_headers(${target} REUSE_FROM ${ARGV2}_${variant})
+      target_precompile_headers(${target} REUSE_FROM ${ARGV2})
     endif()
   else()
     target_compile_options(${target} PRIVATE "SHELL:-include ${substitution}")
   endif()
 endfunction()
 
-# compat_precompile(NAME [DEFINITIONS ...] HEADERS ...): per variant the target NAME_VARIANT, which precompiles these
-# headers for others with the same definitions: unoptimised code is read for longer than it is compiled.
+# compat_precompile(NAME [BACKEND backend] [DEFINITIONS ...] HEADERS ...): adds the target NAME, which
+# precompiles these headers for programs of the build `pulse` with the same definitions. Reading headers takes
+# most of the time of an unoptimised build.
 function(compat_precompile name)
-  cmake_parse_arguments(PARSE_ARGV 1 arg "" "" "DEFINITIONS;HEADERS")
+  cmake_parse_arguments(PARSE_ARGV 1 arg "" "BACKEND" "DEFINITIONS;HEADERS")
   set(empty "${CMAKE_CURRENT_BINARY_DIR}/${name}.cpp")
   file(CONFIGURE OUTPUT "${empty}" CONTENT "")
-  foreach(variant IN LISTS compat_variants)
-    if(variant STREQUAL "stock" OR NOT ASIO_PULSE_PRECOMPILE)
-      continue()
-    endif()
-    add_library(${name}_${variant} OBJECT EXCLUDE_FROM_ALL "${empty}")
-    compat_foreign_code(${name}_${variant})
-    compat_use_boost(${name}_${variant} ${compat_source_version})
-    target_compile_definitions(${name}_${variant} PRIVATE ${arg_DEFINITIONS})
-    compat_use_variant(${name}_${variant} ${variant} ${name})
-    target_precompile_headers(${name}_${variant} PRIVATE ${arg_HEADERS})
-  endforeach()
+  add_library(${name} OBJECT EXCLUDE_FROM_ALL "${empty}")
+  compat_foreign_code(${name})
+  compat_use_boost(${name} ${compat_source_version})
+  target_compile_definitions(${name} PRIVATE ${arg_DEFINITIONS})
+  if(arg_BACKEND)
+    compat_use_backend(${name} ${arg_BACKEND})
+  endif()
+  compat_use_build(${name} pulse ${name})
+  target_precompile_headers(${name} PRIVATE ${arg_HEADERS})
 endfunction()
 
 # compat_substitute(OUT TREE): sets OUT to the folder that holds TREE of the test sources with every io_context
@@ -106,11 +111,11 @@ function(compat_substitute out tree)
   set(${out} "${to}" PARENT_SCOPE)
 endfunction()
 
-# compat_variant_test(NAME EXECUTABLE_STEM VARIANT [TIMEOUT seconds] [SERIAL] [ARGS ...]): the ctest test NAME.VARIANT for
-# the executable STEM_VARIANT. A substituted program that fails is run on stock too: what fails there as well is this
-# machine's business (no IPv6, no multicast route), is said, and is skipped.
-function(compat_variant_test name stem variant)
-  cmake_parse_arguments(PARSE_ARGV 3 arg "SERIAL" "TIMEOUT" "ARGS")
+# compat_variant_test(NAME EXECUTABLE_STEM [TIMEOUT seconds] [SERIAL]): the ctest tests NAME.pulse and NAME.preempt, and
+# NAME.stock if that was asked for. If a substituted program fails, it is run on stock as well. If it fails
+# there, too, the cause is the machine (no IPv6, no multicast route); the test is skipped and says so.
+function(compat_variant_test name stem)
+  cmake_parse_arguments(PARSE_ARGV 2 arg "SERIAL" "TIMEOUT" "")
   set(options "")
   if(arg_SERIAL)
     list(APPEND options SERIAL)
@@ -119,13 +124,12 @@ function(compat_variant_test name stem variant)
     list(APPEND options TIMEOUT ${arg_TIMEOUT})
   endif()
   set(script "${PROJECT_SOURCE_DIR}/tests/compat/run_variant")
-  if(variant STREQUAL "stock")
-    if(NOT ASIO_PULSE_COMPAT_STOCK)
-      return()
-    endif()
-    compat_test(${name}.stock ${options} COMMAND "${script}" --stock ${name} "$<TARGET_FILE:${stem}_stock>" ${arg_ARGS})
-  else()
-    compat_test(${name}.${variant} ${options} COMMAND "${script}" "$<TARGET_FILE:${stem}_stock>"
-                "$<TARGET_FILE:${stem}_${variant}>" ${arg_ARGS})
+  if(ASIO_PULSE_COMPAT_STOCK)
+    compat_test(${name}.stock ${options} COMMAND "${script}" --stock ${name} "$<TARGET_FILE:${stem}_stock>")
   endif()
+  foreach(variant IN ITEMS pulse preempt)
+    compat_test(${name}.${variant} ${options} COMMAND "${script}" "$<TARGET_FILE:${stem}_stock>"
+                "$<TARGET_FILE:${stem}_pulse>")
+  endforeach()
+  set_tests_properties(${name}.preempt PROPERTIES ENVIRONMENT "${compat_preempt_environment}")
 endfunction()

@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: BSL-1.0
 
-// A program that cannot define a macro for its whole build, for it links a library that was built
-// on plain Boost.Asio. It uses asio-pulse in its executor-only mode: what goes through a task's
-// executor is accounted for, everything else runs as on plain Boost.Asio.
+// A program that cannot define a macro for its whole build, because it links a library that was
+// built on plain Boost.Asio. It uses asio-pulse in executor-only mode: work that goes through a
+// task's executor is accounted for, and everything else runs as on plain Boost.Asio.
 
 #include "library/word_count.hpp"
 
 #include <asio_pulse/asio_pulse.hpp>
 
+#include <boost/asio.hpp>
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-
-#include <boost/asio.hpp>
 
 #include <array>
 #include <cstddef>
@@ -95,9 +95,9 @@ TEST_F(ExecutorOnly, SocketsOfTheLibraryOnATasksExecutor) {
   EXPECT_GE(task_.stats().polls, 3u * 4u);
 }
 
-// A library that hogs the CPU in many short turns: with the context's executor, a handler that
-// re-posts itself takes turns with each of them; with an over-budget task's, it gets far more turns
-// than the hog.
+// A library that uses the CPU in many short turns. With the context's executor, a handler that
+// posts itself again alternates with them. With the executor of a task over its budget, it gets far
+// more turns than the library.
 TEST_F(ExecutorOnly, AnOverBudgetTaskWaitsForTheOthers) {
   asio_pulse::task hog{io_, asio_pulse::task_options{.name = "hog",
                                                      .budget = std::chrono::microseconds{50},

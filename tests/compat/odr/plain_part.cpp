@@ -2,8 +2,9 @@
 
 #include "plain_part.hpp"
 
-#include <utility>  // Boost 1.74's awaitable.hpp forgets it
+#include <utility>
 
+// Must follow <utility>, which Boost 1.74's awaitable.hpp uses but does not include.
 #include <boost/asio.hpp>
 
 #include <array>

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: BSL-1.0
 
-// What a first program does, in each of the three modes: exits 0 if its handlers ran as they must.
+// A simple program, for each of the three modes. Exits with 0 if its handlers ran as they should.
 
 #include <asio_pulse/asio_pulse.hpp>
+
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/post.hpp>
+
 #include <chrono>
 #include <cstddef>
 #include <cstdio>

@@ -1,19 +1,20 @@
 // SPDX-License-Identifier: BSL-1.0
 
-// ASIO_PULSE_DISABLE: a program written against asio-pulse compiles and works without it, and its
-// operations are Asio's own.
+// ASIO_PULSE_DISABLE: a program that uses asio-pulse compiles and works without it, and its
+// operations are those of Asio.
 
 #include <asio_pulse/asio_pulse.hpp>
 #include <asio_pulse/spawn.hpp>
 //
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-
 #include <boost/asio/detached.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/strand.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <boost/asio/use_future.hpp>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
 #include <chrono>
 #include <future>
 #include <type_traits>
@@ -33,7 +34,7 @@ using namespace std::chrono_literals;
 
 // ---- Asio's own layout
 
-// What scheduler_operation has without a base class of anybody's.
+// The members of scheduler_operation without our base class.
 struct stock_operation {
   void* next;
   void (*func)();

@@ -2,6 +2,8 @@
 //
 // A context under load, an Exposer, and a scraper that goes through a socket.
 
+#include "support/cpu_work.hpp"
+
 #include <asio_pulse/asio_pulse.hpp>
 #include <asio_pulse/prometheus.hpp>
 
@@ -28,8 +30,6 @@
 #include <string>
 #include <thread>
 #include <utility>
-
-#include "support/cpu_work.hpp"
 
 namespace asio_pulse {
 namespace {

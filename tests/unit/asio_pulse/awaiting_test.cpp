@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 
+#include "awaiting_chain.hpp"
+
 #include <asio_pulse/detail/awaiting.hpp>
 
 #include <gmock/gmock.h>

@@ -3,9 +3,11 @@
 // The stacks of fibers and the switch between them, without a context: pool, guard, high-water
 // mark.
 
+#include <asio_pulse/detail/fiber.hpp>
+#include <asio_pulse/fiber_stacks.hpp>
+
 #include <gtest/gtest.h>
 #include <unistd.h>
-#include <asio_pulse/detail/fiber.hpp>
 
 #include <algorithm>
 #include <cerrno>
@@ -111,7 +113,7 @@ TEST(fiber_stack, keeps_a_bounded_number_idle) {
   EXPECT_EQ(left.in_use, 0U);
   EXPECT_LE(left.idle, 66U);
   EXPECT_EQ(left.made, 200U);
-  // Those that were given up can be had again.
+  // Fibers that were returned can be taken again.
   std::vector<std::unique_ptr<pooled>> many;
   int ran = 0;
   auto count = [&](fiber_block&) { ++ran; };
@@ -166,7 +168,7 @@ TEST(fiber_switch, there_and_back) {
     for (int i = 0; i < 3; ++i) {
       ++steps;
       EXPECT_FALSE(asio_pulse::hooks::this_thread().switching);
-      suspend_fiber(b, [](fiber_block&) {});
+      suspend_fiber(b, [](fiber_block&) { return true; });
     }
   };
   fiber.start(job);
@@ -185,7 +187,7 @@ TEST(fiber_switch, errno_and_exceptions_are_each_sides_own) {
     try {
       throw std::string("inside");
     } catch (const std::string&) {
-      suspend_fiber(b, [](fiber_block&) {});
+      suspend_fiber(b, [](fiber_block&) { return true; });
       right = right && errno_here() == EDOM;
       try {
         throw;
@@ -227,7 +229,7 @@ TEST(fiber_switch, from_thread_to_thread_while_an_exception_is_handled) {
         throw i;
       } catch (int) {
         seen.push_back(b.thread);
-        suspend_fiber(b, [](fiber_block&) {});
+        suspend_fiber(b, [](fiber_block&) { return true; });
         try {
           throw;
         } catch (int n) {
@@ -262,7 +264,7 @@ TEST(fiber_switch, unwinds_what_is_suspended) {
       ~object() { ++destroyed; }
     } const o;
     try {
-      suspend_fiber(self, [](fiber_block&) {});
+      suspend_fiber(self, [](fiber_block&) { return true; });
       ADD_FAILURE();
     } catch (const fiber_unwind&) {
       ++destroyed;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 
-#include <asio_pulse/detail/hint_watch.hpp>
+#include "hint_watch.hpp"
 //
 #include <gtest/gtest.h>
 
@@ -8,6 +8,7 @@ namespace {
 
 using asio_pulse::determinism;
 using asio_pulse::detail::hint_watch;
+using asio_pulse::detail::tightened_quantum;
 
 constexpr hint_watch::ticks calm = 100;
 
@@ -63,7 +64,7 @@ TEST(hint_watch, lost_hints_make_defensive_and_back) {
   EXPECT_TRUE(lost.hint);
   EXPECT_EQ(lost.lost, 2U);
   EXPECT_EQ(lost.mode, determinism::defensive);
-  EXPECT_EQ(lost.pressure, hint_watch::most_pressure);
+  EXPECT_EQ(lost.pressure, asio_pulse::detail::most_pressure);
   // A later hint that is not lost keeps it pressured when the loss is forgotten.
   EXPECT_EQ(w.look({.now = 1050, .sequence = 7, .lost = 12}).mode, determinism::defensive);
   EXPECT_EQ(w.look({.now = 1000 + calm, .sequence = 7, .lost = 12}).mode, determinism::pressured);
@@ -88,11 +89,11 @@ TEST(hint_watch, pressure_is_clamped) {
 }
 
 TEST(hint_watch, a_quantum_shrinks_to_half_and_not_below_the_least) {
-  EXPECT_EQ(hint_watch::tightened(10'000, 100, 0), 10'000U);
-  EXPECT_EQ(hint_watch::tightened(10'000, 100, 50), 7'500U);
-  EXPECT_EQ(hint_watch::tightened(10'000, 100, 100), 5'000U);
-  EXPECT_EQ(hint_watch::tightened(10'000, 9'000, 100), 9'000U);
-  EXPECT_EQ(hint_watch::tightened(100, 9'000, 100), 100U);  // never longer than without
+  EXPECT_EQ(tightened_quantum(10'000, 100, 0), 10'000U);
+  EXPECT_EQ(tightened_quantum(10'000, 100, 50), 7'500U);
+  EXPECT_EQ(tightened_quantum(10'000, 100, 100), 5'000U);
+  EXPECT_EQ(tightened_quantum(10'000, 9'000, 100), 9'000U);
+  EXPECT_EQ(tightened_quantum(100, 9'000, 100), 100U);  // never longer than without
 }
 
 }  // namespace

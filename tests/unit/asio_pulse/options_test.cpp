@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 #include <asio_pulse/options.hpp>
-// The header comes first: it has to stand alone.
+// Included first, to check that the header is self-contained.
 
 #include <asio_pulse/error.hpp>
 #include <asio_pulse/timing/timebase.hpp>
@@ -34,7 +34,7 @@ static_assert(std::is_aggregate_v<options>);
 static_assert(std::is_aggregate_v<task_options>);
 static_assert(std::is_aggregate_v<asio_pulse::tier_policy>);
 
-// The whole text says the field, the rule and the value.
+// The text contains the field, the rule and the value.
 template <typename Options>
 struct bad_case {
   std::function<void(Options&)> spoil;
@@ -175,6 +175,8 @@ TEST(options, out_of_range_is_refused_with_field_rule_and_value) {
            "isolate_threshold must not be below stall_threshold = 5ms (got 4ms)"},
           {[](auto& o) { o.accepted.budget = 1s; },
            "accepted.budget must not exceed per = 3ms (got 1s)"},
+          {[](auto& o) { o.connected.budget = 1s; },
+           "connected.budget must not exceed per = 3ms (got 1s)"},
           {[](auto& o) { o.unnamed.per = 0ns; }, "unnamed.per must be positive (got 0ns)"},
           {[](auto& o) { o.quantum = 0ns; }, "quantum must be positive (got 0ns)"},
           {[](auto& o) { o.quantum = -1us; }, "quantum must be positive (got -1us)"},
@@ -198,6 +200,8 @@ TEST(options, out_of_range_is_refused_with_field_rule_and_value) {
            "report_interval must be at most 1h (got 7200s)"},
           {[](auto& o) { o.reports_per_second = 1'000'001; },
            "reports_per_second must be at most 1000000 (got 1000001)"},
+          {[](auto& o) { o.silenced = {static_cast<asio_pulse::report_kind>(9)}; },
+           "silenced must have enumerators of report_kind only (got another value)"},
           {[](auto& o) { o.clock = clock_kind::none; },
            "clock must be a clock that a context can attach to (got none = 0)"},
           {[](auto& o) { o.clock = clock_kind::manual; },
@@ -222,8 +226,8 @@ TEST(options, out_of_range_is_refused_with_field_rule_and_value) {
           {[](auto& o) { o.max_critical = -1ns; }, "max_critical must not be negative (got -1ns)"},
           {[](auto& o) { o.max_critical = 2h; }, "max_critical must be at most 1h (got 7200s)"},
           {[](auto& o) { o.stall_signal = SIGSEGV; },
-           "stall_signal must be zero, negative, or a signal that can be caught and tells of no "
-           "fault (got 11)"},
+           "stall_signal must be zero, negative, or a signal that can be caught and is not "
+           "raised by a fault (got 11)"},
           {[](auto& o) { o.stack_bytes = 4095; },
            "stack_bytes must be between 4096 and 1048576 (got 4095)"},
           {[](auto& o) { o.stack_bytes = 1048577; },

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
-#include <asio_pulse/detail/stall_watch.hpp>
-// The header comes first: it has to stand alone.
+#include "stall_watch.hpp"
+// Included first, to check that the header is self-contained.
 
 #include <gtest/gtest.h>
 

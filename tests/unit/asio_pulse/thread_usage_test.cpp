@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: BSL-1.0
 
-#include <asio_pulse/detail/thread_usage.hpp>
+#include "thread_usage.hpp"
+
+#include "stall_evidence.hpp"
+#include "support/cpu_work.hpp"
+#include "system_calls.hpp"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -17,8 +21,6 @@
 #include <thread>
 #include <utility>
 
-#include "support/cpu_work.hpp"
-
 namespace {
 
 using asio_pulse::stall_cause;
@@ -26,11 +28,12 @@ using asio_pulse::to_string;
 using asio_pulse::detail::classify;
 using asio_pulse::detail::excused_ns;
 using asio_pulse::detail::stall_evidence;
+using asio_pulse::detail::thread_files;
 using asio_pulse::detail::thread_probe;
 using asio_pulse::detail::thread_usage;
 namespace parse = asio_pulse::detail::parse;
 
-constexpr std::int64_t ms = 1'000'000;
+constexpr std::int64_t ns_per_ms = 1'000'000;
 
 // ---- decisions
 
@@ -49,9 +52,9 @@ struct look {
 };
 
 stall_evidence evidence_of(const look& l) {
-  stall_evidence e{.before = {}, .now = {}, .wall_ns = 10 * ms};
-  e.before = {.cpu_ns = 7 * ms,
-              .run_delay_ns = 3 * ms,
+  stall_evidence e{.before = {}, .now = {}, .wall_ns = 10 * ns_per_ms};
+  e.before = {.cpu_ns = 7 * ns_per_ms,
+              .run_delay_ns = 3 * ns_per_ms,
               .voluntary = 5,
               .involuntary = 9,
               .state = 'R',
@@ -59,8 +62,8 @@ stall_evidence evidence_of(const look& l) {
               .have_delay = true,
               .have_switches = true};
   e.now = e.before;
-  e.now.cpu_ns += l.cpu_ms * ms;
-  e.now.run_delay_ns += l.delay_ms * ms;
+  e.now.cpu_ns += l.cpu_ms * ns_per_ms;
+  e.now.run_delay_ns += l.delay_ms * ns_per_ms;
   e.now.voluntary += l.voluntary;
   e.now.state = l.state;
   e.now.waiting = l.waiting;
@@ -72,7 +75,7 @@ class stall_evidence_table : public testing::TestWithParam<look> {};
 TEST_P(stall_evidence_table, gives_cause_and_excuse) {
   const stall_evidence e = evidence_of(GetParam());
   EXPECT_EQ(classify(e), GetParam().cause) << to_string(classify(e));
-  EXPECT_EQ(excused_ns(e), GetParam().excused_ms * ms);
+  EXPECT_EQ(excused_ns(e), GetParam().excused_ms * ns_per_ms);
 }
 
 INSTANTIATE_TEST_SUITE_P(
@@ -111,7 +114,7 @@ TEST(stall_evidence, without_the_kernels_figures_only_cpu_time_speaks) {
   stall_evidence e = evidence_of({"", 9, 0, 0, '\0', false, stall_cause::spinning, 0});
   e.before.have_delay = e.now.have_delay = e.before.have_switches = e.now.have_switches = false;
   EXPECT_EQ(classify(e), stall_cause::spinning);
-  e.now.cpu_ns = e.before.cpu_ns;  // asleep, or waiting for a CPU: nobody knows
+  e.now.cpu_ns = e.before.cpu_ns;  // asleep, or waiting for a CPU: it is not known which
   EXPECT_EQ(classify(e), stall_cause::unknown);
   e.now.state = 'S';
   EXPECT_EQ(classify(e), stall_cause::blocked);
@@ -124,6 +127,30 @@ TEST(stall_evidence, of_clocks_that_disagree_stays_in_bounds) {
   e.now.cpu_ns = 0;  // backwards: it cannot have been
   EXPECT_GE(excused_ns(e), 0);
   EXPECT_LE(excused_ns(e), e.wall_ns);
+}
+
+TEST(stall_evidence, of_a_poll_is_its_own_time) {
+  // The last look found it without a CPU for a while: it has computed nevertheless.
+  stall_evidence e = evidence_of({"", 0, 10, 0, 'R', true, stall_cause::descheduled, 10});
+  EXPECT_EQ(classify(e), stall_cause::descheduled);
+  EXPECT_EQ(classify(6 * ns_per_ms, 5 * ns_per_ms, e), stall_cause::spinning);
+  EXPECT_EQ(classify(0, 0, e), stall_cause::descheduled) << "nothing of its own";
+  // Asleep, and nothing is known of before.
+  e = evidence_of({"", 0, 0, 1, 'S', false, stall_cause::blocked, 0});
+  e.before = {};
+  EXPECT_EQ(classify(e), stall_cause::unknown);
+  EXPECT_EQ(classify(6 * ns_per_ms, 1 * ns_per_ms, e), stall_cause::blocked);
+  EXPECT_EQ(classify(6 * ns_per_ms, 3 * ns_per_ms, e), stall_cause::unknown)
+      << "works and sleeps in turn";
+  EXPECT_EQ(classify(6 * ns_per_ms, 9 * ns_per_ms, e), stall_cause::spinning)
+      << "clocks that disagree";
+  e.now.state = 'R';
+  EXPECT_EQ(classify(6 * ns_per_ms, 1 * ns_per_ms, e), stall_cause::unknown)
+      << "it may have waited for a CPU";
+  e.now.state = 'T';
+  EXPECT_EQ(classify(6 * ns_per_ms, 6 * ns_per_ms, e), stall_cause::stopped);
+  e.now.valid = false;
+  EXPECT_EQ(classify(6 * ns_per_ms, 6 * ns_per_ms, e), stall_cause::unknown);
 }
 
 // ---- what the kernel writes
@@ -175,6 +202,23 @@ TEST(proc_status, switches_are_lines_of_their_own) {
                     usage));
   EXPECT_EQ(usage.voluntary, 12U);
   EXPECT_EQ(usage.involuntary, 34U);
+  EXPECT_EQ(usage.blocked_signals, 0U);
+  EXPECT_TRUE(
+      parse::status("Name:\tSigBlk: 1\nSigBlk:\tfffffffe7ffbfeff\nvoluntary_ctxt_switches:\t1\n"
+                    "nonvoluntary_ctxt_switches:\t3\n",
+                    usage));
+  EXPECT_EQ(usage.blocked_signals, 0xffff'fffe'7ffb'feffU);
+  EXPECT_EQ(usage.filters, 0);
+  EXPECT_TRUE(
+      parse::status("Name:\tSeccomp: 1\nSeccomp:\t2\nvoluntary_ctxt_switches:\t1\n"
+                    "nonvoluntary_ctxt_switches:\t3\n",
+                    usage));
+  EXPECT_EQ(usage.filters, 1);
+  EXPECT_TRUE(
+      parse::status("Name:\tx\nSeccomp:\t2\nSeccomp_filters:\t3\nvoluntary_ctxt_switches:\t1\n"
+                    "nonvoluntary_ctxt_switches:\t3\n",
+                    usage));
+  EXPECT_EQ(usage.filters, 3);
   EXPECT_FALSE(parse::status("Name:\tx\nvoluntary_ctxt_switches:\t12\n", usage));
 }
 
@@ -187,6 +231,9 @@ TEST(proc_syscall, is_named_with_its_descriptor) {
   EXPECT_EQ(name(SYS_recvfrom, "0xffffffff 0x0 0x1"), "recvfrom fd -1");
   EXPECT_EQ(name(SYS_futex, "0x7ffd00 0x80 0x2"), "futex");
   EXPECT_EQ(name(SYS_clock_nanosleep, "0x0 0x0"), "clock_nanosleep");
+  EXPECT_EQ(name(SYS_dup, "0x5 0x0 0x0 0x0 0x0 0x0 0x7ffd 0x7f"), "dup fd 5");
+  EXPECT_EQ(name(SYS_getpid, "0x5 0x0"), "getpid");
+  EXPECT_EQ(name(436, "0x3 0xffffffff"), "close_range");
   EXPECT_EQ(name(99999, "0x0"), "system call 99999");
   EXPECT_EQ(parse::system_call("running\n", buffer), "");
   EXPECT_EQ(parse::system_call("-1 0x7ffd 0x7f\n", buffer), "");
@@ -196,6 +243,24 @@ TEST(proc_syscall, is_named_with_its_descriptor) {
             "clock");
 }
 
+TEST(system_calls, have_their_names) {
+  using asio_pulse::detail::system_call_name;
+  // All numbers in this kernel's headers; some are not used.
+  int named = 0;
+  for (long number = 0; number != 424; ++number) {
+    if (!system_call_name(number).empty()) ++named;
+  }
+  EXPECT_GE(named, 250);
+  for (long number = 424; number != 470; ++number) {
+    EXPECT_FALSE(system_call_name(number).empty()) << number;
+  }
+  EXPECT_EQ(system_call_name(SYS_futex), "futex");
+  EXPECT_TRUE(system_call_name(-1).empty());
+  EXPECT_TRUE(asio_pulse::detail::takes_descriptor("sendto"));
+  EXPECT_FALSE(asio_pulse::detail::takes_descriptor("futex"));
+  EXPECT_FALSE(asio_pulse::detail::takes_descriptor(""));
+}
+
 // ---- live threads
 
 TEST(thread_probe, sees_another_thread_use_its_cpu) {
@@ -203,19 +268,20 @@ TEST(thread_probe, sees_another_thread_use_its_cpu) {
   std::latch seen{1};
   pid_t tid = 0;
   std::thread other([&] {
-    tid = static_cast<pid_t>(::syscall(SYS_gettid));
+    tid = ::gettid();
     pulse_test::burn(std::chrono::milliseconds{1});
     begun.count_down();
     pulse_test::burn(std::chrono::milliseconds{20});
     seen.wait();
   });
   begun.wait();
-  thread_probe probe(tid);
+  thread_files files;
+  thread_probe probe(tid, files);
   const thread_usage before = probe.full();
   ASSERT_TRUE(before.valid);
-  EXPECT_GE(before.cpu_ns, ms);
+  EXPECT_GE(before.cpu_ns, ns_per_ms);
   thread_usage now = before;
-  while (now.cpu_ns < before.cpu_ns + 10 * ms) now = probe.quick();
+  while (now.cpu_ns < before.cpu_ns + 10 * ns_per_ms) now = probe.quick();
   EXPECT_TRUE(now.valid);
   EXPECT_EQ(now.state, '\0');
   if (!now.have_delay) std::puts("this kernel keeps no run delay");
@@ -233,7 +299,7 @@ TEST(thread_probe, names_the_call_that_a_thread_is_blocked_in) {
   std::latch begun{1};
   pid_t tid = 0;
   std::thread other([&] {
-    tid = static_cast<pid_t>(::syscall(SYS_gettid));
+    tid = ::gettid();
     // A name that would fool a parser that looks for the first bracket.
     ::pthread_setname_np(::pthread_self(), "a) R (b");
     begun.count_down();
@@ -241,7 +307,8 @@ TEST(thread_probe, names_the_call_that_a_thread_is_blocked_in) {
     EXPECT_EQ(::read(ends[0], &byte, 1), 1);
   });
   begun.wait();
-  thread_probe probe(tid);
+  thread_files files;
+  thread_probe probe(tid, files);
   thread_usage usage = probe.full();
   while (usage.state != 'S') {  // on its way into read()
     std::this_thread::yield();
@@ -271,9 +338,10 @@ TEST(thread_probe, of_no_thread_reads_nothing) {
   thread_probe none;
   EXPECT_FALSE(none.quick().valid);
   EXPECT_FALSE(none.full().valid);
-  thread_probe mine(static_cast<pid_t>(::syscall(SYS_gettid)));
+  thread_files files;
+  thread_probe mine(::gettid(), files);
   EXPECT_TRUE(mine.quick().valid);
-  none = std::move(mine);
+  none = mine;
   EXPECT_TRUE(none.quick().valid);
   EXPECT_FALSE(none.full().waiting);  // it is running, right here
 }

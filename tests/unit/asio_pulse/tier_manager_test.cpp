@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 #include <asio_pulse/tier_manager.hpp>
-// The header comes first: it has to stand alone.
+// Included first, to check that the header is self-contained.
 
 #include <gtest/gtest.h>
 
@@ -28,7 +28,7 @@ using asio_pulse::tier_state;
 constexpr std::uint64_t us = 1'000;
 constexpr std::uint64_t ms = 1'000 * us;
 constexpr std::uint64_t s = 1'000 * ms;
-constexpr std::uint64_t max = std::numeric_limits<std::uint64_t>::max();
+constexpr std::uint64_t largest = std::numeric_limits<std::uint64_t>::max();
 
 struct step {
   tier from, to;
@@ -313,7 +313,7 @@ TEST_F(tier_manager_test, zero_switches_thresholds_off) {
     poll(10 * s);
   }
   EXPECT_EQ(state.level, tier::warn) << "over budget for long, and nothing more is wanted";
-  EXPECT_EQ(poll(max).to, tier::warn);
+  EXPECT_EQ(poll(largest).to, tier::warn);
 }
 
 TEST_F(tier_manager_test, yield_after_one_goes_straight_there) {
@@ -375,9 +375,9 @@ TEST_F(tier_manager_test, shadow_decides_and_does_not_enforce) {
   d = poll(100 * us, true, false);
   EXPECT_EQ(d.saved, 0U);
   EXPECT_EQ(state.saved, 100 * us);
-  d = poll(max, true, true);
-  EXPECT_EQ(state.saved, max) << "saturates";
-  EXPECT_EQ(d.saved, max - 100 * us);
+  d = poll(largest, true, true);
+  EXPECT_EQ(state.saved, largest) << "saturates";
+  EXPECT_EQ(d.saved, largest - 100 * us);
 }
 
 TEST_F(tier_manager_test, saved_counts_in_shadow_mode_only) {
@@ -411,9 +411,9 @@ TEST_F(tier_manager_test, time_that_runs_backwards_restarts_the_window) {
 }
 
 TEST_F(tier_manager_test, ends_of_the_counter_are_harmless) {
-  now = max - 10;
-  const tier_decision d =
-      tier_manager::on_poll(state, budget, {.now = now, .cost = max, .over_budget = true}, limits);
+  now = largest - 10;
+  const tier_decision d = tier_manager::on_poll(
+      state, budget, {.now = now, .cost = largest, .over_budget = true}, limits);
   EXPECT_EQ(d.to, tier::isolate);
   now = 0;
   EXPECT_EQ(idle(0).demotions, 0);
@@ -454,9 +454,9 @@ TEST_F(tier_manager_test, metrics_count_every_step) {
 
 TEST(tier_metrics, saved_saturates) {
   tier_metrics metrics;
-  metrics.count(tier_decision{.saved = max - 1});
+  metrics.count(tier_decision{.saved = largest - 1});
   metrics.count(tier_decision{.saved = 10});
-  EXPECT_EQ(metrics.snapshot().saved, max);
+  EXPECT_EQ(metrics.snapshot().saved, largest);
 }
 
 TEST(tier_metrics, counts_from_several_threads) {

@@ -4,8 +4,9 @@
 #include "catalogue.hpp"
 #include "table.hpp"
 
-#include <gmock/gmock.h>
 #include <boost/json.hpp>
+
+#include <gmock/gmock.h>
 
 #include <set>
 #include <stdexcept>

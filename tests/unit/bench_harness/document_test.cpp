@@ -5,9 +5,8 @@
 #include "report_page.hpp"
 #include "table.hpp"
 
-#include <unistd.h>
-
 #include <gmock/gmock.h>
+#include <unistd.h>
 
 #include <fstream>
 #include <iterator>

@@ -1,18 +1,19 @@
 // SPDX-License-Identifier: BSL-1.0
 #include "check.hpp"
-// The header comes first: it has to stand alone.
+// Included first, to check that the header is self-contained.
+
+#include "support.hpp"
+
+#include <boost/json.hpp>
 
 #include <gmock/gmock.h>
 
 #include <algorithm>
-#include <boost/json.hpp>
 #include <filesystem>
 #include <fstream>
 #include <set>
 #include <sstream>
 #include <string_view>
-
-#include "support.hpp"
 
 namespace {
 
@@ -28,8 +29,8 @@ machine good_machine() {
   found.btf = btf_state::readable;
   found.scheduler_type = true;
   found.may_load = true;
-  found.first_user_namespace = true;
-  found.first_pid_namespace = true;
+  found.user_namespace = namespace_state::first;
+  found.pid_namespace = namespace_state::first;
   found.pressure.known = true;
   found.slice_request = true;
   found.slice_extension = true;
@@ -58,6 +59,19 @@ TEST(check, a_good_machine_can_run_it_and_nothing_is_to_be_done) {
   EXPECT_THAT(check_text(report), Not(HasSubstr("MISSING")));
 }
 
+TEST(check, a_kernel_without_namespaces_is_no_container) {
+  const bpf_test::temporary_folder self;
+  std::filesystem::create_directory(self / "ns");
+  EXPECT_EQ(look_at_namespace(self / "", "user"), namespace_state::unknown) << "no /proc at all";
+  std::ofstream(self / "status") << "Name:\tx\n";
+  EXPECT_EQ(look_at_namespace(self / "", "user"), namespace_state::first);
+  EXPECT_EQ(look_at_namespace(self / "", "pid"), namespace_state::first);
+  std::ofstream(self / "ns/user") << "";
+  EXPECT_EQ(look_at_namespace(self / "", "user"), namespace_state::other);
+  std::filesystem::remove_all(self / "ns");
+  EXPECT_EQ(look_at_namespace(self / "", "pid"), namespace_state::first);
+}
+
 struct lack {
   const char* item;
   void (*spoil)(machine&);
@@ -78,8 +92,12 @@ TEST(check, each_lack_is_named_with_its_remedy) {
        false, "lacks one or two, three"},
       {"privileges", [](machine& m) { m.may_load = false; }, false,
        "CAP_SYS_ADMIN is not in effect"},
-      {"privileges", [](machine& m) { m.first_pid_namespace = false; }, false, "PID namespace"},
-      {"privileges", [](machine& m) { m.first_user_namespace = false; }, false, "user namespace"},
+      {"privileges", [](machine& m) { m.pid_namespace = namespace_state::other; }, false,
+       "PID namespace"},
+      {"privileges", [](machine& m) { m.user_namespace = namespace_state::other; }, false,
+       "user namespace"},
+      {"privileges", [](machine& m) { m.user_namespace = namespace_state::unknown; }, false,
+       "not known whether this is a container"},
       {"no_other_scheduler", [](machine& m) { m.attached = "scx_other"; }, false, "scx_other"},
       {"pressure", [](machine& m) { m.pressure.known = false; }, true, "PSI"},
       {"slice_request", [](machine& m) { m.slice_request = false; }, true, "slice length"},

@@ -1,22 +1,23 @@
 // SPDX-License-Identifier: BSL-1.0
 //
 // The command itself, as an operator calls it.
+#include "check.hpp"
+#include "support.hpp"
+
+#include <boost/json.hpp>
+
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <boost/json.hpp>
 #include <filesystem>
 #include <fstream>
 #include <functional>
 #include <initializer_list>
 #include <string>
 #include <vector>
-
-#include "check.hpp"
-#include "support.hpp"
 
 namespace bpf_test {
 namespace {
@@ -73,7 +74,7 @@ TEST(command, help_documents_options_and_statuses) {
   for (const char* const word :
        {"--mode", "--slice-ms", "--grace-ms", "--max-critical-ms", "--policy", "--throttle-percent",
         "--throttle-ms", "--socket", "--socket-mode", "--stats", "--json", "--debug", "status",
-        "check", "set", "Exit status", "thrown the scheduler out"}) {
+        "check", "set", "Exit status", "has ended the scheduler"}) {
     EXPECT_THAT(help.output, HasSubstr(word));
   }
   EXPECT_EQ(run({"set", "--help"}).status, 0);

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: BSL-1.0
 #include "process_info.hpp"
-// The header comes first: it has to stand alone.
+// Included first, to check that the header is self-contained.
+
+#include "support.hpp"
 
 #include <gmock/gmock.h>
 #include <unistd.h>
-
-#include "support.hpp"
 
 namespace {
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// What programs do that have not read protocol.h, or that have, and mean harm.
+// Programs that violate the protocol, by mistake or on purpose.
+#include "support.hpp"
+
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <sys/socket.h>
@@ -10,8 +12,6 @@
 #include <cstring>
 #include <filesystem>
 #include <random>
-
-#include "support.hpp"
 
 namespace bpf_test {
 namespace {
@@ -230,7 +230,7 @@ TEST_F(service_hostile, random_bytes) {
   EXPECT_EQ(ask(last, ASIO_PULSE_HELLO).head.refusal, ASIO_PULSE_OK);
 }
 
-// What a program writes into its array is its own trouble.
+// A program that writes nonsense into its array affects only itself.
 TEST_F(service_hostile, an_array_full_of_noise_changes_nothing) {
   start();
   client program = connect();

@@ -1,19 +1,24 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// How many may have how much, and what is left when they go.
+// The limits of users and processes, and what is free again when they end.
+#include "support.hpp"
+
 #include <gmock/gmock.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <csignal>
 #include <deque>
 #include <list>
-
-#include "support.hpp"
 
 namespace bpf_test {
 namespace {
 
+using namespace std::chrono_literals;
 using ::testing::HasSubstr;
 using service_limits = service_test;
 using service_death = service_test;
@@ -71,15 +76,15 @@ TEST_F(service_limits, processes_of_a_user) {
   std::list<other_process> others;
   for (int i = 0; i < 3; ++i) others.emplace_back(options_.path);
   auto other = others.begin();
-  EXPECT_EQ(ask((other++)->connection, ASIO_PULSE_HELLO).head.refusal, ASIO_PULSE_OK);
-  EXPECT_EQ(ask((other++)->connection, ASIO_PULSE_HELLO).head.refusal, ASIO_PULSE_OK);
-  const received reply = ask(other->connection, ASIO_PULSE_HELLO);
+  EXPECT_EQ(ask_patiently((other++)->connection, ASIO_PULSE_HELLO).head.refusal, ASIO_PULSE_OK);
+  EXPECT_EQ(ask_patiently((other++)->connection, ASIO_PULSE_HELLO).head.refusal, ASIO_PULSE_OK);
+  const received reply = ask_patiently(other->connection, ASIO_PULSE_HELLO);
   EXPECT_EQ(reply.head.refusal, ASIO_PULSE_REFUSED_USER_LIMIT);
   EXPECT_THAT(reply.text, HasSubstr("2 processes"));
-  EXPECT_EQ(ask(other->connection, ASIO_PULSE_STATUS).head.refusal, ASIO_PULSE_OK);
+  EXPECT_EQ(ask_patiently(other->connection, ASIO_PULSE_STATUS).head.refusal, ASIO_PULSE_OK);
   others.front().kill();
   pump();
-  EXPECT_EQ(ask(other->connection, ASIO_PULSE_HELLO).head.refusal, ASIO_PULSE_OK);
+  EXPECT_EQ(ask_patiently(other->connection, ASIO_PULSE_HELLO).head.refusal, ASIO_PULSE_OK);
 }
 
 TEST_F(service_limits, workers_of_a_user) {
@@ -88,14 +93,14 @@ TEST_F(service_limits, workers_of_a_user) {
   start();
   other_process first(options_.path, 1);
   other_process second(options_.path, 1);
-  ask(first.connection, ASIO_PULSE_HELLO);
-  ask(second.connection, ASIO_PULSE_HELLO);
+  ask_patiently(first.connection, ASIO_PULSE_HELLO);
+  ask_patiently(second.connection, ASIO_PULSE_HELLO);
   for (const pid_t tid : first.tids()) {
-    EXPECT_EQ(ask(first.connection, ASIO_PULSE_ATTACH, tid).head.refusal, ASIO_PULSE_OK);
+    EXPECT_EQ(ask_patiently(first.connection, ASIO_PULSE_ATTACH, tid).head.refusal, ASIO_PULSE_OK);
   }
-  EXPECT_EQ(ask(second.connection, ASIO_PULSE_ATTACH, second.tids()[0]).head.refusal,
+  EXPECT_EQ(ask_patiently(second.connection, ASIO_PULSE_ATTACH, second.tids()[0]).head.refusal,
             ASIO_PULSE_OK);
-  EXPECT_EQ(ask(second.connection, ASIO_PULSE_ATTACH, second.tids()[1]).head.refusal,
+  EXPECT_EQ(ask_patiently(second.connection, ASIO_PULSE_ATTACH, second.tids()[1]).head.refusal,
             ASIO_PULSE_REFUSED_USER_LIMIT);
   EXPECT_EQ(service_->workers(), 3U);
 }
@@ -107,7 +112,7 @@ TEST_F(service_limits, connections_of_a_user) {
   std::list<client> clients;
   for (int i = 0; i < 3; ++i) {
     clients.push_back(connect());
-    EXPECT_EQ(ask(clients.back(), ASIO_PULSE_STATUS).head.refusal, ASIO_PULSE_OK);
+    EXPECT_EQ(ask_patiently(clients.back(), ASIO_PULSE_STATUS).head.refusal, ASIO_PULSE_OK);
   }
   client late = connect();
   const received reply = after_pump(late);
@@ -116,7 +121,126 @@ TEST_F(service_limits, connections_of_a_user) {
   EXPECT_TRUE(late.closed());
   clients.pop_front();
   client next = connect();
-  EXPECT_EQ(ask(next, ASIO_PULSE_STATUS).head.refusal, ASIO_PULSE_OK);
+  EXPECT_EQ(ask_patiently(next, ASIO_PULSE_STATUS).head.refusal, ASIO_PULSE_OK);
+}
+
+/// A process of this user with a number of silent connections.
+class silent_user {
+ public:
+  silent_user(uid_t uid, const std::string& path, int connections) {
+    int pair[2] = {-1, -1};
+    if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0) return;
+    child_ = ::fork();
+    if (child_ == 0) {
+      ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+      if (::setgid(uid) != 0 || ::setuid(uid) != 0) ::_exit(1);
+      std::list<client> held;
+      for (int i = 0; i < connections; ++i) held.push_back(client::to(path));
+      (void)!::send(pair[1], "y", 1, MSG_NOSIGNAL);
+      for (;;) ::pause();
+    }
+    const unique_fd theirs(pair[1]);
+    const unique_fd ours(pair[0]);
+    char said = 0;
+    ready_ = ::recv(ours.get(), &said, 1, 0) == 1;
+  }
+  ~silent_user() {
+    ::kill(child_, SIGKILL);
+    int status = 0;
+    ::waitpid(child_, &status, 0);
+  }
+  silent_user(const silent_user&) = delete;
+  silent_user& operator=(const silent_user&) = delete;
+  [[nodiscard]] bool ready() const { return ready_; }
+
+ private:
+  pid_t child_ = -1;
+  bool ready_ = false;
+};
+
+/// The soft limit of this process, for as long as the object lives.
+class descriptor_limit {
+ public:
+  explicit descriptor_limit(rlim_t most) {
+    ::getrlimit(RLIMIT_NOFILE, &before_);
+    const rlimit now{.rlim_cur = most, .rlim_max = before_.rlim_max};
+    ::setrlimit(RLIMIT_NOFILE, &now);
+  }
+  ~descriptor_limit() { ::setrlimit(RLIMIT_NOFILE, &before_); }
+  descriptor_limit(const descriptor_limit&) = delete;
+  descriptor_limit& operator=(const descriptor_limit&) = delete;
+
+ private:
+  rlimit before_{};
+};
+
+TEST_F(service_limits, users_cannot_lock_root_out) {
+  if (::geteuid() != 0) GTEST_SKIP() << "only root can become other users";
+  const descriptor_limit few(512);
+  options_.bounds = within_descriptors(limits{}, 512);
+  start();
+  ASSERT_EQ(::chmod((folder_ / "").c_str(), 0711), 0);
+  std::list<silent_user> users;
+  for (uid_t uid = 61001; uid <= 61004; ++uid) {
+    ASSERT_TRUE(users.emplace_back(uid, options_.path, 100).ready());
+  }
+  pump();
+  client root = connect();
+  EXPECT_EQ(ask_patiently(root, ASIO_PULSE_STATUS).head.refusal, ASIO_PULSE_OK);
+  EXPECT_EQ(service_->connections(), options_.bounds.connections + 1);
+  EXPECT_EQ(ask(root, ASIO_PULSE_HELLO).head.refusal, ASIO_PULSE_OK);
+}
+
+TEST_F(service_limits, who_asks_for_nothing_is_let_go) {
+  auto time = std::chrono::steady_clock::time_point{} + 1h;
+  hooks_.now = [&time] { return time; };
+  options_.idle_limit = 10s;
+  options_.idle_limit_with_blocks = 60s;
+  start();
+  client silent = connect();
+  client asking = connect();
+  other_process without_workers(options_.path);
+  other_process working(options_.path);
+  pump();
+  ask(without_workers.connection, ASIO_PULSE_HELLO);
+  ask(working.connection, ASIO_PULSE_HELLO);
+  ask(working.connection, ASIO_PULSE_ATTACH, working.pid());
+  time += 9s;
+  ask(asking, ASIO_PULSE_STATUS);
+  service_->end_idle();
+  EXPECT_EQ(service_->connections(), 4U);
+  time += 1s;
+  service_->end_idle();
+  EXPECT_TRUE(silent.closed());
+  EXPECT_EQ(service_->connections(), 3U);
+  time += 9s;
+  service_->end_idle();
+  EXPECT_EQ(service_->connections(), 2U) << "it asked once, and then no more";
+  time += 41s;
+  service_->end_idle();
+  EXPECT_TRUE(without_workers.connection.closed());
+  EXPECT_EQ(service_->processes(), 1U);
+  time += 100h;
+  service_->end_idle();
+  EXPECT_EQ(service_->workers(), 1U) << "who has a worker stays";
+  ask(working.connection, ASIO_PULSE_DETACH, working.pid(), 1);
+  time += 60s;
+  service_->end_idle();
+  EXPECT_EQ(service_->connections(), 0U);
+}
+
+TEST_F(service_limits, a_place_of_somebody_idle_is_given_to_who_comes) {
+  auto time = std::chrono::steady_clock::time_point{} + 1h;
+  hooks_.now = [&time] { return time; };
+  options_.bounds.exempt.reset();
+  options_.bounds.connections = 1;
+  start();
+  client silent = connect();
+  pump();
+  time += options_.idle_limit;
+  client next = connect();
+  EXPECT_EQ(ask_patiently(next, ASIO_PULSE_STATUS).head.refusal, ASIO_PULSE_OK);
+  EXPECT_TRUE(silent.closed());
 }
 
 TEST_F(service_limits, many_processes_at_once) {

@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: BSL-1.0
 #include "service.hpp"
-// The header comes first: it has to stand alone.
+// Included first, to check that the header is self-contained.
+
+#include "support.hpp"
+
+#include <boost/json.hpp>
 
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <boost/json.hpp>
 #include <filesystem>
-
-#include "support.hpp"
 
 namespace bpf_test {
 namespace {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 #include "settings.hpp"
-// The header comes first: it has to stand alone.
+// Included first, to check that the header is self-contained.
 
 #include <gmock/gmock.h>
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSL-1.0
 #include "socket_file.hpp"
-// The header comes first: it has to stand alone.
+// Included first, to check that the header is self-contained.
+
+#include "support.hpp"
 
 #include <gmock/gmock.h>
 #include <sys/socket.h>
@@ -16,8 +18,6 @@
 #include <sstream>
 #include <stdexcept>
 #include <thread>
-
-#include "support.hpp"
 
 namespace bpf_test {
 namespace {
@@ -72,7 +72,7 @@ TEST(socket_file, is_listened_on_from_its_first_moment_and_nothing_else_is_left)
     while (!stop) {
       const std::string why = refusal_of([&] { static_cast<void>(connect_to_service(path)); });
       if (why == "was accepted") ++connected;
-      // When the socket has been closed and its file not been removed yet there is nobody either.
+      // Between closing the socket and removing its file, nobody listens either.
       if (why.find("nobody serves") != std::string::npos) ++stale;
     }
   });

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: BSL-1.0
 #include "status.hpp"
-// The header comes first: it has to stand alone.
+// Included first, to check that the header is self-contained.
 
 #include <asio_pulse/bpf/protocol.h>
-#include <gmock/gmock.h>
 
 #include <boost/json.hpp>
+
+#include <gmock/gmock.h>
+
 #include <stdexcept>
 
 namespace {
@@ -26,10 +28,10 @@ system_state some_state() {
 }
 
 TEST(status, fits_into_a_reply_whatever_the_number_of_processes) {
-  ledger book{limits{.processes_per_user = 5000, .exempt = 0}};
-  book.connect(4'000'000'000U, {});
-  for (pid_t pid = 4'000'001; pid <= 4'001'024; ++pid) book.open(pid, 4'000'000'000U);
-  const std::string text = status_json(some_state(), book, [](json::object& out) {
+  user_quotas quotas{limits{.processes_per_user = 5000, .exempt = 0}};
+  quotas.connect(4'000'000'000U, {});
+  for (pid_t pid = 4'000'001; pid <= 4'001'024; ++pid) quotas.open(pid, 4'000'000'000U);
+  const std::string text = status_json(some_state(), quotas, [](json::object& out) {
     out["counts"] = counts_json(scx_pulse_counts{});
   });
   EXPECT_LE(text.size(), ASIO_PULSE_REPLY_TEXT);
@@ -41,11 +43,11 @@ TEST(status, fits_into_a_reply_whatever_the_number_of_processes) {
 }
 
 TEST(status, text_has_everything_for_people) {
-  ledger book{limits{}};
-  book.connect(1000, {});
-  book.open(4711, 1000);
+  user_quotas quotas{limits{}};
+  quotas.connect(1000, {});
+  quotas.open(4711, 1000);
   const std::string text = status_text(
-      status_json(some_state(), book, [](json::object& out) { out["policy"] = "round-robin"; }));
+      status_json(some_state(), quotas, [](json::object& out) { out["policy"] = "round-robin"; }));
   EXPECT_THAT(text, HasSubstr("mode: enforced\n"));
   EXPECT_THAT(text, HasSubstr("slice=2.5ms"));
   EXPECT_THAT(text, HasSubstr("cpu_percent=50"));
@@ -58,8 +60,9 @@ TEST(status, text_has_everything_for_people) {
 TEST(status, text_says_when_pressure_is_unknown) {
   system_state state = some_state();
   state.pressure = {};
-  const ledger book{limits{}};
-  EXPECT_THAT(status_text(status_json(state, book, {})), HasSubstr("0 is not measured"));
+  const user_quotas quotas{limits{}};
+  EXPECT_THAT(status_text(status_json(state, quotas, {})),
+              HasSubstr("these zeros are not measured"));
 }
 
 TEST(status, text_of_anything_else_is_refused) {

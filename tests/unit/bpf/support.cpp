@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSL-1.0
 #include "support.hpp"
 
+#include "socket_file.hpp"
+
 #include <fcntl.h>
 #include <sched.h>
 #include <signal.h>
@@ -18,8 +20,6 @@
 #include <stdexcept>
 #include <system_error>
 #include <utility>
-
-#include "socket_file.hpp"
 
 namespace bpf_test {
 namespace {
@@ -333,6 +333,16 @@ received service_test::ask(client& from, std::uint16_t kind, pid_t tid, unsigned
                            unsigned abi) {
   EXPECT_TRUE(from.send(kind, tid, slot, abi));
   return after_pump(from);
+}
+
+received service_test::ask_patiently(client& from, std::uint16_t kind, pid_t tid) {
+  EXPECT_TRUE(from.send(kind, tid));
+  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds{20};
+  received reply;
+  do {
+    reply = after_pump(from);
+  } while (reply.head.kind == 0xffff && std::chrono::steady_clock::now() < end);
+  return reply;
 }
 
 mapping::mapping(int fd) : blocks_(map(fd)) {}

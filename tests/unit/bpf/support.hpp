@@ -1,11 +1,16 @@
 // SPDX-License-Identifier: BSL-1.0
 #pragma once
 
+#include "block_store.hpp"
+#include "service.hpp"
+
 #include <asio_pulse/bpf/protocol.h>
+
+#include <boost/asio/io_context.hpp>
+
 #include <gtest/gtest.h>
 #include <sys/types.h>
 
-#include <boost/asio/io_context.hpp>
 #include <condition_variable>
 #include <map>
 #include <memory>
@@ -15,9 +20,6 @@
 #include <string>
 #include <thread>
 #include <vector>
-
-#include "block_store.hpp"
-#include "service.hpp"
 
 namespace bpf_test {
 
@@ -79,7 +81,7 @@ class other_process {
   other_process(const other_process&) = delete;
   other_process& operator=(const other_process&) = delete;
 
-  /// False: this machine does not let us make such a process.
+  /// Returns false if this machine does not allow such a process.
   [[nodiscard]] bool made() const { return made_; }
   [[nodiscard]] pid_t pid() const { return tids_.at(0); }  ///< as it knows itself
   [[nodiscard]] const std::vector<pid_t>& tids() const { return tids_; }
@@ -134,6 +136,8 @@ class service_test : public ::testing::Test {
   /// Sends, pumps and returns the reply; a reply of kind 0xffff where there is none.
   received ask(client& from, std::uint16_t kind, pid_t tid = 0, unsigned slot = 0,
                unsigned abi = ASIO_PULSE_ABI_VERSION);
+  /// The same where the service rests for a moment after refusals: pumps until there is a reply.
+  received ask_patiently(client& from, std::uint16_t kind, pid_t tid = 0);
   received after_pump(client& from);
   client connect() { return client::to(options_.path); }
 

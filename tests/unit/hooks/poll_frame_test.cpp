@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: BSL-1.0
 
-// One poll, by a manual clock: what it is charged, whose it is, what the observer is shown, and
-// what is undone at its end. The fast path, which needs a clock that shows every disturbance, is in
-// fast_path_test.cpp.
+// A poll with a manual clock: what is charged, to which task, what the arbiter sees, and what is
+// undone at the end. fast_path_test.cpp has the fast path, which needs a clock that shows every
+// disturbance.
 
 #include <asio_pulse/hooks/poll_path.hpp>
 //
-#include <stdexcept>
-
 #include "poll_path_fakes.hpp"
+
+#include <stdexcept>
 
 namespace {
 
@@ -16,16 +16,16 @@ using namespace hooks_test;
 
 class poll_frame_test : public testing::Test {
  protected:
-  poll_frame_test() { make_known(&scheduler, observer); }
+  poll_frame_test() { make_known(&scheduler, arbiter); }
   ~poll_frame_test() override {
     EXPECT_EQ(this_thread().current, nullptr);
-    EXPECT_TRUE(observer.destroyed.empty());
+    EXPECT_TRUE(arbiter.destroyed.empty());
     for (const task_record* t : {&a, &b}) EXPECT_EQ(references(*t), 1U);
   }
   /// A worker that polls `scheduler`.
   template <class Body>
   void work(Body body) {
-    const worker_scope worker(&scheduler, observer, true);
+    const worker_scope worker(&scheduler, arbiter, true);
     body();
   }
   void poll_for(task_record* t, std::chrono::nanoseconds cpu) {
@@ -33,9 +33,9 @@ class poll_frame_test : public testing::Test {
   }
 
   asio_pulse::timing::manual_clock time;
-  fake_observer observer{time};
-  task_record a{observer};
-  task_record b{observer};
+  fake_arbiter arbiter{time};
+  task_record a{arbiter};
+  task_record b{arbiter};
   char scheduler = 0;
 };
 
@@ -74,7 +74,7 @@ TEST_F(poll_frame_test, of_no_worker_of_ours_is_labelled_and_not_charged) {
     poll(&scheduler, nullptr, [&] { EXPECT_EQ(this_thread().current, nullptr); });
   }
   EXPECT_EQ(polls(a), 0U);
-  EXPECT_EQ(polls(observer.nobody), 0U);
+  EXPECT_EQ(polls(arbiter.nobody), 0U);
 }
 
 TEST_F(poll_frame_test, completing_inside_another_operation_is_labelled_and_not_charged) {
@@ -118,8 +118,8 @@ TEST_F(poll_frame_test, charges_cpu_time_and_not_the_wall) {
   });
   EXPECT_EQ(polls(a), 1U);
   expect_about(cost(a), 7us);
-  EXPECT_EQ(polls(observer.nobody), 1U);
-  expect_about(cost(observer.nobody), 2us);
+  EXPECT_EQ(polls(arbiter.nobody), 1U);
+  expect_about(cost(arbiter.nobody), 2us);
 }
 
 TEST_F(poll_frame_test, the_account_is_settled_at_20_us) {
@@ -147,7 +147,7 @@ TEST_F(poll_frame_test, the_account_is_settled_when_another_task_is_polled) {
     poll_for(nullptr, 1us);
     EXPECT_EQ(polls(b), 1U);
     poll_for(&a, 1us);
-    EXPECT_EQ(polls(observer.nobody), 1U);
+    EXPECT_EQ(polls(arbiter.nobody), 1U);
   });
   EXPECT_EQ(polls(a), 3U) << "and when the worker leaves";
 }
@@ -158,24 +158,24 @@ TEST_F(poll_frame_test, several_turns_of_several_tasks_add_up) {
       poll_for(i % 3 == 0 ? &a : i % 3 == 1 ? &b : nullptr, 1us * (i % 7));
     }
   });
-  EXPECT_EQ(polls(a) + polls(b) + polls(observer.nobody), 300U);
+  EXPECT_EQ(polls(a) + polls(b) + polls(arbiter.nobody), 300U);
   std::chrono::nanoseconds expected[3] = {};
   for (int i = 0; i < 300; ++i) expected[i % 3] += 1us * (i % 7);
-  const task_record* const tasks[3] = {&a, &b, &observer.nobody};
+  const task_record* const tasks[3] = {&a, &b, &arbiter.nobody};
   for (int n = 0; n < 3; ++n) {
     EXPECT_NEAR(static_cast<double>(cost(*tasks[n]).count()),
                 static_cast<double>(expected[n].count()), 100.0);
   }
 }
 
-// ---- what the observer is shown
+// ---- the calls of the arbiter
 
 TEST_F(poll_frame_test, a_task_that_behaves_is_not_shown) {
   a.attention = in_ticks(50us);
   work([&] {
     for (int i = 0; i < 100; ++i) poll_for(&a, 30us);
   });
-  EXPECT_TRUE(observer.seen.empty()) << "3 ms in all, and no poll of 50 us";
+  EXPECT_TRUE(arbiter.seen.empty()) << "3 ms in all, and no poll of 50 us";
 }
 
 TEST_F(poll_frame_test, one_long_poll_among_short_ones_is_shown_with_its_own_length) {
@@ -185,11 +185,11 @@ TEST_F(poll_frame_test, one_long_poll_among_short_ones_is_shown_with_its_own_len
     poll_for(&a, 60us);
     poll_for(&a, 15us);
   });
-  ASSERT_EQ(observer.seen.size(), 1U);
-  EXPECT_EQ(observer.seen[0].task, &a);
-  expect_about(observer.seen[0].total, 60us);
-  EXPECT_FALSE(observer.seen[0].over_budget);
-  EXPECT_FALSE(observer.seen[0].part);
+  ASSERT_EQ(arbiter.seen.size(), 1U);
+  EXPECT_EQ(arbiter.seen[0].task, &a);
+  expect_about(arbiter.seen[0].total, 60us);
+  EXPECT_FALSE(arbiter.seen[0].over_budget);
+  EXPECT_FALSE(arbiter.seen[0].part);
 }
 
 TEST_F(poll_frame_test, one_that_is_long_in_pieces_is_shown_as_a_whole) {
@@ -199,12 +199,12 @@ TEST_F(poll_frame_test, one_that_is_long_in_pieces_is_shown_as_a_whole) {
     poll_frame frame(&scheduler, op, handler);
     for (int i = 0; i < 6; ++i) {
       time.run(10us);
-      frame.split();  // somebody else's work begins
+      frame.split();  // work of another task begins
     }
     expect_about(ns(frame.accrued()), 60us);
   });
-  ASSERT_EQ(observer.seen.size(), 1U);
-  expect_about(observer.seen[0].total, 60us);
+  ASSERT_EQ(arbiter.seen.size(), 1U);
+  expect_about(arbiter.seen[0].total, 60us);
   EXPECT_EQ(polls(a), 1U);
 }
 
@@ -216,8 +216,8 @@ TEST_F(poll_frame_test, a_watched_task_is_shown_every_poll) {
       poll_for(&b, 1us);
     }
   });
-  EXPECT_EQ(observer.seen.size(), 5U);
-  for (const auto& s : observer.seen) EXPECT_EQ(s.task, &a);
+  EXPECT_EQ(arbiter.seen.size(), 5U);
+  for (const auto& s : arbiter.seen) EXPECT_EQ(s.task, &a);
 }
 
 TEST_F(poll_frame_test, attention_that_changes_holds_from_the_next_poll_on) {
@@ -225,10 +225,10 @@ TEST_F(poll_frame_test, attention_that_changes_holds_from_the_next_poll_on) {
     poll_for(&a, 1us);
     a.attention = 0;
     poll_for(&a, 1us);
-    EXPECT_EQ(observer.seen.size(), 1U);
+    EXPECT_EQ(arbiter.seen.size(), 1U);
     a.attention = ~ticks{0};
     poll_for(&a, 1us);
-    EXPECT_EQ(observer.seen.size(), 1U);
+    EXPECT_EQ(arbiter.seen.size(), 1U);
   });
 }
 
@@ -236,27 +236,27 @@ TEST_F(poll_frame_test, over_budget_is_shown_when_the_account_is_settled) {
   a.budget.configure(in_ticks(100us), in_ticks(10ms));
   work([&] {
     for (int i = 0; i < 9; ++i) poll_for(&a, 10us);
-    EXPECT_TRUE(observer.seen.empty());
+    EXPECT_TRUE(arbiter.seen.empty());
     for (int i = 0; i < 4; ++i) poll_for(&a, 10us);
-    ASSERT_FALSE(observer.seen.empty());
-    EXPECT_TRUE(observer.seen.back().over_budget);
+    ASSERT_FALSE(arbiter.seen.empty());
+    EXPECT_TRUE(arbiter.seen.back().over_budget);
     EXPECT_TRUE(a.budget.over(time.now()));
   });
-  for (const auto& s : observer.seen) EXPECT_EQ(s.task, &a);
+  for (const auto& s : arbiter.seen) EXPECT_EQ(s.task, &a);
 }
 
 TEST_F(poll_frame_test, poll_hooks_see_each_start_and_end) {
-  observer.state.fetch_or(path_state::poll_hooks);
+  arbiter.state.fetch_or(path_state::poll_hooks);
   work([&] {
     poll_for(&a, 1us);
     poll_for(nullptr, 1us);
-    observer.state.fetch_add(path_state::generation - path_state::poll_hooks);
+    arbiter.state.fetch_add(path_state::generation - path_state::poll_hooks);
     poll_for(&b, 1us);
   });
-  EXPECT_EQ(observer.started, (std::vector<const task_record*>{&a, nullptr}));
-  ASSERT_EQ(observer.seen.size(), 2U);
-  EXPECT_EQ(observer.seen[0].task, &a);
-  EXPECT_EQ(observer.seen[1].task, &observer.nobody);
+  EXPECT_EQ(arbiter.started, (std::vector<const task_record*>{&a, nullptr}));
+  ASSERT_EQ(arbiter.seen.size(), 2U);
+  EXPECT_EQ(arbiter.seen[0].task, &a);
+  EXPECT_EQ(arbiter.seen[1].task, &arbiter.nobody);
 }
 
 // ---- exceptions
@@ -317,9 +317,9 @@ TEST_F(poll_frame_test, the_length_of_the_outer_one_is_its_own_time_before_and_a
       time.run(30us);
     });
   });
-  ASSERT_EQ(observer.seen.size(), 1U);
-  EXPECT_EQ(observer.seen[0].task, &a);
-  expect_about(observer.seen[0].total, 60us);
+  ASSERT_EQ(arbiter.seen.size(), 1U);
+  EXPECT_EQ(arbiter.seen[0].task, &a);
+  expect_about(arbiter.seen[0].total, 60us);
 }
 
 TEST_F(poll_frame_test, a_strands_drain_costs_nothing_and_counts_its_handlers) {
@@ -339,7 +339,7 @@ TEST_F(poll_frame_test, a_strands_drain_costs_nothing_and_counts_its_handlers) {
   });
   EXPECT_EQ(polls(a), 2U);
   EXPECT_EQ(polls(b), 2U);
-  EXPECT_EQ(polls(observer.nobody), 0U);
+  EXPECT_EQ(polls(arbiter.nobody), 0U);
   expect_about(cost(a) + cost(b), 44us);
 }
 
@@ -396,8 +396,8 @@ TEST_F(poll_frame_test, what_follows_a_reassignment_is_the_other_tasks) {
   });
   expect_about(cost(a), 8us);
   expect_about(cost(b), 7us);
-  EXPECT_EQ(polls(observer.nobody), 1U);
-  expect_about(cost(observer.nobody), 2us);
+  EXPECT_EQ(polls(arbiter.nobody), 1U);
+  expect_about(cost(arbiter.nobody), 2us);
 }
 
 TEST_F(poll_frame_test, each_part_is_judged_by_itself) {
@@ -412,10 +412,10 @@ TEST_F(poll_frame_test, each_part_is_judged_by_itself) {
     frame.reassign(&a);
     time.run(40us);
   });
-  ASSERT_EQ(observer.seen.size(), 1U);
-  EXPECT_EQ(observer.seen[0].task, &a);
-  EXPECT_TRUE(observer.seen[0].part);
-  expect_about(observer.seen[0].total, 60us);
+  ASSERT_EQ(arbiter.seen.size(), 1U);
+  EXPECT_EQ(arbiter.seen[0].task, &a);
+  EXPECT_TRUE(arbiter.seen[0].part);
+  expect_about(arbiter.seen[0].total, 60us);
 }
 
 TEST_F(poll_frame_test, a_reassigned_poll_inside_another_leaves_the_outer_one_its_account) {
@@ -437,7 +437,7 @@ TEST_F(poll_frame_test, a_reassigned_poll_inside_another_leaves_the_outer_one_it
   });
   expect_about(cost(a), 6us);
   expect_about(cost(b), 3us);
-  expect_about(cost(observer.nobody), 2us);
+  expect_about(cost(arbiter.nobody), 2us);
 }
 
 }  // namespace

@@ -1,18 +1,21 @@
 // SPDX-License-Identifier: BSL-1.0
 #pragma once
 
-#include <gtest/gtest.h>
-
 #include <asio_pulse/hooks/poll_path.hpp>
 #include <asio_pulse/timing/manual_clock.hpp>
 #include <asio_pulse/timing/published_cpu_time.hpp>
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
 #include <chrono>
 #include <memory>
+#include <utility>
 #include <vector>
 
 /// \file
-/// The poll path without Asio: a scheduler is an address, an operation is its base class, and what
-/// a context plugs in writes down what it was told.
+/// The poll path without Asio: a scheduler is an address, an operation is its base class, and the
+/// arbiter records its calls.
 
 namespace hooks_test {
 
@@ -26,21 +29,25 @@ inline ticks in_ticks(std::chrono::nanoseconds t) {
   return asio_pulse::timing::timebase::get().from_ns(t);
 }
 
-/// Its task is the one in force where it is created.
+/// One that a handler waits in: its task is the one in force where it is created.
 struct operation : tracked_operation {
-  operation() noexcept {}  // not an aggregate
+  operation() noexcept { announce(); }
+};
+
+/// As Asio makes one, before it says whether a handler waits in it.
+struct unannounced : tracked_operation {
+  unannounced() noexcept {}  // not an aggregate
 };
 
 inline constexpr site handler{"handler", false};
 inline constexpr site strand{"strand", true};
 
-class fake_observer final : public path_observer {
+class fake_arbiter final : public path_arbiter {
  public:
   /// Workers measure with `clock`.
-  explicit fake_observer(const asio_pulse::timing::manual_clock& clock) : manual_(&clock) {}
+  explicit fake_arbiter(const asio_pulse::timing::manual_clock& clock) : manual_(&clock) {}
   /// Workers measure with the TSC, and are disturbed when the test publishes: the fast path.
-  explicit fake_observer(const asio_pulse::timing::published_cpu_time& clock)
-      : published_(&clock) {}
+  explicit fake_arbiter(const asio_pulse::timing::published_cpu_time& clock) : published_(&clock) {}
 
   struct looked_at {
     const task_record* task;
@@ -55,8 +62,11 @@ class fake_observer final : public path_observer {
   bool holds = false;
   int workers = 0;
   int attachments = 0;
-  task_record* newborn = nullptr;   // of the next accepted connection, with one reference
-  task_record* listener = nullptr;  // of every task
+  task_record* newborn = nullptr;               // of the next connection, with one reference
+  std::vector<const task_record*> connections;  // tasks that the program did not declare
+  std::vector<const task_record*> closed;       // whose socket was closed
+  std::vector<const task_record*> opened_by;    // who asked for an outgoing connection
+  task_record* listener = nullptr;              // of every task
   task_record nobody{*this};
 
   void before_poll(const poll_frame& frame) noexcept override { started.push_back(frame.task()); }
@@ -68,7 +78,15 @@ class fake_observer final : public path_observer {
   task_record* listener_of(task_record* t) noexcept override {
     return listener != nullptr ? listener : t;
   }
-  bool hold_back(thread_state&, tracked_operation&, void* op, void*) noexcept override {
+  task_record* connecting(task_record* t) noexcept override {
+    opened_by.push_back(t);
+    return std::exchange(newborn, nullptr);
+  }
+  bool declared(const task_record& t) noexcept override {
+    return std::find(connections.begin(), connections.end(), &t) == connections.end();
+  }
+  void connection_closed(task_record& t) noexcept override { closed.push_back(&t); }
+  bool hold_back(thread_state&, tracked_operation&, void* op, void*, completes) noexcept override {
     asked.push_back(op);
     return holds;
   }
@@ -84,7 +102,7 @@ class fake_observer final : public path_observer {
     return asio_pulse::timing::clock_kind::steady;  // until attached()
   }
 
-  /// A scope inside another of the same observer, and leaving one, put the clock of clock() in
+  /// A scope inside another of the same arbiter, and leaving one, put the clock of clock() in
   /// force.
   void use_clock(thread_state& ts) const {
     if (manual_ != nullptr) {
@@ -101,9 +119,9 @@ class fake_observer final : public path_observer {
 
 /// The address may have been another test's scheduler, known to this thread as a plain one.
 /// Contexts of ours that come or go end such knowledge.
-inline void make_known(void* scheduler, fake_observer& observer) {
-  add_observer(scheduler, observer);
-  remove_observer(scheduler);
+inline void make_known(void* scheduler, fake_arbiter& arbiter) {
+  add_arbiter(scheduler, arbiter);
+  remove_arbiter(scheduler);
 }
 
 /// Operations created in this scope belong to `t`.
@@ -133,7 +151,7 @@ void poll(void* scheduler, task_record* t, Body body, const site& what = handler
 
 inline std::uint64_t polls(const task_record& t) { return t.polls.load(); }
 inline std::chrono::nanoseconds cost(const task_record& t) { return ns(t.cost.load()); }
-inline std::uint32_t references(const task_record& t) { return t.references.load(); }
+inline std::uint64_t references(const task_record& t) { return t.references.load(); }
 
 /// Each operation of a chain creates the next, as a handler that posts itself does: on a worker of
 /// `scheduler` no reference is counted for it.

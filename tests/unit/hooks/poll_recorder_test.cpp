@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSL-1.0
 #include <asio_pulse/hooks/poll_recorder.hpp>
 //
+#include "poll_path_fakes.hpp"
+
 #include <gtest/gtest.h>
 
 #include <array>
@@ -8,8 +10,6 @@
 #include <cstdint>
 #include <thread>
 #include <vector>
-
-#include "poll_path_fakes.hpp"
 
 namespace {
 
@@ -26,9 +26,9 @@ class poll_recorder : public testing::Test {
   poll_recorder() { task.number = 1, other.number = 2; }
 
   asio_pulse::timing::manual_clock clock;
-  hooks_test::fake_observer observer{clock};
-  hooks::task_record task{observer};
-  hooks::task_record other{observer};
+  hooks_test::fake_arbiter arbiter{clock};
+  hooks::task_record task{arbiter};
+  hooks::task_record other{arbiter};
   hooks::task_record* const a = &task;
   hooks::task_record* const b = &other;
   recorder r;
@@ -170,7 +170,8 @@ TEST_F(poll_recorder, without_a_ring_marks_go_nowhere) {
   EXPECT_EQ(events[0].second, std::uint64_t{9} << 32 | 1);
 }
 
-// What is copied while the worker goes on is whole events, in order, without a gap but the lost.
+// A copy that is made while the worker continues has whole events, in order, with no gaps except
+// for lost events.
 TEST_F(poll_recorder, copies_are_whole_while_the_worker_writes) {
   r.make_ring(64);
   std::atomic<bool> done{false};

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSL-1.0
 #include <asio_pulse/hooks/registry.hpp>
 //
+#include <support/sanitizers.hpp>
+
 #include <gtest/gtest.h>
 
 #include <array>
@@ -10,7 +12,6 @@
 #include <optional>
 #include <stdexcept>
 #include <string>
-#include <support/sanitizers.hpp>
 #include <thread>
 #include <utility>
 #include <vector>

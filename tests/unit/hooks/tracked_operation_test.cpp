@@ -4,9 +4,10 @@
 
 #include <asio_pulse/hooks/poll_path.hpp>
 //
-#include <memory>
-
 #include "poll_path_fakes.hpp"
+
+#include <memory>
+#include <thread>
 
 namespace {
 
@@ -14,16 +15,16 @@ using namespace hooks_test;
 
 class tracked_operation_test : public testing::Test {
  protected:
-  tracked_operation_test() { make_known(&scheduler, observer); }
+  tracked_operation_test() { make_known(&scheduler, arbiter); }
   ~tracked_operation_test() override {
     EXPECT_EQ(this_thread().current, nullptr);
     EXPECT_EQ(references(a), 1U);
     EXPECT_EQ(references(b), 1U);
   }
   asio_pulse::timing::manual_clock time;
-  fake_observer observer{time};
-  task_record a{observer};
-  task_record b{observer};
+  fake_arbiter arbiter{time};
+  task_record a{arbiter};
+  task_record b{arbiter};
   char scheduler = 0;
 };
 
@@ -82,10 +83,12 @@ TEST_F(tracked_operation_test, assign_takes_the_callers_reference_and_gives_the_
   EXPECT_EQ(references(b), 1U);
 }
 
-TEST_F(tracked_operation_test, the_reactors_record_of_a_descriptor_is_nobodys) {
-  operation op = operation_of(&a);
-  reactor_registered(reinterpret_cast<std::uintptr_t>(static_cast<tracked_operation*>(&op)));
-  EXPECT_EQ(op.task(), nullptr);
+TEST_F(tracked_operation_test, what_was_never_announced_is_nobodys) {
+  const belongs_to scope(&a);
+  const location_scope here("asio.ipp", 1, "f");
+  const unannounced state;
+  EXPECT_EQ(state.word(), 0U);
+  EXPECT_EQ(references(a), 1U);
 }
 
 TEST_F(tracked_operation_test, carries_the_source_location_in_force) {
@@ -110,20 +113,20 @@ TEST_F(tracked_operation_test, carries_the_source_location_in_force) {
   EXPECT_EQ(operation{}.word(), 0U);
 }
 
-TEST_F(tracked_operation_test, the_last_reference_destroys_through_the_observer) {
-  task_record last(observer);
+TEST_F(tracked_operation_test, the_last_reference_destroys_through_the_arbiter) {
+  task_record last(arbiter);
   auto op = std::make_unique<operation>(operation_of(&last));
   release(last);
-  EXPECT_TRUE(observer.destroyed.empty());
+  EXPECT_TRUE(arbiter.destroyed.empty());
   op.reset();
-  EXPECT_EQ(observer.destroyed, std::vector<const task_record*>{&last});
+  EXPECT_EQ(arbiter.destroyed, std::vector<const task_record*>{&last});
 }
 
 // ---- references in batches
 
 TEST_F(tracked_operation_test, a_worker_takes_references_in_batches_and_gives_all_of_them_back) {
   {
-    const worker_scope worker(&scheduler, observer, true);
+    const worker_scope worker(&scheduler, arbiter, true);
     std::vector<std::unique_ptr<operation>> made;
     poll(&scheduler, &a, [&] {
       for (int i = 0; i < 200; ++i) made.push_back(std::make_unique<operation>());
@@ -148,8 +151,29 @@ TEST_F(tracked_operation_test, a_worker_takes_references_in_batches_and_gives_al
 }
 
 TEST_F(tracked_operation_test, a_chain_of_one_tasks_operations_leaves_the_count_alone) {
-  const worker_scope worker(&scheduler, observer, true);
+  const worker_scope worker(&scheduler, arbiter, true);
   expect_chain_leaves_count_alone(&scheduler, a);
+}
+
+TEST_F(tracked_operation_test, a_worker_may_keep_more_references_than_32_bits_can_count) {
+  {
+    const worker_scope worker(&scheduler, arbiter, true);
+    poll(&scheduler, &a, [] {});
+    // What 2^32 - 3 posts of other threads leave, whose operations this worker polled.
+    constexpr std::uint64_t kept = (std::uint64_t{1} << 32) - 3;
+    acquire(a, kept);
+    this_thread().cached_refs += std::int64_t{kept};
+    // Others hold some more, and let go of them.
+    std::vector<std::unique_ptr<operation>> others;
+    std::thread other([&] {
+      for (int i = 0; i < 4; ++i) others.push_back(std::make_unique<operation>(operation_of(&a)));
+      others.clear();
+    });
+    other.join();
+    EXPECT_TRUE(arbiter.destroyed.empty()) << "a live task was destroyed";
+    EXPECT_EQ(references(a), kept + 2) << "and the owner's and the account's";
+  }
+  EXPECT_EQ(references(a), 1U);
 }
 
 // ---- the gate
@@ -157,56 +181,61 @@ TEST_F(tracked_operation_test, a_chain_of_one_tasks_operations_leaves_the_count_
 TEST_F(tracked_operation_test, the_gate_asks_about_the_turns_of_its_worker_only) {
   operation op = operation_of(&a);
   char other = 0;
-  observer.holds = true;
-  EXPECT_FALSE(gate(&scheduler, &op, op)) << "nobody's scheduler";
+  arbiter.holds = true;
+  EXPECT_FALSE(gate(&scheduler, &op, op, completes::posted)) << "nobody's scheduler";
   {
-    const worker_scope worker(&scheduler, observer, true);
-    EXPECT_TRUE(gate(&scheduler, &op, op));
-    EXPECT_EQ(observer.asked, std::vector<void*>{&op});
-    observer.holds = false;
-    EXPECT_FALSE(gate(&scheduler, &op, op));
-    EXPECT_EQ(observer.asked.size(), 2U);
-    EXPECT_FALSE(gate(&other, &op, op)) << "another scheduler's, between polls";
+    const worker_scope worker(&scheduler, arbiter, true);
+    EXPECT_TRUE(gate(&scheduler, &op, op, completes::posted));
+    EXPECT_EQ(arbiter.asked, std::vector<void*>{&op});
+    arbiter.holds = false;
+    EXPECT_FALSE(gate(&scheduler, &op, op, completes::posted));
+    EXPECT_EQ(arbiter.asked.size(), 2U);
+    EXPECT_FALSE(gate(&other, &op, op, completes::posted)) << "another scheduler's, between polls";
     poll(&scheduler, &b, [&] {
-      EXPECT_FALSE(gate(&scheduler, &op, op)) << "inside a handler: no turn to give up";
-      EXPECT_EQ(observer.asked.size(), 2U);
-      observer.holds = true;
-      EXPECT_TRUE(gate(&other, &op, op)) << "a strand's, inside its drain";
-      EXPECT_EQ(observer.asked.size(), 3U);
+      EXPECT_FALSE(gate(&scheduler, &op, op, completes::posted))
+          << "inside a handler: no turn to give up";
+      EXPECT_EQ(arbiter.asked.size(), 2U);
+      arbiter.holds = true;
+      EXPECT_TRUE(gate(&other, &op, op, completes::posted)) << "a strand's, inside its drain";
+      EXPECT_EQ(arbiter.asked.size(), 3U);
     });
     op.set(tracked_operation::released);
-    EXPECT_FALSE(gate(&scheduler, &op, op)) << "it is its turn";
-    EXPECT_EQ(observer.asked.size(), 3U);
+    EXPECT_FALSE(gate(&scheduler, &op, op, completes::posted)) << "it is its turn";
+    EXPECT_EQ(arbiter.asked.size(), 3U);
   }
-  EXPECT_FALSE(gate(&scheduler, &op, op));
-  EXPECT_EQ(observer.asked.size(), 3U);
+  EXPECT_FALSE(gate(&scheduler, &op, op, completes::posted));
+  EXPECT_EQ(arbiter.asked.size(), 3U);
 }
 
 // ---- accepted connections
 
+/// An accept that is started while `t` is in force.
+unannounced accept_of(task_record* t) {
+  const belongs_to scope(t);
+  unannounced op;
+  accept_created(op);
+  return op;
+}
+
 TEST_F(tracked_operation_test, an_accept_started_by_a_connection_is_the_listeners) {
-  operation first = operation_of(&a);
-  accept_created(first);
+  const auto first = accept_of(&a);
   EXPECT_TRUE(first.has(tracked_operation::accepts));
   EXPECT_EQ(first.task(), &a);
-  observer.listener = &b;
-  operation second = operation_of(&a);
-  accept_created(second);
+  arbiter.listener = &b;
+  const auto second = accept_of(&a);
   EXPECT_EQ(second.task(), &b);
   EXPECT_EQ(references(b), 2U);
-  operation none = operation_of(nullptr);
-  accept_created(none);
+  const auto none = accept_of(nullptr);
   EXPECT_TRUE(none.has(tracked_operation::accepts));
   EXPECT_EQ(none.task(), nullptr);
 }
 
 TEST_F(tracked_operation_test, an_accepts_handler_runs_as_the_new_connections_task) {
-  task_record connection(observer);
+  task_record connection(arbiter);
   {
-    const worker_scope worker(&scheduler, observer, true);
-    operation op = operation_of(&a);
-    accept_created(op);
-    observer.newborn = &connection;
+    const worker_scope worker(&scheduler, arbiter, true);
+    auto op = accept_of(&a);
+    arbiter.newborn = &connection;
     std::unique_ptr<operation> inside;
     {
       const poll_frame frame(&scheduler, op, handler);
@@ -217,9 +246,9 @@ TEST_F(tracked_operation_test, an_accepts_handler_runs_as_the_new_connections_ta
     }
     EXPECT_EQ(inside->task(), &connection);
     EXPECT_EQ(references(connection), 1U) << "the operation's: the frame has given its own back";
-    EXPECT_TRUE(observer.destroyed.empty());
+    EXPECT_TRUE(arbiter.destroyed.empty());
     inside.reset();
-    EXPECT_EQ(observer.destroyed, std::vector<const task_record*>{&connection});
+    EXPECT_EQ(arbiter.destroyed, std::vector<const task_record*>{&connection});
   }
   EXPECT_EQ(polls(a), 1U);
   EXPECT_EQ(polls(connection), 0U);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
-#include <asio_pulse/metrics.hpp>
-// The header comes first: it has to stand alone.
+#include <asio_pulse/lints.hpp>
+// Included first, to check that the header is self-contained.
 
 #include <gtest/gtest.h>
 

@@ -1,17 +1,18 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// A report ends with the lint that it is an instance of, where it alone shows it.
+// A report's remedy is the lint that describes it, if the report alone shows which that is.
 
-#include <asio_pulse/metrics.hpp>
+#include "blocked_reason.hpp"
+
+#include <asio_pulse/lints.hpp>
 #include <asio_pulse/report.hpp>
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <fstream>
 #include <sstream>
 #include <string>
-
-#include "blocked_reason.hpp"
 
 namespace {
 
@@ -33,7 +34,9 @@ stack_trace stack_of(std::initializer_list<const char*> functions) {
   return stack;
 }
 
-std::string hint_of(const report& r) {
+// As a context sends it.
+std::string hint_of(report r) {
+  r.remedy = asio_pulse::detail::remedy_of(r);
   const std::string line = format(r);
   const auto at = line.rfind(" see=");
   return at == line.npos ? std::string{} : line.substr(at + 1);
@@ -48,12 +51,39 @@ TEST(report_hint, a_stall_by_its_cause_call_and_stack) {
   const stack_trace dns = stack_of({"poll", "__res_context_send", "getaddrinfo"});
   const stack_trace lock = stack_of({"__lll_lock_wait", "pthread_mutex_lock"});
   const auto blocked = stall_cause::blocked;
-  EXPECT_EQ(hint_of(stall_in(stall_cause::spinning, "", plain)), "see=docs/lints.md#long_poll");
-  EXPECT_EQ(hint_of(stall_in(blocked, "poll", dns)), "see=docs/lints.md#blocked_dns");
-  EXPECT_EQ(hint_of(stall_in(blocked, "futex", lock)), "see=docs/lints.md#blocked_lock");
-  EXPECT_EQ(hint_of(stall_in(blocked, "", lock)), "see=docs/lints.md#blocked_lock");
-  EXPECT_EQ(hint_of(stall_in(blocked, "read fd 5", plain)), "see=docs/lints.md#blocked_call");
-  EXPECT_EQ(hint_of(stall_in(blocked, "fsync fd 5", {})), "see=docs/lints.md#blocked_call");
+  EXPECT_EQ(hint_of(stall_in(stall_cause::spinning, "", plain)),
+            "see=asio_pulse/docs/lints.md#long_poll");
+  EXPECT_EQ(hint_of(stall_in(blocked, "poll", dns)), "see=asio_pulse/docs/lints.md#blocked_dns");
+  EXPECT_EQ(hint_of(stall_in(blocked, "futex", lock)), "see=asio_pulse/docs/lints.md#blocked_lock");
+  EXPECT_EQ(hint_of(stall_in(blocked, "", lock)), "see=asio_pulse/docs/lints.md#blocked_lock");
+  EXPECT_EQ(hint_of(stall_in(blocked, "read fd 5", plain)),
+            "see=asio_pulse/docs/lints.md#blocked_call");
+  EXPECT_EQ(hint_of(stall_in(blocked, "fsync fd 5", {})),
+            "see=asio_pulse/docs/lints.md#blocked_call");
+}
+
+TEST(report_hint, a_stack_that_could_be_had_comes_first) {
+  using asio_pulse::no_stack;
+  for (const auto why :
+       {no_stack::signal_blocked, no_stack::handler_replaced, no_stack::not_permitted,
+        no_stack::small_stack, no_stack::no_descriptor, no_stack::filtered}) {
+    for (const auto cause : {stall_cause::spinning, stall_cause::blocked, stall_cause::unknown}) {
+      report r = stall_in(cause, "poll", {});
+      r.why_no_stack = why;
+      EXPECT_EQ(hint_of(r), "see=asio_pulse/docs/lints.md#no_stack");
+      EXPECT_NE(format(r).find(" no_stack=\"" + std::string(to_string(why)) + '"'),
+                std::string::npos)
+          << format(r);
+    }
+  }
+  // Nothing is to be done about these.
+  for (const auto why : {no_stack::switched_off, no_stack::moved_on, no_stack::no_answer,
+                         no_stack::no_memory, no_stack::unreadable, no_stack::unsupported}) {
+    report r = stall_in(stall_cause::blocked, "poll", {});
+    r.why_no_stack = why;
+    EXPECT_EQ(hint_of(r), "see=asio_pulse/docs/lints.md#blocked_call");
+    EXPECT_NE(format(r).find(" no_stack=\""), std::string::npos) << format(r);
+  }
 }
 
 TEST(report_hint, none_where_the_report_alone_does_not_show_it) {
@@ -61,7 +91,7 @@ TEST(report_hint, none_where_the_report_alone_does_not_show_it) {
   for (const auto cause : {stall_cause::unknown, stall_cause::descheduled, stall_cause::stopped}) {
     EXPECT_EQ(hint_of(stall_in(cause, "", stack_of({}))), "") << "not the handler's doing";
   }
-  for (const auto kind : {report_kind::over_budget, report_kind::tier_change,
+  for (const auto kind : {report_kind::over_budget, report_kind::critical_overstay,
                           report_kind::stall_ended, report_kind::misuse}) {
     EXPECT_EQ(hint_of({.kind = kind, .cause = stall_cause::spinning}), "");
   }
@@ -79,10 +109,15 @@ TEST(report_hint, a_report_and_pulse_top_say_the_same) {
             (f.file.empty() ? " in " + f.module + "+0x1" : " at " + f.file + ":3"));
       }
       seen.blamed = asio_pulse::blamed_frame(stack);
-      const auto in_report =
-          asio_pulse::detail::lint_of(stall_in(stall_cause::blocked, call, stack));
-      ASSERT_TRUE(in_report) << call;
-      EXPECT_EQ(to_string(*in_report), to_string(asio_pulse::detail::why_blocked(seen).kind));
+      asio_pulse::process_metrics process;
+      process.contexts.emplace_back().stalls.push_back(seen);
+      const auto found = asio_pulse::lints(process);
+      const auto by_stall = std::find_if(found.begin(), found.end(), [](const auto& l) {
+        return l.kind != lint_kind::no_watchdog && l.kind != lint_kind::not_collected;
+      });
+      ASSERT_NE(by_stall, found.end()) << call;
+      EXPECT_EQ(hint_of(stall_in(stall_cause::blocked, call, stack)),
+                "see=asio_pulse/docs/lints.md#" + std::string{by_stall->anchor});
     }
   }
 }
@@ -95,6 +130,7 @@ TEST(report_hint, the_heading_is_there) {
     const std::string heading = "\n## " + std::string{to_string(kind)} + "\n";
     EXPECT_NE(text.str().find(heading), std::string::npos) << heading;
   }
+  EXPECT_NE(text.str().find("\n## no_stack\n"), std::string::npos);
 }
 
 }  // namespace

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: BSL-1.0
 
+#include "scraping.hpp"
+#include "support/sample_metrics.hpp"
+
 #include <asio_pulse/prometheus.hpp>
 
 #include <gmock/gmock.h>
@@ -10,9 +13,6 @@
 #include <sstream>
 #include <string>
 #include <utility>
-
-#include "scraping.hpp"
-#include "support/sample_metrics.hpp"
 
 namespace asio_pulse {
 namespace {
@@ -100,7 +100,7 @@ TEST(prometheus_labels_test, makes_valid_labels_of_any_bytes) {
   const families all = scrape(m);
   EXPECT_THAT(contexts_of(all), ElementsAre(label));
   EXPECT_THAT(text(all), HasSubstr(R"(asio_pulse_tasks{context="a\\xff\\\"b\\\\\\n\\x1b[31m)"
-                                   "\xc3\xa4\"} 22\n"));
+                                   "\xc3\xa4\"} 24\n"));
   EXPECT_EQ(text(all).find('\x1b'), std::string::npos);
 }
 

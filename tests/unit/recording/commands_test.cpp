@@ -4,13 +4,16 @@
 
 #if defined(ASIO_PULSE_TEST_COMMANDS) && defined(ASIO_PULSE_TEST_JSON)
 
+#include "recording_commands.hpp"
+#include "sample.hpp"
+
+#include <asio_pulse/version.hpp>
+
+#include <boost/json.hpp>
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <CLI/CLI.hpp>
-#include <boost/json.hpp>
-
-#include <algorithm>
 #include <chrono>
 #include <filesystem>
 #include <fstream>
@@ -18,9 +21,6 @@
 #include <sstream>
 #include <string>
 #include <vector>
-
-#include "replay_commands.hpp"
-#include "sample.hpp"
 
 namespace asio_pulse::tools {
 namespace {
@@ -66,21 +66,10 @@ class recording_commands : public testing::Test {
     write_recording(r, file_, ec);
     ASSERT_FALSE(ec) << ec.message();
   }
-  // As a main() does it; what CLI11 itself refuses is bad usage.
-  int run(std::vector<std::string> words) {
-    CLI::App app;
-    app.require_subcommand(1);
-    add_replay_commands(app, out_, faults_);
-    std::reverse(words.begin(), words.end());
-    try {
-      app.parse(std::move(words));
-    } catch (const CLI::RuntimeError& e) {
-      return e.get_exit_code();
-    } catch (const CLI::ParseError& e) {
-      faults_ << e.what();
-      return bad_usage;
-    }
-    return fine;
+  int run(const std::vector<std::string>& words) {
+    std::vector<const char*> arguments{"pulse_recording"};
+    for (const std::string& word : words) arguments.push_back(word.c_str());
+    return run_command(static_cast<int>(arguments.size()), arguments.data(), out_, faults_);
   }
 
   fs::path folder_;
@@ -145,21 +134,43 @@ TEST_F(recording_commands, replay_names_the_option_and_the_rule) {
   save(storm());
   EXPECT_EQ(run({"replay", file_, "--budget", "5\x1b[2Jms"}), bad_usage);
   EXPECT_EQ(faults_.str(),
-            "--budget: must be a number with a unit (ns, us, ms, s), from 0 to 1h, as 5ms (got "
-            "\"5\\x1b[2Jms\")");
+            "pulse_recording: --budget: must be a number with a unit (ns, us, ms, s), from 0 to "
+            "1h, as 5ms (got \"5\\x1b[2Jms\"); see --help\n");
   faults_.str({});
   EXPECT_EQ(run({"replay", file_, "--yield-threshold", "1ms"}), bad_usage);
-  EXPECT_EQ(
-      faults_.str(),
-      "pulse_bench replay: --yield-threshold must not be below stall_threshold = 5ms (got 1ms)\n");
+  EXPECT_EQ(faults_.str(),
+            "pulse_recording replay: --yield-threshold must not be below stall_threshold = 5ms "
+            "(got 1ms)\n");
   faults_.str({});
   EXPECT_EQ(run({"replay", file_, "--budget", "2ms", "--per", "1ms"}), bad_usage);
-  EXPECT_EQ(faults_.str(), "pulse_bench replay: --budget must not exceed per = 1ms (got 2ms)\n");
+  EXPECT_EQ(faults_.str(),
+            "pulse_recording replay: --budget must not exceed per = 1ms (got 2ms)\n");
   faults_.str({});
   EXPECT_EQ(run({"replay", file_, "--yield-after", "256"}), bad_usage);
-  EXPECT_EQ(faults_.str(), "--yield-after: must be a whole number from 0 to 255 (got \"256\")");
+  EXPECT_EQ(faults_.str(),
+            "pulse_recording: --yield-after: must be a whole number from 0 to 255 (got \"256\"); "
+            "see --help\n");
   EXPECT_EQ(run({"replay"}), bad_usage);
   EXPECT_EQ(run({"replay", file_, "--nonsense"}), bad_usage);
+  EXPECT_EQ(out_.str(), "");
+}
+
+TEST_F(recording_commands, help_and_version_are_answers_and_no_faults) {
+  EXPECT_EQ(run({"--help"}), fine);
+  for (const char* const command : {"replay", "tune", "trace"}) {
+    EXPECT_THAT(out_.str(), HasSubstr(command));
+  }
+  out_.str({});
+  EXPECT_EQ(run({"--version"}), fine);
+  EXPECT_EQ(out_.str(), ASIO_PULSE_VERSION "\n");
+  EXPECT_EQ(faults_.str(), "");
+}
+
+TEST_F(recording_commands, what_was_typed_cannot_reach_the_terminal_raw) {
+  EXPECT_EQ(run({}), bad_usage);
+  EXPECT_EQ(run({"replay", file_, "--non\x1b[2Jsense"}), bad_usage);
+  EXPECT_THAT(faults_.str(), HasSubstr("\\x1b[2J"));
+  EXPECT_EQ(faults_.str().find('\x1b'), std::string::npos);
   EXPECT_EQ(out_.str(), "");
 }
 
@@ -168,12 +179,12 @@ TEST_F(recording_commands, fail_where_there_is_no_recording) {
     faults_.str({});
     EXPECT_EQ(run({command, file_}), failed);
     EXPECT_THAT(faults_.str(),
-                StartsWith("pulse_bench " + std::string(command) + ": recording: file: "));
+                StartsWith("pulse_recording " + std::string(command) + ": recording: file: "));
   }
   std::ofstream(file_) << "something else";
   faults_.str({});
   EXPECT_EQ(run({"trace", file_, "--out", file_ + ".json"}), failed);
-  EXPECT_EQ(faults_.str(), "pulse_bench trace: recording: file: \"" + file_ +
+  EXPECT_EQ(faults_.str(), "pulse_recording trace: recording: file: \"" + file_ +
                                "\": magic: this is no recording of asio-pulse\n");
   EXPECT_FALSE(fs::exists(file_ + ".json"));
 }
@@ -184,7 +195,7 @@ TEST_F(recording_commands, fail_where_the_recordings_settings_are_out_of_range) 
   save(r);
   EXPECT_EQ(run({"replay", file_}), failed);
   EXPECT_THAT(faults_.str(),
-              StartsWith("pulse_bench replay: recording: settings: asio_pulse::options."
+              StartsWith("pulse_recording replay: recording: settings: asio_pulse::options."
                          "tiers.clean_window must be positive"));
 }
 
@@ -192,7 +203,7 @@ TEST_F(recording_commands, fail_where_the_answer_cannot_be_written) {
   save(storm());
   out_.setstate(std::ios::badbit);
   EXPECT_EQ(run({"replay", file_}), failed);
-  EXPECT_EQ(faults_.str(), "pulse_bench replay: the answer could not be written whole\n");
+  EXPECT_EQ(faults_.str(), "pulse_recording replay: the answer could not be written whole\n");
 }
 
 TEST_F(recording_commands, tune_prints_lines_to_paste) {
@@ -221,7 +232,8 @@ TEST_F(recording_commands, tune_says_when_there_is_nothing_to_do) {
 TEST_F(recording_commands, tune_does_not_judge_by_too_little) {
   save(storm());
   EXPECT_EQ(run({"tune", file_}), failed);
-  EXPECT_THAT(faults_.str(), StartsWith("pulse_bench tune: the recording is too short to judge: "));
+  EXPECT_THAT(faults_.str(),
+              StartsWith("pulse_recording tune: the recording is too short to judge: "));
 }
 
 TEST_F(recording_commands, trace_writes_a_file_or_standard_output) {
@@ -235,7 +247,7 @@ TEST_F(recording_commands, trace_writes_a_file_or_standard_output) {
   EXPECT_EQ(out_.str(), text.str());
   EXPECT_EQ(run({"trace", file_}), bad_usage);
   EXPECT_EQ(run({"trace", file_, "--out", (folder_ / "none" / "t.json").string()}), failed);
-  EXPECT_THAT(faults_.str(), HasSubstr("pulse_bench trace: --out: file: "));
+  EXPECT_THAT(faults_.str(), HasSubstr("pulse_recording trace: --out: file: "));
 }
 
 }  // namespace

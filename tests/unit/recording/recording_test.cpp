@@ -11,12 +11,16 @@
 #include <filesystem>
 #include <fstream>
 #include <random>
+#include <set>
 #include <string>
 #include <system_error>
+#include <vector>
 
 #if defined(__linux__)
+#include <sys/inotify.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <unistd.h>
 #endif
 
 #include "sample.hpp"
@@ -68,6 +72,21 @@ TEST(recorded_event, lies_in_memory_as_documented) {
   EXPECT_EQ(e.value(), 0x55667788U);
 }
 
+// Old recordings have four tiers and the value from * 4 + to. More tiers use the bits above.
+TEST(recorded_event, says_which_tiers_a_task_left_and_entered) {
+  EXPECT_EQ(recorded_event::tier_change(tier::monitor, tier::yield), 0U * 4 + 2);
+  EXPECT_EQ(recorded_event::tier_change(tier::isolate, tier::yield), 3U * 4 + 2);
+  for (unsigned from = 0; from < 16; ++from) {
+    for (unsigned to = 0; to < 16; ++to) {
+      const auto e = recorded_event::make(
+          event_kind::tier, 0ns, 0, 0,
+          recorded_event::tier_change(static_cast<tier>(from), static_cast<tier>(to)));
+      EXPECT_EQ(e.tier_before(), static_cast<tier>(from));
+      EXPECT_EQ(e.tier_after(), static_cast<tier>(to));
+    }
+  }
+}
+
 TEST(recorded_event, keeps_long_durations_to_1024_ns_and_cuts_those_above_73_minutes) {
   const auto first_coarse = poll_at(0ns, 1, 4294967296ns);
   EXPECT_EQ(first_coarse.duration(), 4294967296ns);
@@ -105,7 +124,7 @@ TEST(recording_bytes, of_nothing_are_a_recording_too) {
   EXPECT_TRUE(d.value == recording{});
 }
 
-// The format is other programs' too: it must not change unnoticed.
+// Other programs read the format, so it must not change unnoticed.
 TEST(recording_bytes, are_as_documented) {
   recording r;
   r.pid = 0x0102030405060708;
@@ -167,11 +186,19 @@ TEST(recording_bytes, name_the_field_and_the_rule_when_a_count_lies) {
 
 TEST(recording_bytes, with_values_that_no_program_has_are_refused) {
   recording r;
-  r.settings.stall_threshold = 0x1122334455667788ns;
+  r.settings.stall_threshold = 0x0122334455667788ns;
+  r.begin = std::chrono::system_clock::time_point{0x0123'4567'89ab'cdefns};
   std::string bytes = encode(r);
-  const auto at = bytes.find(little_endian(0x1122334455667788, 8));
+  const auto at = bytes.find(little_endian(0x0122334455667788, 8));
   bytes.replace(at, 8, little_endian(~0ULL, 8));
   EXPECT_EQ(decode(bytes).why, "recording: settings.stall_threshold: must not be negative");
+  bytes.replace(at, 8, little_endian((1ULL << 60) + 1, 8));
+  EXPECT_EQ(decode(bytes).why, "recording: settings.stall_threshold: must be at most 2^60 ns");
+  bytes.replace(at, 8, little_endian(1ULL << 60, 8));
+  EXPECT_EQ(decode(bytes).why, "");
+  bytes.replace(bytes.find(little_endian(0x0123'4567'89ab'cdef, 8)), 8,
+                little_endian(1ULL << 63, 8));
+  EXPECT_EQ(decode(bytes).why, "recording: begin: must be within 2^62 ns of 1970");
 
   bytes = encode({});
   const auto shadow_at = bytes.find("site") - 1;
@@ -190,7 +217,7 @@ TEST(recording_bytes, cut_short_anywhere_are_refused_with_a_sentence) {
   EXPECT_EQ(d.why, "recording: the end: 1 bytes follow it");
 }
 
-// What is made of it is never much larger than the bytes, whatever they claim.
+// The decoded recording is never much larger than the bytes, whatever they claim.
 std::size_t footprint(const recording& r) {
   std::size_t bytes =
       r.sites.capacity() * sizeof(recorded_site) + r.tasks.capacity() * sizeof(recorded_task) +
@@ -291,6 +318,72 @@ TEST_F(recording_file, leaves_what_another_program_is_writing_or_left_behind) {
   std::string text;
   std::ifstream(path_ + ".0.tmp") >> text;
   EXPECT_EQ(text, "theirs");
+}
+
+#if defined(__linux__)
+/// What happens to the entries of a folder while it is watched, as the kernel counts it.
+class folder_events {
+ public:
+  explicit folder_events(const fs::path& folder) : fd_(::inotify_init1(IN_NONBLOCK | IN_CLOEXEC)) {
+    ::inotify_add_watch(fd_, folder.c_str(), IN_CREATE | IN_OPEN | IN_MOVED_FROM);
+  }
+  ~folder_events() { ::close(fd_); }
+  folder_events(const folder_events&) = delete;
+  folder_events& operator=(const folder_events&) = delete;
+
+  struct event {
+    std::uint32_t what;
+    std::string name;
+  };
+  [[nodiscard]] std::vector<event> read() const {
+    std::vector<event> all;
+    alignas(inotify_event) char bytes[65536];
+    const ssize_t n = ::read(fd_, bytes, sizeof bytes);
+    for (ssize_t at = 0; at < n;) {
+      const auto* const e = reinterpret_cast<const inotify_event*>(bytes + at);
+      all.push_back({e->mask, e->len != 0 ? e->name : ""});
+      at += static_cast<ssize_t>(sizeof *e + e->len);
+    }
+    return all;
+  }
+
+ private:
+  int fd_;
+};
+
+// In a folder where anybody may write, somebody could put a link in its place between two openings.
+TEST_F(recording_file, is_opened_once_and_under_a_name_that_differs_each_time) {
+  std::set<std::string> names;
+  for (int n = 0; n < 8; ++n) {
+    const folder_events events(folder_);
+    write(everything(), path_);
+    EXPECT_FALSE(ec_) << why_;
+    std::string name;
+    int opened = 0;
+    for (const auto& e : events.read()) {
+      if ((e.what & IN_CREATE) != 0) name = e.name;
+      if ((e.what & IN_OPEN) != 0) {
+        ++opened;
+        EXPECT_EQ(e.name, name);
+      }
+    }
+    EXPECT_EQ(opened, 1);
+    EXPECT_TRUE(name.starts_with("a.pulse.")) << name;
+    names.insert(name);
+  }
+  EXPECT_EQ(names.size(), 8U);
+}
+#endif
+
+TEST_F(recording_file, replaces_a_link_and_not_what_it_points_to) {
+  const fs::path precious = folder_ / "precious";
+  std::ofstream(precious) << "precious";
+  fs::create_symlink(precious, path_);
+  write(everything(), path_);
+  EXPECT_FALSE(ec_) << why_;
+  EXPECT_FALSE(fs::is_symlink(path_));
+  EXPECT_TRUE(read_recording(path_, ec_) == everything());
+  EXPECT_EQ(fs::file_size(precious), 8U);
 }
 
 TEST_F(recording_file, that_is_not_there_is_named) {

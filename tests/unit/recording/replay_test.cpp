@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// Replays of recordings so small that the answer is worked out by hand.
+// Replays of recordings that are so small that the expected result is computed by hand.
+
+#include "sample.hpp"
 
 #include <asio_pulse/options.hpp>
 #include <asio_pulse/replay.hpp>
@@ -14,8 +16,6 @@
 #include <stdexcept>
 #include <string>
 #include <vector>
-
-#include "sample.hpp"
 
 namespace asio_pulse {
 namespace {

@@ -4,20 +4,21 @@
 
 #if defined(ASIO_PULSE_TEST_JSON)
 
+#include "sample.hpp"
+
 #include <asio_pulse/recording.hpp>
+#include <asio_pulse/trace.hpp>
+
+#include <boost/json.hpp>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-
-#include <boost/json.hpp>
 
 #include <chrono>
 #include <map>
 #include <sstream>
 #include <string>
 #include <vector>
-
-#include "sample.hpp"
 
 namespace asio_pulse {
 namespace {

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 
+#include "sample.hpp"
+
 #include <asio_pulse/options.hpp>
 #include <asio_pulse/replay.hpp>
 
@@ -10,8 +12,6 @@
 #include <cstdint>
 #include <stdexcept>
 #include <string>
-
-#include "sample.hpp"
 
 namespace asio_pulse {
 namespace {

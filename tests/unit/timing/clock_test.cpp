@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: BSL-1.0
 #include <asio_pulse/timing/clock.hpp>
 //
-#include <gtest/gtest.h>
+#include "support.hpp"
+
 #include <asio_pulse/timing/poll_clock.hpp>
+
+#include <gtest/gtest.h>
 
 #include <algorithm>
 #include <iostream>
 #include <set>
-
-#include "support.hpp"
 
 namespace {
 

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: BSL-1.0
 // The poll clock against the exact clock, on a CPU that another thread wants too. These tests run
 // on real time: what they assert is a difference between two clocks, not a duration.
-#include <gtest/gtest.h>
-
 #include "support.hpp"
+
+#include <gtest/gtest.h>
 
 #if defined(__linux__)
 
@@ -47,7 +47,7 @@ class competitor {
   std::thread thread_;
 };
 
-class contention : public testing::TestWithParam<clock_kind> {
+class contention_timing : public testing::TestWithParam<clock_kind> {
  protected:
   void SetUp() override {
     if (!timing_test::works(GetParam())) {
@@ -70,7 +70,7 @@ class contention : public testing::TestWithParam<clock_kind> {
   poll_clock clock_;
 };
 
-TEST_P(contention, every_lap_is_within_one_percent_and_a_microsecond_of_the_cpu_clock) {
+TEST_P(contention_timing, every_lap_is_within_one_percent_and_a_microsecond_of_the_cpu_clock) {
   constexpr std::array lengths{2us, 20us, 200us, 1'000us, 3'000us};
   const competitor other;
   EXPECT_TRUE(pulse_test::holds_in_one_of(timing_test::tries, [&]() -> testing::AssertionResult {
@@ -101,7 +101,7 @@ TEST_P(contention, every_lap_is_within_one_percent_and_a_microsecond_of_the_cpu_
   }));
 }
 
-TEST_P(contention, chained_laps_add_up_to_the_cpu_clock) {
+TEST_P(contention_timing, chained_laps_add_up_to_the_cpu_clock) {
   const competitor other;
   EXPECT_TRUE(timing_test::adds_up([&] {
     ticks sum = 0;
@@ -117,7 +117,7 @@ TEST_P(contention, chained_laps_add_up_to_the_cpu_clock) {
 }
 
 // Waiting in the reactor is nobody's cost, nor is what follows it cut short.
-TEST_P(contention, a_lap_after_a_wait_is_bounded_by_the_cpu_clock) {
+TEST_P(contention_timing, a_lap_after_a_wait_is_bounded_by_the_cpu_clock) {
   const competitor other;
   EXPECT_TRUE(pulse_test::holds_in_one_of(timing_test::tries, [&]() -> testing::AssertionResult {
     int wrong = 0;
@@ -144,7 +144,7 @@ TEST_P(contention, a_lap_after_a_wait_is_bounded_by_the_cpu_clock) {
   }));
 }
 
-INSTANTIATE_TEST_SUITE_P(kinds, contention,
+INSTANTIATE_TEST_SUITE_P(kinds, contention_timing,
                          testing::Values(clock_kind::rseq_tsc, clock_kind::perf_mmap,
                                          clock_kind::thread_cputime),
                          [](const auto& instance) {

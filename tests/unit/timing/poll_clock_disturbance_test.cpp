@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: BSL-1.0
 // What can happen to the rseq-validated clock: fork, signals, blocking, other users of rseq,
 // threads without rseq.
-#include <gtest/gtest.h>
-
 #include "support.hpp"
+
+#include <gtest/gtest.h>
 
 #if defined(__linux__)
 
@@ -173,7 +173,9 @@ TEST_P(disturbance, blocking_inside_a_segment_is_not_its_cost) {
   }));
 }
 
-TEST_P(disturbance, two_clocks_on_one_thread_are_both_right) {
+using disturbance_timing = disturbance;
+
+TEST_P(disturbance_timing, two_clocks_on_one_thread_are_both_right) {
   poll_clock second;
   second.attach(GetParam());
   EXPECT_TRUE(pulse_test::holds_in_one_of(timing_test::tries, [&]() -> testing::AssertionResult {
@@ -208,6 +210,12 @@ TEST_P(disturbance, two_clocks_on_one_thread_are_both_right) {
 }
 
 INSTANTIATE_TEST_SUITE_P(kinds, disturbance,
+                         testing::Values(clock_kind::rseq_tsc, clock_kind::perf_mmap,
+                                         clock_kind::thread_cputime),
+                         [](const auto& instance) {
+                           return std::string(to_string(instance.param));
+                         });
+INSTANTIATE_TEST_SUITE_P(kinds, disturbance_timing,
                          testing::Values(clock_kind::rseq_tsc, clock_kind::perf_mmap,
                                          clock_kind::thread_cputime),
                          [](const auto& instance) {
@@ -294,7 +302,9 @@ TEST_F(rseq_sharing, a_long_segment_with_a_foreign_descriptor_is_measured_exactl
   }
 }
 
-TEST_F(rseq_sharing, disturbed_in_every_segment_the_sum_is_still_the_cpu_time) {
+using rseq_sharing_timing = rseq_sharing;
+
+TEST_F(rseq_sharing_timing, disturbed_in_every_segment_the_sum_is_still_the_cpu_time) {
   const auto theirs = reinterpret_cast<std::uintptr_t>(&foreign_.descriptor);
   EXPECT_TRUE(pulse_test::holds_in_one_of(timing_test::tries, [&]() -> testing::AssertionResult {
     ticks sum = 0;

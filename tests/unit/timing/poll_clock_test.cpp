@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: BSL-1.0
 #include <asio_pulse/timing/poll_clock.hpp>
 //
+#include "support.hpp"
+
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <chrono>
 #include <latch>
 #include <thread>
-
-#include "support.hpp"
 
 namespace {
 
@@ -193,7 +193,7 @@ INSTANTIATE_TEST_SUITE_P(kinds, each_clock,
 #if defined(__linux__) && defined(__OPTIMIZE__)
 // The ratio that the design rests on. The best of many short batches: what else runs on the machine
 // makes batches slower, never faster.
-TEST(poll_clock, a_lap_is_at_least_15_times_cheaper_than_the_system_call) {
+TEST(poll_clock_timing, a_lap_is_at_least_15_times_cheaper_than_the_system_call) {
   if (timing_test::sanitized || !timing_test::works(clock_kind::rseq_tsc)) {
     GTEST_SKIP() << "instrumented, or no rseq_tsc here";
   }

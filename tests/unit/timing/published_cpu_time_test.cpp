@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: BSL-1.0
 #include <asio_pulse/timing/published_cpu_time.hpp>
 //
-#include <gtest/gtest.h>
+#include "support.hpp"
+
 #include <asio_pulse/timing/poll_clock.hpp>
+
+#include <gtest/gtest.h>
 
 #include <chrono>
 #include <cstdlib>
 #include <latch>
 #include <thread>
-
-#include "support.hpp"
 
 namespace {
 

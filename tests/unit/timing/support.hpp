@@ -1,19 +1,20 @@
 // SPDX-License-Identifier: BSL-1.0
 #pragma once
 
-#include <gtest/gtest.h>
-
 #include <asio_pulse/timing/poll_clock.hpp>
 #include <asio_pulse/timing/timebase.hpp>
+#include <support/cpu_work.hpp>
+#include <support/retry.hpp>
+#include <support/sanitizers.hpp>
+
+#include <gtest/gtest.h>
+
 #include <cerrno>
 #include <chrono>
 #include <cstdint>
 #include <cstdlib>
 #include <iostream>
 #include <ostream>
-#include <support/cpu_work.hpp>
-#include <support/retry.hpp>
-#include <support/sanitizers.hpp>
 
 #if defined(__linux__)
 #include <pthread.h>

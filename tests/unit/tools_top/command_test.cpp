@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 #include "command.hpp"
-// The header comes first: it has to stand alone.
+// Included first, to check that the header is self-contained.
 
 #include "made.hpp"
 #include "output.hpp"
@@ -9,10 +9,14 @@
 #include "tracing.hpp"
 
 // Its implementation is in the tool's json_text.cpp.
-#include <gtest/gtest.h>
-#include <boost/json/parse.hpp>
+#include "support/sample_metrics.hpp"
 
 #include <asio_pulse/recording.hpp>
+#include <asio_pulse/statistics.hpp>
+
+#include <boost/json/parse.hpp>
+
+#include <gtest/gtest.h>
 
 #include <filesystem>
 #include <fstream>
@@ -21,6 +25,9 @@
 namespace {
 
 using namespace std::chrono_literals;
+using asio_pulse::process_metrics;
+using asio_pulse::statistic;
+using asio_pulse::statistic_table;
 using namespace asio_pulse::top;  // NOLINT(google-build-using-namespace): what is tested
 namespace json = boost::json;
 
@@ -89,6 +96,20 @@ TEST(top_command, json_prints_an_object_for_each_interval) {
     EXPECT_EQ(context.at("stalls").as_array().at(0).at("blamed").to_number<int>(), 1);
   }
   EXPECT_EQ(objects, 2);
+}
+
+TEST(top_command, json_has_each_statistic) {
+  const process_metrics now = pulse_test::sample_metrics();
+  const json::object top = json::parse(json_text(make_picture(now, nullptr))).as_object();
+  const json::object totals = top.at("contexts").as_array().at(0).at("totals").as_object();
+  for (const statistic& row : statistic_table) {
+    const std::string name = std::string(row.name) + (row.time != nullptr ? "_ns" : "");
+    const auto expected = row.time != nullptr
+                              ? (now.contexts[0].totals.*row.time).count()
+                              : static_cast<std::int64_t>(now.contexts[0].totals.*row.count);
+    ASSERT_TRUE(totals.contains(name)) << name;
+    EXPECT_EQ(totals.at(name).to_number<std::int64_t>(), expected) << name;
+  }
 }
 
 TEST(top_command, hostile_names_stay_text) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 #include "picture.hpp"
-// The header comes first: it has to stand alone.
+// Included first, to check that the header is self-contained.
 
 #include "made.hpp"
 #include "tables.hpp"
@@ -24,8 +24,8 @@ TEST(top_picture, rates_are_of_the_interval) {
   const context_view& c = p.contexts[0];
   EXPECT_DOUBLE_EQ(c.totals.polls.value(), 1000);
   EXPECT_DOUBLE_EQ(c.totals.load.value(), 0.5);
-  EXPECT_DOUBLE_EQ(c.totals.yields.value(), 3);
-  EXPECT_DOUBLE_EQ(c.totals.stalls.value(), 2);
+  EXPECT_DOUBLE_EQ(c.totals.of(&asio_pulse::statistics::yields).value(), 3);
+  EXPECT_DOUBLE_EQ(c.totals.of(&asio_pulse::statistics::stalls).value(), 2);
   ASSERT_EQ(c.workers.size(), 2U);
   EXPECT_DOUBLE_EQ(c.workers[0].load.value(), 0.4);
   EXPECT_DOUBLE_EQ(c.workers[0].polls.value(), 600);
@@ -54,7 +54,7 @@ TEST(top_picture, without_an_earlier_reading_there_are_no_rates) {
   EXPECT_FALSE(p.contexts[0].totals.polls);
   EXPECT_FALSE(p.contexts[0].workers[0].load);
   EXPECT_FALSE(p.contexts[0].sites[0].load);
-  EXPECT_TRUE(p.contexts[0].tasks[0].load);  // tells of its own interval
+  EXPECT_TRUE(p.contexts[0].tasks[0].load);  // has an interval of its own
   const auto same = made::server(0);
   EXPECT_FALSE(make_picture(same, &same).interval);  // no time has passed
   auto other = made::server(0);

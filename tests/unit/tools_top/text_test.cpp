@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 #include "text.hpp"
-// The header comes first: it has to stand alone.
+// Included first, to check that the header is self-contained.
 
 #include "made.hpp"
 #include "short_numbers.hpp"

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 #include "ui.hpp"
-// The header comes first: it has to stand alone.
+// Included first, to check that the header is self-contained.
 
 #include "made.hpp"
 
@@ -37,20 +37,20 @@ std::string shown(const picture& p, ui_state& ui, size room = {24, 80},
   return all_of(frame(p, past, ui, room, set));
 }
 
-bool has(const std::string& text, std::string_view part) { return text.find(part) != text.npos; }
+bool shows(const std::string& text, std::string_view part) { return text.find(part) != text.npos; }
 
 TEST(top_ui, the_overview_names_the_bad_handler) {
   ui_state ui;
   const std::string text = shown(server(), ui);
-  EXPECT_TRUE(has(text, "server  pid 123  up 65.0s")) << text;
+  EXPECT_TRUE(shows(text, "server  pid 123  up 65.0s")) << text;
   EXPECT_TRUE(
-      has(text, "! long_poll: In build_report() at src/report.cpp:50: \"build_report\" has been"))
+      shows(text, "! long_poll: In build_report() at src/report.cpp:50: \"build_report\" has been"))
       << text;
-  EXPECT_TRUE(has(text, "STUCK 150ms: build_report")) << text;
-  EXPECT_TRUE(has(text, "queue delay")) << text;
-  EXPECT_TRUE(has(text, "src/report.cpp:42 build_report")) << text;
-  EXPECT_TRUE(has(text, "45.0%")) << text;
-  EXPECT_TRUE(has(text, "q quit")) << text;
+  EXPECT_TRUE(shows(text, "STUCK 150ms: build_report")) << text;
+  EXPECT_TRUE(shows(text, "queue delay")) << text;
+  EXPECT_TRUE(shows(text, "src/report.cpp:42 build_report")) << text;
+  EXPECT_TRUE(shows(text, "45.0%")) << text;
+  EXPECT_TRUE(shows(text, "q quit")) << text;
 }
 
 TEST(top_ui, every_pane_fits_every_size) {
@@ -73,7 +73,7 @@ TEST(top_ui, every_pane_fits_every_size) {
                 EXPECT_TRUE(byte >= 0x20 && byte != 0x7f) << static_cast<int>(byte);
                 EXPECT_TRUE(set == charset::utf8 || byte < 0x80) << static_cast<int>(byte);
               }
-              EXPECT_FALSE(has(text_of(l), "\u202e"));
+              EXPECT_FALSE(shows(text_of(l), "\u202e"));
             }
           }
         }
@@ -91,7 +91,7 @@ TEST(top_ui, panes_by_number_and_tab) {
   press(ui, {key::back_tab, {}}, 1);
   press(ui, {key::back_tab, {}}, 1);
   EXPECT_EQ(ui.shown, pane::tasks);
-  EXPECT_TRUE(has(shown(server(), ui), "[2 Tasks]"));
+  EXPECT_TRUE(shows(shown(server(), ui), "[2 Tasks]"));
   type(ui, "1");
   press(ui, {key::back_tab, {}}, 1);
   EXPECT_EQ(ui.shown, pane::lints);
@@ -102,21 +102,21 @@ TEST(top_ui, a_stall_opens_with_its_stack_and_who_is_to_blame) {
   type(ui, "4");
   press(ui, {key::enter, {}}, 1);
   const std::string text = shown(server(), ui, {24, 80});
-  EXPECT_TRUE(has(text, ">> #1 build_report() at src/report.cpp:50")) << text;
-  EXPECT_TRUE(has(text, "   #0 crc32(char const*) at src/crc.cpp:8")) << text;
-  EXPECT_TRUE(has(text, "spinning")) << text;
+  EXPECT_TRUE(shows(text, ">> #1 build_report() at src/report.cpp:50")) << text;
+  EXPECT_TRUE(shows(text, "   #0 crc32(char const*) at src/crc.cpp:8")) << text;
+  EXPECT_TRUE(shows(text, "spinning")) << text;
   press(ui, {key::escape, {}}, 1);
-  EXPECT_TRUE(has(shown(server(), ui), "TO BLAME"));
+  EXPECT_TRUE(shows(shown(server(), ui), "TO BLAME"));
 }
 
 TEST(top_ui, lints_come_with_their_advice) {
   ui_state ui;
   type(ui, "5");
   const std::string text = shown(server(), ui);
-  EXPECT_TRUE(has(text, "! long_poll")) << text;
-  EXPECT_TRUE(has(text, "> Put ASIO_PULSE_CHECKPOINT()")) << text;
+  EXPECT_TRUE(shows(text, "! long_poll")) << text;
+  EXPECT_TRUE(shows(text, "> Put ASIO_PULSE_CHECKPOINT()")) << text;
   press(ui, {key::enter, {}}, 1);
-  EXPECT_TRUE(has(shown(server(), ui), "asio_pulse/docs/lints.md#long_poll"));
+  EXPECT_TRUE(shows(shown(server(), ui), "asio_pulse/docs/lints.md#long_poll"));
 }
 
 TEST(top_ui, the_selection_follows_its_row) {
@@ -133,7 +133,7 @@ TEST(top_ui, the_selection_follows_its_row) {
   frame(p, {}, ui, {}, charset::ascii);
   EXPECT_EQ(ui.current().selected, 1U);
   press(ui, {key::enter, {}}, 1);
-  EXPECT_TRUE(has(shown(p, ui), "name          report"));
+  EXPECT_TRUE(shows(shown(p, ui), "name          report"));
 }
 
 TEST(top_ui, long_lists_scroll_with_the_selection) {
@@ -145,9 +145,9 @@ TEST(top_ui, long_lists_scroll_with_the_selection) {
   const picture p = make_picture(now, nullptr);
   ui_state ui;
   type(ui, "2");
-  EXPECT_TRUE(has(shown(p, ui), "task1\n"));
-  EXPECT_TRUE(has(shown(p, ui), "TASK")) << shown(p, ui);
-  EXPECT_TRUE(has(shown(p, ui), "1-19 of 100\n")) << shown(p, ui);
+  EXPECT_TRUE(shows(shown(p, ui), "task1\n"));
+  EXPECT_TRUE(shows(shown(p, ui), "TASK")) << shown(p, ui);
+  EXPECT_TRUE(shows(shown(p, ui), "1-19 of 100\n")) << shown(p, ui);
   for (int i = 0; i != 3; ++i) {
     press(ui, {key::page_down, {}}, 1);
     shown(p, ui);
@@ -156,29 +156,29 @@ TEST(top_ui, long_lists_scroll_with_the_selection) {
   const auto selected =
       std::find_if(lines.begin(), lines.end(), [](const line& l) { return l.selected; });
   ASSERT_NE(selected, lines.end());
-  EXPECT_TRUE(has(text_of(*selected), "task" + std::to_string(ui.current().selected + 1)));
+  EXPECT_TRUE(shows(text_of(*selected), "task" + std::to_string(ui.current().selected + 1)));
   press(ui, {key::end, {}}, 1);
-  EXPECT_TRUE(has(shown(p, ui), "task100"));
-  EXPECT_TRUE(has(shown(p, ui), "82-100 of 100\n")) << shown(p, ui);
-  EXPECT_FALSE(has(shown(p, ui), "task50\n"));
+  EXPECT_TRUE(shows(shown(p, ui), "task100"));
+  EXPECT_TRUE(shows(shown(p, ui), "82-100 of 100\n")) << shown(p, ui);
+  EXPECT_FALSE(shows(shown(p, ui), "task50\n"));
 }
 
 TEST(top_ui, the_filter_is_typed_and_left) {
   ui_state ui;
   type(ui, "2/sesq");  // q is a letter here
   EXPECT_TRUE(ui.typing);
-  EXPECT_TRUE(has(shown(server(), ui), "filter: sesq_"));
+  EXPECT_TRUE(shows(shown(server(), ui), "filter: sesq_"));
   press(ui, {key::backspace, {}}, 1);
   press(ui, {key::enter, {}}, 1);
   const std::string text = shown(server(), ui);
-  EXPECT_TRUE(has(text, "session")) << text;
-  EXPECT_FALSE(has(text, " report")) << text;
-  EXPECT_TRUE(has(text, "filter: ses (Esc: off)")) << text;
+  EXPECT_TRUE(shows(text, "session")) << text;
+  EXPECT_FALSE(shows(text, " report")) << text;
+  EXPECT_TRUE(shows(text, "filter: ses (Esc: off)")) << text;
   press(ui, {key::escape, {}}, 1);
   EXPECT_EQ(ui.filter, "");
   type(ui, "/nothing");
   press(ui, {key::enter, {}}, 1);
-  EXPECT_TRUE(has(shown(server(), ui), "No row has that text."));
+  EXPECT_TRUE(shows(shown(server(), ui), "No row has that text."));
 }
 
 TEST(top_ui, what_keys_ask_for) {
@@ -187,7 +187,7 @@ TEST(top_ui, what_keys_ask_for) {
   EXPECT_EQ(type(ui, "t"), wish::trace);
   EXPECT_EQ(type(ui, " "), wish::freeze);
   EXPECT_TRUE(ui.frozen);
-  EXPECT_TRUE(has(shown(server(), ui), "FROZEN"));
+  EXPECT_TRUE(shows(shown(server(), ui), "FROZEN"));
   EXPECT_EQ(type(ui, "f"), wish::freeze);
   EXPECT_FALSE(ui.frozen);
   EXPECT_EQ(type(ui, "+"), wish::new_interval);
@@ -202,7 +202,7 @@ TEST(top_ui, what_keys_ask_for) {
   type(ui, "+");
   EXPECT_EQ(ui.interval, 1s);
   type(ui, "?");
-  EXPECT_TRUE(has(shown(server(), ui), "Keys and words"));
+  EXPECT_TRUE(shows(shown(server(), ui), "Keys and words"));
   EXPECT_EQ(type(ui, "x"), wish::nothing);
   EXPECT_FALSE(ui.help);
 }
@@ -215,9 +215,9 @@ TEST(top_ui, contexts_by_turns) {
   now.contexts[1].shadow = true;
   const picture p = make_picture(now, nullptr);
   ui_state ui;
-  EXPECT_TRUE(has(shown(p, ui), "context 1/2 (c: next) main  enforcing"));
+  EXPECT_TRUE(shows(shown(p, ui), "context 1/2 (c: next) main  enforcing"));
   type(ui, "c", 2);
-  EXPECT_TRUE(has(shown(p, ui), "context 2/2 (c: next) second  watching only"));
+  EXPECT_TRUE(shows(shown(p, ui), "context 2/2 (c: next) second  watching only"));
   type(ui, "c", 2);
   EXPECT_EQ(ui.context, 0U);
   type(ui, "c", 2);
@@ -231,9 +231,9 @@ TEST(top_ui, an_ended_process_stays_with_its_message) {
   ui.message = "process 123 has ended";
   type(ui, "3");
   const std::string text = shown(server(), ui);
-  EXPECT_TRUE(has(text, "process 123 has ended  q: quit")) << text;
-  EXPECT_TRUE(has(text, "ENDED")) << text;
-  EXPECT_TRUE(has(text, "build_report")) << text;
+  EXPECT_TRUE(shows(text, "process 123 has ended  q: quit")) << text;
+  EXPECT_TRUE(shows(text, "ENDED")) << text;
+  EXPECT_TRUE(shows(text, "build_report")) << text;
 }
 
 }  // namespace

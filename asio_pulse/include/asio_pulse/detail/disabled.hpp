@@ -8,20 +8,22 @@
 #error \
     "asio_pulse: ASIO_PULSE_DISABLE and BOOST_ASIO_CUSTOM_HANDLER_TRACKING exclude each other: link \
 asio_pulse::disabled instead of asio_pulse::asio_pulse"
+#include "the error above says what is missing"
 #endif
 
 /// \file
-/// asio-pulse switched off at compile time: the same names, and plain Asio behind them. No hook, no
-/// word in an operation. The library is linked for what has no part in that: options, reports.
+/// asio-pulse switched off at compile time: the same names for plain Asio, with no hook and no
+/// extra word in an operation. The library is linked only for options and reports.
 
-// Boost 1.74's awaitable.hpp uses std::exchange without it.
-#include <utility>
+#include <asio_pulse/hooks/requirements.hpp>
 
+// Boost 1.74's awaitable.hpp uses std::exchange, but does not include this.
 #include <asio_pulse/hooks/registry.hpp>
 #include <asio_pulse/metrics.hpp>
 #include <asio_pulse/options.hpp>
 #include <asio_pulse/recording.hpp>
 #include <asio_pulse/statistics.hpp>
+
 #include <boost/asio/any_io_executor.hpp>
 #include <boost/asio/awaitable.hpp>
 #include <boost/asio/co_spawn.hpp>
@@ -29,6 +31,7 @@ asio_pulse::disabled instead of asio_pulse::asio_pulse"
 #include <boost/asio/dispatch.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/post.hpp>
+
 #include <chrono>
 #include <coroutine>
 #include <cstdint>
@@ -36,6 +39,7 @@ asio_pulse::disabled instead of asio_pulse::asio_pulse"
 #include <string>
 #include <string_view>
 #include <type_traits>
+#include <utility>
 
 namespace asio_pulse {
 
@@ -43,20 +47,22 @@ class io_context : public boost::asio::io_context {
  public:
   using base_type = boost::asio::io_context;
   io_context() = default;
-  explicit io_context(int concurrency_hint) : base_type(concurrency_hint) {}
-  explicit io_context(const options&) {}
-  io_context(const options&, int concurrency_hint) : base_type(concurrency_hint) {}
+  using base_type::base_type;
+  template <class... Args>
+  requires(std::is_constructible_v<base_type, Args...>) explicit io_context(const options&,
+                                                                            Args&&... args)
+      : base_type(std::forward<Args>(args)...) {}
   [[nodiscard]] statistics stats() const noexcept { return {}; }
   [[nodiscard]] static context_metrics metrics(const metrics_request& = {}) { return {}; }
   [[nodiscard]] static recording trace() { return {}; }
-  /// A registry in which hooks can be installed; nothing ever calls them.
+  /// A registry in which hooks can be installed. They are never called.
   [[nodiscard]] static hooks::registry& hooks() noexcept {
     static hooks::registry none;
     return none;
   }
 };
 
-/// A name for a context: nothing is accounted for.
+/// A task that only refers to its context: nothing is accounted for.
 class task {
  public:
   using executor_type = boost::asio::io_context::executor_type;
@@ -83,7 +89,7 @@ class task_scope {
 
 class critical_section {
  public:
-  critical_section() noexcept {}  // not defaulted: a guard that is never read is no unused variable
+  critical_section() noexcept {}  // not defaulted, so that a guard does not look unused
   ~critical_section() {}          // NOLINT(modernize-use-equals-default): as above
   critical_section(const critical_section&) = delete;
   critical_section& operator=(const critical_section&) = delete;
@@ -132,8 +138,7 @@ auto co_spawn(const task& t, Coroutine&& coroutine, CompletionToken&& token) {
                                std::forward<CompletionToken>(token));
 }
 
-/// `co_await checkpoint()` needs a coroutine of Asio's, which awaits coroutines: use
-/// ASIO_PULSE_CHECKPOINT() where that is to vanish altogether.
+/// `co_await checkpoint()` still awaits a coroutine here. ASIO_PULSE_CHECKPOINT() costs nothing.
 inline boost::asio::awaitable<void> checkpoint() { co_return; }
 
 }  // namespace asio_pulse

@@ -1,20 +1,24 @@
 // SPDX-License-Identifier: BSL-1.0
 #pragma once
 
-#include <cxxabi.h>
 #include <asio_pulse/detail/fiber_stack.hpp>
 #include <asio_pulse/detail/sanitizers.hpp>
-#include <atomic>
+#include <asio_pulse/hooks/assert.hpp>
+
 #include <boost/context/fiber.hpp>
 #include <boost/context/preallocated.hpp>
 #include <boost/context/stack_context.hpp>
+
+#include <cxxabi.h>
+
+#include <atomic>
 #include <cerrno>
 #include <exception>
 #include <memory>
 #include <new>
 #include <utility>
 
-// Boost.Context's own annotations, where its users ask for them, are enough.
+// If the program enables Boost.Context's own annotations, those suffice.
 #if !defined(BOOST_USE_ASAN) && !defined(BOOST_USE_TSAN)
 #if defined(ASIO_PULSE_DETAIL_ASAN)
 #define ASIO_PULSE_DETAIL_FIBER_ASAN 1
@@ -33,17 +37,17 @@
 /// Fibers that run one handler after the other, on the stacks of fiber_stack.hpp, switched by
 /// Boost.Context.
 ///
-/// Everything that belongs to a thread is exchanged on the resuming side, whose stack stays where
-/// it is. The fiber's side looks at no thread-local at all.
+/// Everything that belongs to a thread is exchanged by the code that resumes a fiber, since its
+/// stack stays on its thread. The code on the fiber uses no thread-local at all.
 
 namespace asio_pulse::detail {
 
-/// Thrown out of a checkpoint where a suspended handler is destroyed with its context. Not a
-/// std::exception; who catches it by `catch (...)` had better rethrow.
+/// A checkpoint throws this if its suspended handler is destroyed with the context. It is not a
+/// std::exception; a `catch (...)` must rethrow it.
 struct fiber_unwind {};
 
-/// The calling thread's. Out of line, because the declaration says that it is the same at every
-/// call: on a fiber it is not.
+/// The exception state of the calling thread. Out of line, because the function is declared to
+/// return the same at every call, which is not true on a fiber.
 ASIO_PULSE_DETAIL_NOINLINE inline exception_state& exceptions_here() noexcept {
   asm volatile("");
   return *reinterpret_cast<exception_state*>(abi::__cxa_get_globals());
@@ -54,16 +58,17 @@ ASIO_PULSE_DETAIL_NOINLINE inline int& errno_here() noexcept {
 }
 
 struct fiber_machine {
-  boost::context::fiber inside;   ///< the fiber, while others run
-  boost::context::fiber outside;  ///< whoever resumed it, while it runs
+  boost::context::fiber inside;   ///< the fiber, while it does not run
+  boost::context::fiber outside;  ///< the code that resumed it, while it runs
   void (*job)(fiber_block&, void*) = nullptr;
   void* argument = nullptr;
-  /// Suspended, and what to do about it, once nothing of it runs any more. Null: it has ended.
-  void (*park)(fiber_block&) = nullptr;
-  std::exception_ptr error;  ///< what it ended with
+  /// What to do with the suspended fiber once it no longer runs. Returns whether its rest was
+  /// queued somewhere. Null if the fiber has ended.
+  bool (*park)(fiber_block&) = nullptr;
+  std::exception_ptr error;  ///< the exception that it ended with
   exception_state exceptions;
   int error_number = 0;
-  bool over = false;  ///< to be left for good
+  bool over = false;  ///< the fiber must end
 #if defined(ASIO_PULSE_DETAIL_FIBER_ASAN)
   void* fake_stack = nullptr;
   const void* outer_bottom = nullptr;
@@ -79,17 +84,21 @@ inline fiber_machine& machine_of(fiber_block& b) noexcept {
   return *std::launder(reinterpret_cast<fiber_machine*>(b.machine));
 }
 
-/// Goes on with the fiber, until it suspends or its job is done. On a stack that stays on its
-/// thread, which is ready (ready_fiber_thread()).
+/// Continues the fiber until it suspends or its job is done. Must be called on a stack that stays
+/// on its thread, after ready_fiber_thread().
 inline void enter_fiber(fiber_block& b) noexcept {
   fiber_machine& m = machine_of(b);
   hooks::thread_state& ts = hooks::this_thread();
+  ASIO_PULSE_ASSERT(this_fiber_thread.exceptions != nullptr);  // ready_fiber_thread()
+  ASIO_PULSE_ASSERT(!ts.switching);
+  ASIO_PULSE_ASSERT(!b.holds(__builtin_frame_address(0)));
+  ASIO_PULSE_ASSERT(m.inside);
   exception_state& exceptions = *this_fiber_thread.exceptions;
   int& error_here = *this_fiber_thread.error_number;
   const exception_state mine = std::exchange(exceptions, m.exceptions);
   const int error_number = std::exchange(error_here, m.error_number);
   b.thread = &ts;
-  // A signal that asks for this thread's stack (the watchdog's) gets none from here on.
+  // From here on the watchdog's signal cannot take this thread's stack.
   ts.switching = true;
   std::atomic_signal_fence(std::memory_order_seq_cst);
 #if defined(ASIO_PULSE_DETAIL_FIBER_ASAN)
@@ -109,7 +118,7 @@ inline void enter_fiber(fiber_block& b) noexcept {
   m.error_number = std::exchange(error_here, error_number);
 }
 
-/// The fiber has just been resumed.
+/// Called on the fiber when it was resumed.
 inline void arrived(fiber_block& b) noexcept {
 #if defined(ASIO_PULSE_DETAIL_FIBER_ASAN)
   fiber_machine& m = machine_of(b);
@@ -119,10 +128,12 @@ inline void arrived(fiber_block& b) noexcept {
   b.thread->switching = false;
 }
 
-/// Goes back to whoever resumed this fiber; returns when it is resumed again, perhaps on another
-/// thread.
+/// Switches back to the code that resumed this fiber. Returns when the fiber is resumed again,
+/// perhaps on another thread.
 ASIO_PULSE_DETAIL_NOINLINE inline void leave_fiber(fiber_block& b) noexcept {
   fiber_machine& m = machine_of(b);
+  ASIO_PULSE_ASSERT(fiber_here() == &b);
+  ASIO_PULSE_ASSERT(b.thread != nullptr && !b.thread->switching);
   b.thread->switching = true;
   std::atomic_signal_fence(std::memory_order_seq_cst);
 #if defined(ASIO_PULSE_DETAIL_FIBER_ASAN)
@@ -134,7 +145,7 @@ ASIO_PULSE_DETAIL_NOINLINE inline void leave_fiber(fiber_block& b) noexcept {
   arrived(b);
 }
 
-/// What a fiber runs: one job after the other.
+/// The function of a fiber. It runs one job after the other.
 inline boost::context::fiber fiber_main(fiber_block& b, boost::context::fiber&& outside) {
   fiber_machine& m = machine_of(b);
   m.outside = std::move(outside);
@@ -151,9 +162,9 @@ inline boost::context::fiber fiber_main(fiber_block& b, boost::context::fiber&& 
   return std::move(m.outside);
 }
 
-/// The stack belongs to the pool, not to the fiber.
+/// A stack allocator for stacks that belong to the pool and not to the fiber.
 struct pooled_slot {
-  boost::context::stack_context allocate() noexcept { return {}; }  // never called: preallocated
+  boost::context::stack_context allocate() noexcept { return {}; }  // not called: preallocated
   void deallocate(boost::context::stack_context&) noexcept {}
 };
 
@@ -161,8 +172,8 @@ inline void discard_fiber(fiber_block& b) noexcept {
   fiber_machine& m = machine_of(b);
   b.discard = nullptr;
 #if defined(ASIO_PULSE_DETAIL_FIBER_TSAN)
-  // Boost.Context leaves it by calls whose ends TSan would take for the thread's own. Nothing on
-  // its stack needs an end: it is forgotten.
+  // Boost.Context would leave the fiber through calls whose ends TSan takes for those of the
+  // thread. Nothing on its stack has to be destroyed, so the fiber is abandoned instead.
   __tsan_destroy_fiber(m.inner);
   new (b.machine) fiber_machine;
 #else
@@ -172,7 +183,7 @@ inline void discard_fiber(fiber_block& b) noexcept {
 #endif
 }
 
-/// Starts a fiber in the slot; it waits for its first job.
+/// Starts a fiber in the slot, which waits for its first job.
 inline void make_fiber(fiber_block& b) noexcept {
   auto& m = *new (b.machine) fiber_machine;
   boost::context::stack_context where;
@@ -194,7 +205,7 @@ inline void make_fiber(fiber_block& b) noexcept {
   b.discard = &discard_fiber;
 }
 
-/// The fiber's job is done: the stack goes back to the pool, and what it ended with goes on.
+/// The fiber's job is done. Returns the stack to the pool, and rethrows the exception of the job.
 inline void finish_fiber(fiber_block& b) {
   std::exception_ptr error = std::move(machine_of(b).error);
   give_fiber(b);
@@ -203,28 +214,28 @@ inline void finish_fiber(fiber_block& b) {
   }
 }
 
-/// Runs the fiber from here to where it suspends or ends.
+/// Runs the fiber until it suspends or ends. If its rest cannot be queued, it continues at once.
 inline void run_fiber(fiber_block& b) {
-  enter_fiber(b);
-  if (const auto park = machine_of(b).park) {
-    park(b);
-  } else {
-    finish_fiber(b);
+  for (;;) {
+    enter_fiber(b);
+    const auto park = machine_of(b).park;
+    if (park == nullptr) return finish_fiber(b);
+    if (park(b)) return;
   }
 }
 
-/// Ends a suspended fiber that will not be resumed: its objects are destroyed.
+/// Ends a suspended fiber that will not be resumed, and destroys the objects on its stack.
 inline void unwind_fiber(fiber_block& b) noexcept {
   b.unwinding = true;
   ready_fiber_thread();
   enter_fiber(b);
   b.unwinding = false;
-  machine_of(b).error = nullptr;  // there is nobody to throw it to
+  machine_of(b).error = nullptr;  // nobody could catch it
   give_fiber(b);
 }
 
-/// Suspends the fiber that this code runs on; `park` is called when it has been left.
-inline void suspend_fiber(fiber_block& b, void (*park)(fiber_block&)) {
+/// Suspends the fiber that this code runs on. `park` is called when the fiber no longer runs.
+inline void suspend_fiber(fiber_block& b, bool (*park)(fiber_block&)) {
   machine_of(b).park = park;
   leave_fiber(b);
   if (b.unwinding) throw fiber_unwind{};

@@ -2,46 +2,24 @@
 #pragma once
 
 #include <asio_pulse/hooks/thread_state.hpp>
+
 #include <atomic>
 #include <bit>
 #include <cstddef>
 #include <cstdint>
-#include <vector>
 
 /// \file
-/// The stacks of fibers: pooled, guarded, and found by the stack pointer.
+/// The stacks of fibers, which are pooled, guarded, and found by the stack pointer.
 ///
-/// All stacks lie in one big reservation of addresses, cut into parts of one stack size each and
-/// those into slots. Where the stack pointer is tells whether this is a fiber, and which: no
-/// thread-local can say that, for a fiber goes from thread to thread, and compilers keep the
-/// address of a thread-local across the call in which that happens.
+/// All stacks are in one large reservation of addresses, which is divided into a part for each
+/// stack size, and each part into slots. So the stack pointer tells whether the code runs on a
+/// fiber, and on which. A thread-local could not, because a fiber moves between threads, and
+/// compilers keep the address of a thread-local across the call in which that happens.
 
-namespace asio_pulse {
+namespace asio_pulse::detail {
 
-/// What has become of the fiber stacks of one size.
-struct fiber_stacks {
-  std::size_t size = 0;    ///< of each, in bytes
-  std::size_t in_use = 0;  ///< under a handler that runs, or is suspended
-  std::size_t idle = 0;    ///< kept at hand with its memory; as many threads as use fibers, and 64
-  std::size_t made = 0;    ///< so far; what is neither in use nor idle holds addresses, no memory
-  /// The most that any of them has used, in bytes, to whole pages.
-  std::size_t high_water = 0;
-};
-
-/// The fiber stacks of this process, one entry for each size that was ever used.
-///
-/// \par Cost           A system call for each stack that holds memory, about a microsecond: for a
-/// status page, not
-///                     for a handler.
-/// \par Thread safety  Any thread; a figure may be old by what happened meanwhile.
-/// \par Errors         std::bad_alloc.
-/// \par Source         mincore(2): a page that was touched once stays resident until its stack is
-/// given back.
-[[nodiscard]] std::vector<fiber_stacks> fiber_stack_usage();
-
-namespace detail {
-
-/// Sizes are powers of two, 16 KiB to 8 MiB; below each stack lies a guard of its own size.
+/// Sizes are powers of two from 16 KiB to 8 MiB. Below each stack there is a guard of the same
+/// size.
 inline constexpr unsigned fiber_sizes = 10;
 inline constexpr std::size_t smallest_fiber_stack = std::size_t{16} << 10;
 
@@ -57,24 +35,24 @@ static_assert(fiber_stack_size(fiber_size_class(65536)) == 65536);
 static_assert(fiber_stack_size(fiber_size_class(65537)) == 131072);
 static_assert(fiber_size_class(1) == 0 && fiber_size_class(std::size_t{8} << 20) == 9);
 
-/// At the top of every slot: what runs on it.
+/// The block at the top of every slot, which describes what runs on it.
 struct alignas(64) fiber_block {
-  /// Suspends what runs here: true when it goes on after that, false where it cannot be. Null: not
-  /// now. Must be called on this very stack.
+  /// Suspends what runs here, and returns true when it is resumed; returns false if it cannot be
+  /// suspended. Null if it cannot be suspended now. Must be called on this stack.
   bool (*suspend)(fiber_block&) = nullptr;
-  void* suspension = nullptr;  ///< for `suspend`: on this stack
-  /// Whoever resumed it, so that the fiber itself need not look for its thread.
+  void* suspension = nullptr;  ///< an object on this stack, for `suspend`
+  /// The state of the thread that resumed it, so that the fiber need not look it up.
   hooks::thread_state* thread = nullptr;
-  /// The task that the handler started with; one reference, from the first suspension on: scopes on
-  /// this stack remember it.
+  /// The task that the handler started with. From the first suspension on it holds a reference,
+  /// because scopes on this stack refer to it.
   hooks::task_record* task = nullptr;
-  /// Ends the fiber that waits for its next handler here; null: there is none.
+  /// Ends the fiber that waits for its next handler here; null if there is none.
   void (*discard)(fiber_block&) noexcept = nullptr;
   std::uint32_t slot = 0;
   std::uint8_t size_class = 0;
-  /// Its context is being destroyed: it is resumed once more, to be unwound.
+  /// Its context is being destroyed, and it is resumed only to be unwound.
   bool unwinding = false;
-  /// For whoever switches (fiber.hpp).
+  /// Storage for fiber.hpp.
   alignas(16) unsigned char machine[128] = {};
 
   [[nodiscard]] std::uintptr_t top() const noexcept {
@@ -84,7 +62,7 @@ struct alignas(64) fiber_block {
     return top() + sizeof(fiber_block) - fiber_stack_size(size_class);
   }
   [[nodiscard]] std::size_t size() const noexcept { return top() - bottom(); }
-  /// Whether the object lies on this stack: it would go where the fiber goes.
+  /// Whether the object is on this stack, and so moves with the fiber.
   [[nodiscard]] bool holds(const void* object) const noexcept {
     return reinterpret_cast<std::uintptr_t>(object) - bottom() < size();
   }
@@ -108,8 +86,8 @@ struct fiber_region {
   }
 };
 
-/// Null until the first fiber. Acquire, pairs with the release of whoever reserves: the region is
-/// complete.
+/// Null until the first fiber. Loaded with acquire, which pairs with the release of the thread that
+/// makes the reservation.
 extern constinit std::atomic<const fiber_region*> the_fiber_region;
 
 [[nodiscard]] inline fiber_block* fiber_at(std::uintptr_t stack_pointer) noexcept {
@@ -118,16 +96,16 @@ extern constinit std::atomic<const fiber_region*> the_fiber_region;
   return reinterpret_cast<fiber_block*>(region->slot_end(stack_pointer) - sizeof(fiber_block));
 }
 
-/// The fiber that this code runs on; null: it runs on a thread's own stack, or on one that is none
-/// of ours.
+/// The fiber that this code runs on; null on a thread's own stack, and on stacks that are not ours.
 ///
 /// \par Cost  A few instructions, no thread-local.
 [[nodiscard]] inline fiber_block* fiber_here() noexcept {
   return fiber_at(reinterpret_cast<std::uintptr_t>(__builtin_frame_address(0)));
 }
 
-/// What the C++ runtime keeps of exceptions on a thread, as the Itanium C++ ABI lays it out: those
-/// being handled, and how many are on their way. Whose fiber goes, takes it along.
+/// The state of exceptions that the C++ runtime keeps for each thread, in the layout of the Itanium
+/// C++ ABI: the exceptions being handled, and the number of uncaught ones. A fiber takes its own
+/// along.
 struct exception_state {
   void* caught = nullptr;
   unsigned int uncaught = 0;
@@ -136,16 +114,16 @@ struct exception_state {
 #endif
 };
 
-/// What a thread keeps of fibers.
+/// What a thread keeps for fibers.
 struct fiber_thread {
-  /// The thread's own: two calls less a switch. Null until it is made ready.
+  /// A pointer to the thread's exception state, which saves two calls in each switch. Null until
+  /// ready_fiber_thread().
   exception_state* exceptions = nullptr;
   int* error_number = nullptr;
-  /// One fiber that ended here, for the next. Written by its thread alone; relaxed, so that
-  /// fiber_stack_usage() may count it.
+  /// A fiber that ended here, kept for the next one. Only its own thread writes it. Relaxed:
+  /// fiber_stack_usage() reads it in order to count it.
   std::atomic<fiber_block*> at_hand{nullptr};
-  /// The thread has a stack for the overflow's message, and gives back what is at hand when it
-  /// ends.
+  /// The thread has a stack for the message about an overflow, and returns `at_hand` when it ends.
   bool ready = false;
   fiber_thread* previous = nullptr;
   fiber_thread* next = nullptr;
@@ -156,11 +134,11 @@ extern constinit thread_local fiber_thread this_fiber_thread ASIO_PULSE_DETAIL_T
 fiber_block* take_fiber_slow(unsigned size_class) noexcept;
 void give_fiber_slow(fiber_block& b) noexcept;
 void ready_fiber_thread() noexcept;
-/// Gives the fiber's task back.
+/// Releases the fiber's reference to its task.
 void forget_fiber_task(fiber_block& b) noexcept;
 
-/// A slot, with a fiber that waits in it or without. Null: no memory, or no more slots. Not on a
-/// fiber that may migrate.
+/// Takes a slot, with or without a fiber that waits in it. Null if there is no memory, or no slot
+/// left. Must not be called on a fiber that may move to another thread.
 [[nodiscard]] inline fiber_block* take_fiber(unsigned size_class) noexcept {
   fiber_thread& mine = this_fiber_thread;
   fiber_block* const b = mine.at_hand.load(std::memory_order_relaxed);
@@ -171,7 +149,7 @@ void forget_fiber_task(fiber_block& b) noexcept;
   return take_fiber_slow(size_class);
 }
 
-/// Gives it back, with the fiber that waits in it if `discard` is set.
+/// Returns a slot, with the fiber that waits in it if `discard` is set.
 inline void give_fiber(fiber_block& b) noexcept {
   if (b.task != nullptr) [[unlikely]] {
     forget_fiber_task(b);
@@ -184,12 +162,8 @@ inline void give_fiber(fiber_block& b) noexcept {
   give_fiber_slow(b);
 }
 
-/// Says what a fault in a guard is, on stderr. Installed with the first fiber; whoever handled the
-/// signal before gets it next.
+/// Installs a handler that prints a message on stderr if a fault is in a guard. Called with the
+/// first fiber. The previous handler of the signal is called afterwards.
 void install_overflow_message() noexcept;
-/// Gives the calling thread a signal stack, if it has none; takes it away again.
-void* make_signal_stack() noexcept;
-void drop_signal_stack(void* stack) noexcept;
 
-}  // namespace detail
-}  // namespace asio_pulse
+}  // namespace asio_pulse::detail

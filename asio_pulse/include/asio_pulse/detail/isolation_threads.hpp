@@ -17,21 +17,24 @@ using thread_id = pid_t;
 using thread_id = int;
 #endif
 
-/// Makes the calling thread give way as asked. Lowering needs no privilege; what the system refuses
-/// stays as it is.
+// Under a seccomp filter these functions change nothing, because the filter may end the process for
+// the system calls that they need.
+
+/// Lowers the priority of the calling thread as requested. This needs no privilege. What the system
+/// refuses stays as it is.
 void lower_priority(isolation_priority how, int nice) noexcept;
 
-/// Names the calling thread, for a debugger and for top.
+/// Sets the name of the calling thread, as debuggers and top show it.
 void name_thread(const char* name) noexcept;
 
-/// A thread's signal mask and the CPUs that it may use, for another one to work in its place.
+/// A thread's signal mask and CPU affinity, for another thread that takes over its work.
 ///
 /// \par Thread safety  Distinct objects: Safe. Shared objects: Unsafe.
 class thread_settings {
  public:
-  /// The calling thread's, the first time.
+  /// Saves the settings of the calling thread, the first time that it is called.
   void remember() noexcept;
-  /// Makes them the calling thread's, if any were remembered.
+  /// Applies the saved settings, if there are any, to the calling thread.
   void apply() const noexcept;
 
  private:
@@ -43,33 +46,33 @@ class thread_settings {
 #endif
 };
 
-/// How a thread was scheduled before demote(), and what demote() made of it.
+/// A thread's scheduling before demote(), and after it.
 struct scheduling {
-  bool changed = false;  ///< false: there is nothing to undo
+  bool changed = false;  ///< whether there is something to undo
   int policy = 0;
   int nice = 0;
   int given_policy = 0;
   int given_nice = 0;
 };
 
-/// Makes another thread of this process, a worker that is stuck, give way: by SCHED_BATCH, which
-/// can always be undone, or by a higher nice value where CAP_SYS_NICE or RLIMIT_NICE lets it be
-/// undone. Never by SCHED_IDLE: when its handler ends the worker takes Asio's mutex before it is
-/// restored, and with SCHED_IDLE it may hold it for as long as other programs want the CPU
-/// (measured on a busy machine: everybody else 0.8 s late, and more). isolation_priority::idle is
-/// for threads that have no such locks; here it means SCHED_BATCH.
+/// Lowers the priority of another thread of this process, a worker that is stuck: with SCHED_BATCH,
+/// which can always be undone, or with a higher nice value if CAP_SYS_NICE or RLIMIT_NICE permits
+/// to undo that. SCHED_IDLE is never used: when its handler ends, the worker takes Asio's mutex
+/// before its scheduling is restored, and with SCHED_IDLE it may hold the mutex for as long as
+/// other programs use the CPU (measured on a busy machine: all others are 0.8 s late, and more).
+/// isolation_priority::idle is for threads without such locks; here it means SCHED_BATCH.
 ///
-/// A thread that is not SCHED_OTHER (SCHED_FIFO, SCHED_BATCH, ...) is left alone: somebody chose
-/// that.
+/// A thread that is not SCHED_OTHER (SCHED_FIFO, SCHED_BATCH, ...) is not changed, because the
+/// program has chosen that.
 ///
-/// The thread must exist, and go on existing until the call returns: thread ids are reused.
+/// The thread must exist until the call returns, because thread ids are reused.
 ///
 /// \par Cost           Up to five system calls.
 /// \par Thread safety  Distinct threads: Safe.
-/// \par Errors         None (noexcept): what the system refuses stays as it is.
+/// \par Errors         None (noexcept). What the system refuses is not changed.
 [[nodiscard]] scheduling demote(thread_id thread, isolation_priority how, int nice) noexcept;
 
-/// Undoes demote(), unless the thread's scheduling has been changed by somebody else since.
+/// Undoes demote(), unless the thread's scheduling was changed otherwise in the meantime.
 void restore(thread_id thread, const scheduling& before) noexcept;
 
 }  // namespace asio_pulse::detail

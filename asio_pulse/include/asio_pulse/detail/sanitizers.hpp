@@ -2,7 +2,7 @@
 #pragma once
 
 /// \file
-/// Which sanitizer the program is compiled with: gcc says it by macros, clang by features.
+/// Which sanitizer the program is compiled with. gcc defines macros, clang has features.
 
 #if defined(__SANITIZE_ADDRESS__)
 #define ASIO_PULSE_DETAIL_ASAN 1

@@ -2,17 +2,20 @@
 #pragma once
 
 #include <asio_pulse/hooks/poll_path.hpp>
+
+#include <atomic>
 #include <mutex>
 #include <thread>
 #include <utility>
 
 namespace asio_pulse::detail {
 
-/// A handler given to a task's executor. It carries its task like every operation does.
+/// A handler that was submitted to a task's executor. It carries its task, as every operation does.
 struct serial_node : hooks::tracked_operation {
   using run_type = void (*)(serial_node*, bool call);
   explicit serial_node(run_type r, const hooks::site& s) noexcept : run(r), what(&s) {
-    if (s.drains) set(names);
+    announce();
+    if (s.drains || s.erased) set(names);
   }
 
   serial_node* next = nullptr;
@@ -23,19 +26,21 @@ struct serial_node : hooks::tracked_operation {
 
 /// The handlers of one task's executor: first in, first out, one at a time.
 ///
-/// At most one driver is under way: posted to the home context or to the isolation pool, or running
-/// there. It is the driver's hand-over under the mutex that keeps order and excludes overlap when
-/// the task moves between threads.
+/// There is at most one driver at a time: posted to the home context or the isolation pool, or
+/// running there. It is handed over under the mutex, which keeps the order and excludes overlap
+/// when the task moves between threads. The part that knows Asio derives from this class:
+/// serial_driver.
 ///
-/// \par Thread safety  All members, from any thread.
+/// \par Thread safety  All members may be called from any thread.
 class serial_queue {
  public:
   serial_queue() = default;
   serial_queue(const serial_queue&) = delete;
   serial_queue& operator=(const serial_queue&) = delete;
-  ~serial_queue() { clear(); }
+  virtual ~serial_queue() { clear(); }
 
-  /// Appends; true: the caller must send a driver. After close() the node is destroyed instead.
+  /// Appends a node. Returns true if the caller must send the driver. After close() the node is
+  /// destroyed instead.
   [[nodiscard]] bool push(serial_node* node) noexcept {
     {
       const std::lock_guard lock(mutex_);
@@ -49,8 +54,8 @@ class serial_queue {
     return false;
   }
 
-  /// The driver takes the oldest node. Null: the queue is empty and the driver is dismissed; the
-  /// next one may be running already.
+  /// Called by the driver: takes the oldest node. Null if the queue is empty; then the driver is
+  /// dismissed, and the next one may be running already.
   [[nodiscard]] serial_node* pop() noexcept {
     const std::lock_guard lock(mutex_);
     serial_node* node = front_;
@@ -63,20 +68,29 @@ class serial_queue {
     return node;
   }
 
-  /// The calling thread runs the queue's driver now.
+  [[nodiscard]] bool empty() const noexcept {
+    const std::lock_guard lock(mutex_);
+    return front_ == nullptr;
+  }
+
+  /// Whether the calling thread runs the queue's driver now.
   [[nodiscard]] bool running_in_this_thread() const noexcept {
-    // Relaxed: a thread can only find its own id here if it wrote it itself.
+    // Relaxed: a thread can find its own id here only if it has written it itself.
     return runner_.load(std::memory_order_relaxed) == std::this_thread::get_id();
   }
   void entered() noexcept { runner_.store(std::this_thread::get_id(), std::memory_order_relaxed); }
   void left() noexcept { runner_.store({}, std::memory_order_relaxed); }
+
+  void turn_begins(timing::ticks now) noexcept { turn_started_ = now; }
+  /// When the driver's turn began. For the thread that runs it only.
+  [[nodiscard]] timing::ticks turn_started() const noexcept { return turn_started_; }
 
   [[nodiscard]] bool closed() const noexcept {
     const std::lock_guard lock(mutex_);
     return closed_;
   }
 
-  /// Destroys every handler; those that come later too, once `for_good`.
+  /// Destroys all handlers. With `for_good`, handlers that are added later are destroyed as well.
   void clear(bool for_good = false) noexcept {
     for (;;) {
       serial_node* node;
@@ -98,6 +112,7 @@ class serial_queue {
   bool driven_ = false;
   bool closed_ = false;
   std::atomic<std::thread::id> runner_{};
+  timing::ticks turn_started_ = 0;
 };
 
 }  // namespace asio_pulse::detail

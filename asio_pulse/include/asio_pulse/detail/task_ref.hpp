@@ -2,11 +2,13 @@
 #pragma once
 
 #include <asio_pulse/detail/task_state.hpp>
+#include <asio_pulse/hooks/thread_state.hpp>
+
 #include <utility>
 
 namespace asio_pulse::detail {
 
-/// One counted reference to a task.
+/// A counted reference to a task.
 class task_ref {
  public:
   task_ref() noexcept = default;
@@ -27,6 +29,8 @@ class task_ref {
   }
 
   [[nodiscard]] task_state* get() const noexcept { return t_; }
+  /// Hands the reference to the caller.
+  [[nodiscard]] task_state* release() noexcept { return std::exchange(t_, nullptr); }
   task_state& operator*() const noexcept { return *t_; }
   task_state* operator->() const noexcept { return t_; }
 
@@ -34,8 +38,7 @@ class task_ref {
   task_state* t_ = nullptr;
 };
 
-/// Makes a task the one that operations created in this scope belong to. The task must outlive the
-/// scope.
+/// Operations that are created in this scope belong to the task, which must outlive the scope.
 class label_scope {
  public:
   explicit label_scope(hooks::task_record* t) noexcept

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// Metrics for Prometheus. In a library of its own, asio_pulse::prometheus, for programs that have
-// prometheus-cpp; asio_pulse/prometheus/README.md lists what is exported.
+// Metrics for Prometheus. They are in a separate library, asio_pulse::prometheus, which needs
+// prometheus-cpp. asio_pulse/prometheus/README.md lists what is exported.
 
 #pragma once
 
@@ -20,39 +20,39 @@ namespace asio_pulse {
 
 /// What is exported, and how much of it.
 ///
-/// The order of the members is stable: designated initialisers go on compiling.
+/// The order of the members is stable, so that designated initialisers continue to compile.
 struct prometheus_options {
-  /// What every metric's name begins with, without the underscore that follows. A letter or an
-  /// underscore, then letters, digits and underscores; not two underscores at the beginning.
+  /// The beginning of every metric's name, without the underscore that follows it. A letter or an
+  /// underscore, then letters, digits and underscores; it must not begin with two underscores.
   std::string prefix = "asio_pulse";
 
-  /// Names of tasks that a context may fill series with, by recent CPU time; the rest is summed up
-  /// as "(all other)". Zero: no metrics of tasks. At most 1000. The default is a guess.
+  /// How many names of tasks a context exports, those with the most recent CPU time; the rest is
+  /// summed up as "(all other)". Zero: no metrics of tasks. At most 1000. The default is a guess.
   std::size_t top_tasks = 20;
 
-  /// Sites that a context may fill series with, by CPU time. Zero: no metrics of sites. At most
-  /// 2047. The default is a guess.
+  /// How many sites a context exports, those with the most CPU time. Zero: no metrics of sites. At
+  /// most 2047. The default is a guess.
   std::size_t top_sites = 20;
 
-  /// Metrics of each worker: five series a thread.
+  /// Whether metrics of workers are exported: five series for each thread.
   bool workers = true;
 
   bool operator==(const prometheus_options&) const = default;
 };
 
-/// The metrics of all contexts of this process, read anew at each scrape. To be registered with a
-/// prometheus::Exposer, or handed to a prometheus::TextSerializer:
+/// The metrics of all contexts of this process, read at each scrape. Register it with a
+/// prometheus::Exposer, or give what it collects to a prometheus::TextSerializer:
 ///
 ///     prometheus::Exposer exposer("127.0.0.1:9464");
 ///     auto metrics = std::make_shared<asio_pulse::prometheus_collectable>();
 ///     exposer.RegisterCollectable(metrics);   // keeps a weak pointer
 ///
-/// \par Cost           Nothing between scrapes but what options::metrics says. A scrape costs what
-///                     asio_pulse::collect() does, and some strings a series.
+/// \par Cost           Between scrapes, the collection that options::metrics describes. A scrape
+///                     costs what asio_pulse::collect() does, and some strings for each series.
 /// \par Thread safety  Distinct objects: Safe. Shared objects: Safe.
 class prometheus_collectable : public prometheus::Collectable {
  public:
-  /// Where the figures come from: this process, or, with inspector::fetch(), another.
+  /// The source of the figures: this process or, with inspector::fetch(), another one.
   using source = std::function<process_metrics(const metrics_request&)>;
 
   /// Asks the source once, so that contexts that collect on demand have figures at the first
@@ -64,9 +64,9 @@ class prometheus_collectable : public prometheus::Collectable {
   prometheus_collectable(const prometheus_collectable&) = delete;
   prometheus_collectable& operator=(const prometheus_collectable&) = delete;
 
-  /// \par Errors  None but std::bad_alloc where there is no memory for a single line: a source that
-  ///              throws leaves the metric PREFIX_up, at 0, and no other. Exposer's threads do not
-  ///              catch.
+  /// \par Errors  std::bad_alloc if there is no memory for a single line. If the source throws, the
+  ///              result is the metric PREFIX_up with the value 0 and nothing else: the threads of
+  ///              prometheus::Exposer do not catch exceptions.
   [[nodiscard]] std::vector<prometheus::MetricFamily> Collect() const override;
 
  private:

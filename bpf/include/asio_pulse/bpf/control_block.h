@@ -1,18 +1,18 @@
 /* SPDX-License-Identifier: BSL-1.0 OR GPL-2.0-only
  *
- * The control block: what a scheduler and a program that runs handlers tell each other about one
- * worker thread. Shared memory between three parties: the sched_ext program, its loader, and the
- * asio-pulse runtime. C and C++, and clang's BPF target.
+ * The control block: how a scheduler and a program that runs handlers exchange information about a
+ * worker thread. It is memory that three parties share: the sched_ext program, its loader, and the
+ * asio-pulse runtime. For C, C++ and clang's BPF target.
  *
  * A process gets one array of asio_pulse_slot_count elements of 128 bytes. Element 0 is the
  * system's block (struct asio_pulse_system), every other one a worker's (struct asio_pulse_scb).
  *
- * Who may believe what: the memory is writable by the program. The runtime trusts the kernel's half,
- * for the program can only deceive itself. The kernel trusts nothing here: what it decides on is in
- * its own memory, and what it reads from the runtime's half it reads once and clamps.
+ * Trust: the program can write the memory. The runtime trusts the kernel's half, since a program
+ * can only deceive itself. The kernel trusts nothing here: its decisions are based on its own
+ * memory, and it reads each word of the runtime's half once and limits the value.
  *
- * Every word is naturally aligned and written whole, by one side, except where said otherwise.
- * 64-bit words in the machine's byte order. Changes of layout or meaning change the version.
+ * Every word is naturally aligned and is written as a whole by one side, unless stated otherwise.
+ * The byte order is that of the machine. A change of layout or meaning changes the version.
  */
 #ifndef ASIO_PULSE_BPF_CONTROL_BLOCK_H
 #define ASIO_PULSE_BPF_CONTROL_BLOCK_H
@@ -40,7 +40,7 @@ enum asio_pulse_mode {
   ASIO_PULSE_MODE_NONE = 255         /* no scheduler of ours writes this block */
 };
 
-/* Where a worker stands. Hints and escalation only in RUNNING. */
+/* The state of a worker. There are hints and escalations only in RUNNING. */
 enum asio_pulse_worker_state {
   ASIO_PULSE_WORKER_INIT = 0,       /* nobody's */
   ASIO_PULSE_WORKER_REGISTERED = 1, /* a thread's, which is not scheduled by us yet */
@@ -49,7 +49,7 @@ enum asio_pulse_worker_state {
   ASIO_PULSE_WORKER_DEAD = 4        /* its thread has ended, or was taken away from us */
 };
 
-/* What the worker agrees to, should it ignore a hint. */
+/* What the worker permits if it ignores a hint. */
 enum asio_pulse_policy {
   ASIO_PULSE_POLICY_NONE = 0,
   ASIO_PULSE_POLICY_THREAD_KICK = 1,     /* its slice ends now, and the next ones are shorter */
@@ -62,43 +62,43 @@ enum asio_pulse_yield_reason {
   ASIO_PULSE_YIELD_NONE = 0,
   ASIO_PULSE_YIELD_CHECKPOINT = 1, /* a checkpoint yielded */
   ASIO_PULSE_YIELD_DEFERRED = 2,   /* the gate put an operation back */
-  ASIO_PULSE_YIELD_POLL_END = 3,   /* the handler ended by itself: others have their turn */
+  ASIO_PULSE_YIELD_POLL_END = 3,   /* the handler ended by itself, so others have their turn */
   ASIO_PULSE_YIELD_IDLE = 4,       /* there was no handler to run */
   ASIO_PULSE_YIELD_REFUSED = 5     /* a checkpoint could not yield: under a lock */
 };
 
-/* How the runtime behaves, told for the eyes of an operator. */
+/* How the runtime reacts to hints at present; for operators. */
 enum asio_pulse_determinism {
-  ASIO_PULSE_DETERMINISTIC = 0, /* no hint has been seen: as without a scheduler */
-  ASIO_PULSE_PRESSURED = 1,     /* hints come */
+  ASIO_PULSE_DETERMINISTIC = 0, /* no recent hint: it behaves as without a scheduler */
+  ASIO_PULSE_PRESSURED = 1,     /* there are hints */
   ASIO_PULSE_DEFENSIVE = 2      /* hints were lost: it yields eagerly */
 };
 
-/* One worker. The first 64 bytes are the kernel's to write, the others the runtime's.
+/* A worker. The kernel writes the first 64 bytes, the runtime the others.
  *
  * CPU time: the first three words are a sequence lock (timing::published_cpu_time). The sequence is
- * odd while they change, and stays odd when nobody publishes any more. While it stands still at an
- * even value the thread has not left its CPU.
+ * odd while they change, and stays odd when they are no longer published. While it has the same
+ * even value, the thread has not left its CPU.
  */
 struct asio_pulse_scb {
   /* ---- line 0: written by the scheduler */
   uint64_t cpu_sequence; /* +2 each time the thread is given a CPU */
-  uint64_t run_ns;       /* CPU time before the present run */
-  uint64_t run_start_ns; /* CLOCK_MONOTONIC at the start of the present run */
+  uint64_t run_ns;       /* CPU time before the current run */
+  uint64_t run_start_ns; /* CLOCK_MONOTONIC at the start of the current run */
   uint64_t preempt_seq;  /* +1 for each hint. Written before the hint's record is sent */
   int64_t budget_ns;     /* advisory: what is left of the slice at the last look; negative: overrun */
-  uint32_t lost_hints;   /* records that did not fit the ring buffer; the sequence moved all the same */
+  uint32_t lost_hints;   /* records that did not fit into the ring buffer; preempt_seq has changed anyway */
   uint8_t worker_state;  /* enum asio_pulse_worker_state */
-  uint8_t pressure;      /* 0..100: what the scheduler makes of the system's */
+  uint8_t pressure;      /* 0..100: derived by the scheduler from that of the system */
   uint8_t mode;          /* enum asio_pulse_mode */
   uint8_t kernel_pad;
   uint32_t escalations;  /* against this worker */
-  uint32_t violations;   /* critical sections beyond the bound: from the first one on the critical
-                            flag protects no more until the worker has slept or acknowledged */
+  uint32_t violations;   /* critical sections beyond the limit: after one, the critical flag does not
+                            protect until the worker has slept or acknowledged */
   uint64_t kernel_reserved;
 
-  /* ---- line 1: written by the runtime. Plain stores; the kernel reads each once */
-  uint64_t last_ack_seq; /* the preempt_seq that has been acted upon; never above it */
+  /* ---- line 1: written by the runtime with plain stores; the kernel reads each word once */
+  uint64_t last_ack_seq; /* the preempt_seq to which the worker has reacted; never above it */
   uint64_t acks;         /* acknowledgements so far */
   uint16_t priority;     /* advisory, 0..1000, higher is more urgent */
   uint8_t critical;      /* not 0: in a critical section */
@@ -109,8 +109,8 @@ struct asio_pulse_scb {
   uint8_t runtime_pad[41];
 };
 
-/* What the loader tells all workers of a process: element 0 of the array. Written by the loader
- * only, every word by itself. */
+/* Element 0 of the array: what the loader publishes for all workers of a process. Only the loader
+ * writes it, each word separately. */
 struct asio_pulse_system {
   uint32_t abi_version;    /* ASIO_PULSE_ABI_VERSION */
   uint8_t mode;            /* enum asio_pulse_mode */
@@ -118,7 +118,7 @@ struct asio_pulse_system {
   uint8_t io_pressure;     /* the same */
   uint8_t memory_pressure; /* the same */
   uint32_t queued;         /* threads that wait in the scheduler's queues now, over all CPUs */
-  uint32_t cpus;           /* that the scheduler serves */
+  uint32_t cpus;           /* CPUs that the scheduler serves */
   uint64_t slice_ns;
   uint64_t grace_ns;
   uint64_t max_critical_ns;
@@ -126,16 +126,16 @@ struct asio_pulse_system {
   uint8_t reserved[80];
 };
 
-/* What a record of the ring buffer is about. */
+/* The kind of a record of the ring buffer. */
 enum asio_pulse_hint_kind {
-  ASIO_PULSE_HINT = 1,        /* preempt_seq moved */
+  ASIO_PULSE_HINT = 1,        /* preempt_seq has changed */
   ASIO_PULSE_KICKED = 2,      /* escalation: THREAD_KICK */
   ASIO_PULSE_THROTTLED = 3,   /* escalation: CGROUP_THROTTLE */
-  ASIO_PULSE_RELEASED = 4,    /* the effect of an escalation has been undone */
-  ASIO_PULSE_VIOLATION = 5    /* a critical section beyond the bound: its trust is revoked */
+  ASIO_PULSE_RELEASED = 4,    /* the effect of an escalation was undone */
+  ASIO_PULSE_VIOLATION = 5    /* a critical section beyond the limit; it is no longer protected */
 };
 
-/* One record of the ring buffer, for the loader. */
+/* A record of the ring buffer, for the loader. */
 struct asio_pulse_hint {
   uint64_t time_ns; /* CLOCK_MONOTONIC */
   uint64_t seq;     /* preempt_seq */

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: BSL-1.0
 #pragma once
 
+#include <asio_pulse/hooks/requirements.hpp>
+//
 #include <asio_pulse/timing/timebase.hpp>
+
 #include <atomic>
 #include <chrono>
 #include <cstdint>
@@ -12,7 +15,7 @@
 
 namespace asio_pulse::hooks {
 
-/// A handler is about to run (cost 0), or has run. The views live as long as the call.
+/// A handler is about to run (the cost is 0), or has run. The views are valid only during the call.
 struct poll_event {
   std::uint64_t task_id = 0;
   std::string_view task_name{};
@@ -23,11 +26,11 @@ struct poll_event {
   bool exact = false;
 };
 
-/// A task came into being.
+/// A task was made.
 struct task_event {
   std::uint64_t task_id = 0;
   std::string_view task_name{};
-  std::uint64_t parent_id = 0;  ///< 0: none
+  std::uint64_t parent_id = 0;  ///< 0 if it has no parent
 };
 
 /// A task changed its tier; tiers are numbered 0 (Monitor) to 3 (Isolate).
@@ -47,8 +50,8 @@ struct stall_event {
   std::chrono::nanoseconds so_far{0};
 };
 
-/// What a user wants to be called for; empty functions are not called. Every member has an
-/// initialiser, so that naming only some of them in braces is complete.
+/// The hooks of a program. Empty functions are not called. Every member has an initialiser, so that
+/// a braced list may name only some of them without a warning.
 struct hook_set {
   std::function<void(const task_event&)> task_spawned{};
   std::function<void(const poll_event&)> before_poll{};
@@ -57,23 +60,23 @@ struct hook_set {
   std::function<void(const stall_event&)> stall{};
 };
 
-/// User hooks, installed and removed at run time while other threads fire them.
+/// The hooks of a program. They can be installed and removed while other threads call them.
 ///
-/// Firing takes no lock and allocates nothing. The hooks lie in nodes that are reused, never
-/// freed before the registry, so walking them needs no protection; a count of the calls in
-/// progress, kept per node and spread over cache lines, is what a removal waits for.
+/// Calling the hooks takes no lock and does not allocate. The hooks are in nodes that are reused
+/// and not freed before the registry, so the list of nodes needs no protection. Each node counts
+/// the calls in progress, spread over several cache lines, and a removal waits for them.
 ///
-/// A hook that throws is counted in hook_errors() and stays installed; the exception goes no
-/// further. Hooks run in no particular order.
+/// A hook that throws is counted in hook_errors() and stays installed; the exception is swallowed.
+/// Hooks run in no particular order.
 ///
-/// \par Thread safety  Distinct objects: Safe. Shared objects: Safe, but for the destructor: no
-///                     call of fire functions may be in progress. Connections may outlive it.
+/// \par Thread safety  Distinct objects: Safe. Shared objects: Safe, except for the destructor: no
+///                     hook may be running. Connections may outlive the registry.
 class registry {
   class state;
   struct node;
 
  public:
-  /// Keeps a hook_set installed; removes it when destroyed.
+  /// Keeps a hook_set installed, and removes it when destroyed.
   ///
   /// \par Thread safety  Distinct objects: Safe. Shared objects: Unsafe.
   class [[nodiscard]] connection {
@@ -83,12 +86,12 @@ class registry {
     connection& operator=(connection&& other) noexcept;
     ~connection();
 
-    /// Removes the hooks: afterwards none of them runs or will run. From inside one of these very
-    /// hooks: it is not called again, nothing is waited for, and the functions are destroyed after
-    /// the last call has returned.
+    /// Removes the hooks. When the call returns, none of them runs, and none will be called again.
+    /// If one of these hooks calls it, it does not wait; the hooks are not called again, and are
+    /// destroyed when the last call has returned.
     ///
     /// \par Blocking  Waits for calls of these hooks in other threads. Two hooks that remove each
-    ///                other from two threads at once wait for ever.
+    ///                other on two threads at the same time deadlock.
     void disconnect() noexcept;
 
     [[nodiscard]] bool connected() const noexcept { return node_ != nullptr; }
@@ -106,37 +109,38 @@ class registry {
   registry(const registry&) = delete;
   registry& operator=(const registry&) = delete;
 
-  /// Installs the hooks: they may be called before install() returns.
+  /// Installs the hooks. They may be called before install() returns.
   ///
-  /// \par Cost    A mutex; an allocation unless a removed hook's node is free.
-  /// \par Errors  Throws std::bad_alloc; then nothing is installed.
+  /// \par Cost    A mutex, and an allocation unless the node of a removed hook is free.
+  /// \par Errors  std::bad_alloc; then nothing is installed.
   [[nodiscard]] connection install(hook_set hooks);
 
   /// Whether a before_poll or after_poll hook is installed.
   ///
   /// \par Cost          One relaxed load.
-  /// \par Memory order  Relaxed: a hint to skip the work of making an event. Firing without
-  ///                    hooks is harmless, and a new hook misses the polls of the moment.
+  /// \par Memory order  Relaxed: it only saves the work of making an event. Calling without hooks
+  ///                    is harmless, and a new hook may miss polls that are running.
   [[nodiscard]] bool wants_polls() const noexcept {
     return wants_polls_->load(std::memory_order_relaxed);
   }
 
-  /// Calls `changed` at once with the present wants_polls(), and again whenever that changes, in
-  /// order and one call at a time; null stops it, and no call is in progress then. The listener
-  /// must not call this registry.
+  /// Calls `changed` at once with the current wants_polls(), and again whenever that changes, in
+  /// order and one call at a time. Null removes the listener; when the call returns, the listener
+  /// is not running. The listener must not call this registry.
   void set_listener(void (*changed)(void* context, bool wants_polls), void* context) noexcept;
 
   /// Calls every hook of the kind.
   ///
-  /// \par Cost    No hook of the kind: a load a node. Else two uncontended atomic increments a
-  /// hook. \par Errors  None (noexcept): see hook_errors().
+  /// \par Cost    A load for each node; for each hook of the kind, two uncontended atomic
+  ///              additions.
+  /// \par Errors  None (noexcept); see hook_errors().
   void task_spawned(const task_event& event) noexcept;
   void before_poll(const poll_event& event) noexcept;
   void after_poll(const poll_event& event) noexcept;
   void tier_changed(const tier_event& event) noexcept;
   void stall(const stall_event& event) noexcept;
 
-  /// How many calls of a hook have ended in an exception.
+  /// How many calls of hooks have ended with an exception.
   [[nodiscard]] std::uint64_t hook_errors() const noexcept;
 
  private:

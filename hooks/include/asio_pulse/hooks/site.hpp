@@ -3,14 +3,15 @@
 
 #include <cstdint>
 #include <string_view>
+#include <type_traits>
 
 /// \file
-/// What a report calls a handler when nobody named its task: the operation's type, known at compile
-/// time, and the source location where Asio hands one to its tracking macros.
+/// How a report identifies a handler: by the type of its operation, which is known at compile time,
+/// and by a source location if Asio passes one to its tracking macros.
 
 namespace asio_pulse::hooks {
 
-/// A place in the source, as `__FILE__`, `__LINE__` and `__func__` give it. All null where unknown.
+/// A place in the source, as given by `__FILE__`, `__LINE__` and `__func__`. All null if unknown.
 struct location {
   const char* file = nullptr;
   std::uint32_t line = 0;
@@ -20,7 +21,8 @@ struct location {
 /// One kind of operation: a static object for each type of operation that Asio instantiates.
 struct site {
   std::string_view type_name;  ///< The operation's type, as the compiler spells it; static storage.
-  bool drains = false;  ///< Drains a strand or a task's queue: it runs no user code of its own.
+  bool drains = false;  ///< It drains a strand or a task's queue, and runs no user code of its own.
+  bool erased = false;  ///< any_io_executor hides its type: the drain of a strand, or user code.
 };
 
 namespace detail {
@@ -45,14 +47,36 @@ constexpr std::string_view type_name() noexcept {
 #endif
 }
 
+/// A handler of ours that drains a queue has this member.
+template <class Handler>
+concept says_that_it_drains = requires {
+  requires Handler::asio_pulse_drains;
+};
+
+/// Asio's class that runs the handlers of a strand. It is private in Asio, so it is recognised by
+/// its name. detail/asio/asio_internals.hpp does not compile if Asio has renamed it.
+template <class Handler>
+constexpr bool is_strand_invoker() noexcept {
+  return type_name<Handler>().starts_with("boost::asio::detail::strand_executor_service::invoker<");
+}
+
+/// Whether an operation, or the handler inside its wrappers, drains a strand or a task's queue.
+/// Asio's wrappers have the handler as their first template argument.
 template <class Op>
-constexpr bool drains_others() noexcept {
-  return type_name<Op>().find("strand_executor_service::invoker<") != std::string_view::npos ||
-         type_name<Op>().find("asio_pulse::detail::serial_driver") != std::string_view::npos;
+struct drains_others : std::bool_constant<says_that_it_drains<Op> || is_strand_invoker<Op>()> {};
+template <template <class...> class Wrapper, class Handler, class... More>
+struct drains_others<Wrapper<Handler, More...>>
+    : std::bool_constant<says_that_it_drains<Wrapper<Handler, More...>> ||
+                         is_strand_invoker<Wrapper<Handler, More...>>() ||
+                         drains_others<Handler>::value> {};
+
+template <class Op>
+constexpr bool is_erased() noexcept {
+  return type_name<Op>().find("asio::detail::executor_function") != std::string_view::npos;
 }
 
 template <class Op>
-inline constexpr site site_of{type_name<Op>(), drains_others<Op>()};
+inline constexpr site site_of{type_name<Op>(), drains_others<Op>::value, is_erased<Op>()};
 
 }  // namespace detail
 }  // namespace asio_pulse::hooks

@@ -1,18 +1,27 @@
 // SPDX-License-Identifier: BSL-1.0
 #pragma once
 
+#include <asio_pulse/hooks/requirements.hpp>
+//
 #include <asio_pulse/hooks/location.hpp>
 #include <asio_pulse/hooks/site.hpp>
 #include <asio_pulse/hooks/task_record.hpp>
 #include <asio_pulse/timing/poll_clock.hpp>
 #include <asio_pulse/timing/slice_extension.hpp>
+
 #include <atomic>
 #include <cstdint>
 
 #if defined(__GNUC__) && defined(__linux__)
-// One %fs-relative access, also from a shared library: the state is small enough for the static TLS
-// block.
+// The TLS model for a single %fs-relative access, which is used in programs and in our own shared
+// libraries. Other position-independent code may become a plugin with its own copy of the library.
+// The static TLS block may have no room for it, and then it would not load. If such code is linked
+// into a program, the linker relaxes it to the faster form.
+#if !defined(__PIC__) || defined(__PIE__) || defined(ASIO_PULSE_DETAIL_SHARED)
 #define ASIO_PULSE_DETAIL_TLS_MODEL __attribute__((tls_model("initial-exec")))
+#else
+#define ASIO_PULSE_DETAIL_TLS_MODEL
+#endif
 #define ASIO_PULSE_DETAIL_COLD __attribute__((noinline, cold))
 #define ASIO_PULSE_DETAIL_NOINLINE __attribute__((noinline))
 #define ASIO_PULSE_DETAIL_INLINE __attribute__((always_inline)) inline
@@ -29,276 +38,343 @@ struct hint_link;
 }  // namespace asio_pulse::detail
 
 /// \file
-/// What each thread carries along the poll path, and the interface that a context plugs into it.
+/// The state of each thread on the poll path, and the interface through which a context observes
+/// it.
 
 namespace asio_pulse::hooks {
 
-class path_observer;
+class path_arbiter;
 class poll_frame;
 class poll_recorder;
 class tracked_operation;
 
-/// The poll-path word of an observer: a generation and flags. A worker chains its time stamps (the
-/// end of one poll is the start of the next, one TSC read in all) only while the word is the one
-/// that it saw when it last stamped.
+/// The poll-path word of an arbiter: a generation and flags. A worker chains its time stamps (the
+/// end of one poll is the start of the next, so that one TSC read suffices) only while the word has
+/// the value that it had at the last stamp.
 namespace path_state {
-inline constexpr std::uint32_t several_workers =
-    1;  ///< two or more threads poll: charge atomically, stamp twice
-inline constexpr std::uint32_t poll_hooks = 2;  ///< user hooks want to see every poll
-inline constexpr std::uint32_t wake_watchdog =
-    4;  ///< the watchdog sleeps for good: the next poll wakes it (path_observer::woken())
-inline constexpr std::uint32_t generation =
-    8;  ///< one step; added whenever a worker enters or leaves
+/// Two or more threads poll: charges are atomic, and each poll takes two stamps.
+inline constexpr std::uint32_t several_workers = 1;
+/// Hooks of the program want to see every poll.
+inline constexpr std::uint32_t poll_hooks = 2;
+/// The watchdog sleeps, and the next poll has to wake it (path_arbiter::woken()).
+inline constexpr std::uint32_t wake_watchdog = 4;
+/// One generation; added whenever a worker enters or leaves.
+inline constexpr std::uint32_t generation = 8;
 }  // namespace path_state
 
-/// Per-thread state of the poll path. Zero cost to start: constant-initialised, trivially
-/// destructible.
+/// An atomic that only its own thread writes. It can be copied together with the object that it is
+/// a part of.
+template <class T>
+struct own_atomic : std::atomic<T> {
+  constexpr own_atomic(T value) noexcept : std::atomic<T>(value) {}  // NOLINT: as std::atomic
+  own_atomic(const own_atomic& other) noexcept
+      : std::atomic<T>(other.load(std::memory_order_relaxed)) {}
+  own_atomic& operator=(const own_atomic& other) noexcept {
+    this->store(other.load(std::memory_order_relaxed), std::memory_order_relaxed);
+    return *this;
+  }
+  using std::atomic<T>::operator=;
+};
+
+/// The state of the innermost run function on a thread. A run function that is called in a handler
+/// starts with a new one, and restores the outer one when it returns (worker_scope).
+struct run_state {
+  /// No token has this value, so a thread without an arbiter never takes the fast path.
+  static constinit const std::atomic<std::uint32_t> no_state;
+  static constexpr std::uintptr_t label_closed = ~std::uintptr_t{0};
+  static constexpr std::uintptr_t label_none = ~std::uintptr_t{1};
+
+  /// The record that is charged for work of no task. It is never held back.
+  task_record* unnamed = nullptr;
+  path_arbiter* arbiter = nullptr;
+  /// A copy of `arbiter` for the watchdog. Relaxed: the watchdog uses the value only if the poll
+  /// is still the same afterwards.
+  own_atomic<path_arbiter*> watched{nullptr};
+  /// The number of turns of the scheduler that ran no handler, and of turns that broken strand
+  /// batches have added, since the run function began.
+  std::size_t phantom_turns = 0;
+  std::size_t extra_turns = 0;
+  /// The recorder of each poll, or null. Set by its own thread, between two polls or at the start
+  /// of one.
+  poll_recorder* recorder = nullptr;
+  /// When the outermost critical section of this poll was entered. For the watchdog, as `watched`.
+  own_atomic<timing::ticks> critical_since{0};
+  /// Critical sections entered in this poll. Relaxed, pairs with the watchdog's load.
+  own_atomic<std::uint32_t> critical{0};
+  /// The number of locks and scopes in this poll that forbid a yield.
+  std::uint32_t no_yield = 0;
+  /// The thread is in run() or another function that runs handlers until it is stopped, so that
+  /// another thread may take over. For the watchdog, as `watched`.
+  own_atomic<bool> compensable{false};
+  /// The run function is one of ours, and not that of the base class.
+  bool wrapped = false;
+  /// Charges must be atomic, because another thread may charge the same task.
+  bool shared = false;
+  /// arbiter_epoch when `plain_owner` was found out.
+  std::uint32_t plain_epoch = 0;
+  /// A scheduler that is not observed: that of a plain io_context, or of one that is switched off.
+  void* plain_owner = nullptr;
+  /// In a context that is switched off, a poll still makes its task the current one. In its run
+  /// functions this is the address of the account, whose polls do that on a short path, or
+  /// `label_none` before there is an account. Inside such a poll, and everywhere else, it is
+  /// `label_closed`.
+  std::uintptr_t label = label_closed;
+  /// The site of the operation that was started last, for readers on other threads. Relaxed: it
+  /// pairs with nothing, and may be out of date.
+  own_atomic<const site*> poll_site{nullptr};
+  /// The poll-path word of the arbiter; see thread_state::token.
+  const std::atomic<std::uint32_t>* state = &no_state;
+  /// The value of thread_state::current between polls.
+  task_record* base = nullptr;
+  /// The observed scheduler whose handlers this thread runs; null if there is none.
+  void* owner = nullptr;
+  /// The task that was polled last on this thread in this run function (null: none). The thread
+  /// holds one reference to it and `cached_refs` cached ones. The cost of its polls is added up in
+  /// thread_state::pending and charged to the task's record before long.
+  std::int64_t cached_refs = 0;
+  task_record* account = nullptr;
+};
+
+/// The state of a thread on the poll path. It is constant-initialised and trivially destructible,
+/// so that it costs nothing until it is used.
 ///
-/// \par Thread safety  Only its own thread writes it, `stall` excepted. The atomic members and
-/// `clock.last()` may be read by another: the watchdog, which asks whether the thread is in the
-/// poll that it saw a while ago. That is so while `top` is not null and `clock.last()` is the same:
-/// each poll ends with a stamp, from which the next one starts.
-struct thread_state {
-  /// The task that operations created now will belong to; null for none. Kept alive by the frame,
-  /// scope or handle that set it.
+/// \par Thread safety  Only its own thread writes it, except for `stall`. The watchdog reads the
+///                     atomic members and `clock.last()`, to find out whether the thread is still
+///                     in the poll that it saw before. That is the case if `top` is not null and
+///                     `clock.last()` has not changed: each poll ends with a stamp, from which the
+///                     next one starts.
+struct thread_state : run_state {
+  /// The task to which new operations belong; null for none. The frame, scope or handle that set it
+  /// keeps it alive.
   task_record* current = nullptr;
-  /// Number of the source location in force, for operations created now, where an operation's word
-  /// has it.
+  /// The number of the source location of new operations, shifted to its place in an operation's
+  /// word.
   std::uintptr_t where = 0;
 
-  /// The task polled last on this thread at this depth (null: none), of which this thread holds one
-  /// reference plus `spare` more. What its polls cost is added up here first and handed to the
-  /// task's record before long: when another task is polled, when `pending` has reached
-  /// `settle_at`, and when the thread leaves. `flush_at` is the same, or 0 while a recorder is to
-  /// see each poll.
-  task_record* account = nullptr;
-  std::int64_t spare = 0;
+  /// The cost of polls of `account` that was not charged yet. It is charged when another task is
+  /// polled, when `pending` reaches `settle_at`, and when the thread leaves. `flush_at` is the same
+  /// as `settle_at`, or 0 while a recorder has to see each poll.
   timing::ticks pending = 0;
   timing::ticks flush_at = 0;
   timing::ticks settle_at = 0;
   std::uint64_t pending_polls = 0;
   timing::ticks longest_pending = 0;
 
-  /// The scheduler whose handlers this thread runs under observation; null while it runs none.
-  void* owner = nullptr;
-  /// The innermost poll, null between polls. Relaxed, pairs with the watchdog's loads: it publishes
-  /// nothing, the frame is read by its own thread alone.
+  /// What this thread has charged to tasks so far. Only its own thread uses it.
+  timing::ticks charged = 0;
+
+  /// The innermost poll; null between polls. Relaxed, pairs with the watchdog's loads: it publishes
+  /// nothing, since only its own thread reads the frame.
   std::atomic<poll_frame*> top{nullptr};
-  /// What `current` is between polls.
-  task_record* base = nullptr;
-  /// The observer's word, and its value when time stamps were last chained.
-  const std::atomic<std::uint32_t>* state = &no_state;
+  /// The poll-path word of the arbiter at the last stamp.
   std::uint32_t token = 0;
-  /// Checkpoints left before the next one reads the clock (see should_yield.hpp).
+  /// How many checkpoints are left until one reads the clock (see should_yield.hpp).
   std::int32_t fuel = 0;
   timing::poll_clock clock;
-  /// The word that moves when somebody wants this thread to let others go first, and what it was
-  /// when that was last acted upon. Without a source of hints a word that never moves, so that
-  /// asking costs the same. Relaxed: it publishes nothing. Its own thread sets both.
+  /// The word that changes when a hint asks this thread to yield, and its value when the thread
+  /// last reacted. Without a source of hints it is a word that never changes, so that reading it
+  /// costs the same. Relaxed: it publishes nothing. Its own thread sets both.
   const std::atomic<std::uint64_t>* hint = &no_hint;
   std::uint64_t hint_seen = 0;
-  /// The operation that was started last, for an observer on another thread (relaxed: pairs with
-  /// nothing, a hint).
-  std::atomic<const site*> poll_site{nullptr};
-
-  /// A scheduler known not to be observed (a plain io_context, or switched off), and the age of
-  /// that knowledge.
-  void* plain_owner = nullptr;
-  std::uint32_t plain_epoch = 0;
   std::int32_t fuel_step = 1;
-  /// Where nothing is measured a poll still makes its task current. In a run function of a context
-  /// that is switched off: the account as an address, whose polls take the short way to that, or
-  /// `label_none` before there is one. `label_closed` inside such a poll, and everywhere else.
-  std::uintptr_t label = label_closed;
-  static constexpr std::uintptr_t label_closed = ~std::uintptr_t{0};
-  static constexpr std::uintptr_t label_none = ~std::uintptr_t{1};
   timing::ticks checked_at = 0;
-  /// True while a run function of ours is on the stack (and not the base class's).
-  bool wrapped = false;
-  /// Charge by atomic addition: another thread may be charging the same task.
-  bool shared = false;
-  /// Critical sections entered in this poll. Relaxed, pairs with the watchdog's load.
-  std::atomic<std::uint32_t> critical{0};
-  /// Takes the place of "no task": accounted for, never held back.
-  task_record* unnamed = nullptr;
-  path_observer* observer = nullptr;
-  /// Turns of the scheduler that ran no handler, and turns that a broken strand batch adds, since
-  /// the innermost run function began.
-  std::size_t phantom_turns = 0;
-  std::size_t extra_turns = 0;
-  /// Numbers of the source locations used last, by a few bits of the line.
+  /// The numbers of recently used source locations, indexed by a few bits of the line.
   struct known_location {
     const char* file = nullptr;
     std::uint32_t line = 0;
     location_id id = 0;
   } locations[8] = {};
 
-  /// No token equals it: the fast path is closed to a thread with no observer.
-  static constinit const std::atomic<std::uint32_t> no_state;
   static constinit const std::atomic<std::uint64_t> no_hint;
 
-  /// Pressure that acts upon budgets and checkpoints, 0 to 100; 0 unless hints come.
+  /// The pressure that acts on budgets and checkpoints, from 0 to 100; 0 unless there are hints.
   std::uint32_t pressure = 0;
-  /// Hints have come, and what they led to is to be looked at again.
+  /// Hints have come, and the reaction to them has to be checked again.
   bool pressured = false;
-  /// service_epoch when this thread last looked what there is for it.
+  /// A checkpoint has told this thread to yield because of a hint that was not acknowledged yet.
+  bool yields_for_hint = false;
+  /// service_epoch when this thread last looked for its services.
   std::uint32_t service_epoch = 0;
-  /// Its control block, null without one; what else belongs to it; and its CPU time as a scheduler
-  /// publishes it, null where none does. Its own thread's.
+  /// Its control block, or null; the object that belongs to it; and its CPU time as published by a
+  /// scheduler, or null. Only its own thread uses them.
   ::asio_pulse_scb* block = nullptr;
   ::asio_pulse::detail::hint_link* link = nullptr;
   const timing::published_cpu_time* published = nullptr;
-  /// By which it asks the kernel not to be interrupted in a critical section; null where that is
-  /// not to be had, or nobody wants hints.
+  /// With this the thread asks the kernel not to interrupt it in a critical section. Null if the
+  /// kernel does not support that, or hints are off.
   timing::slice_control* slice = nullptr;
-  /// Who wants to see each poll; null: nobody. Its own thread sets it, between polls of its own or
-  /// at the start of one.
-  poll_recorder* recorder = nullptr;
 
-  /// A fiber switch is under way: this thread's stack is nobody's. Read by a signal handler on this
-  /// thread.
+  /// A fiber switch is in progress, so the stack cannot be taken now. Read by a signal handler on
+  /// this thread.
   bool switching = false;
-  /// Locks held and scopes entered in this poll that forbid a fiber to yield.
-  std::uint32_t no_yield = 0;
-
-  // For the watchdog, off the fast path. Relaxed: each stands for itself, and what was read counts
-  // only if the poll is still the same afterwards.
-
-  /// Copies of `observer` and `account`, which are this thread's own.
-  std::atomic<path_observer*> watched{nullptr};
-  std::atomic<task_record*> watched_account{nullptr};
-  /// The thread is in run() or its like and stays there, so that another may take over for it.
-  std::atomic<bool> compensable{false};
-  /// The watchdog knows of this thread. Its own alone.
+  /// The watchdog knows this thread. Only its own thread uses this.
   bool registered = false;
-  /// When the outermost critical section of this poll was entered.
-  std::atomic<timing::ticks> critical_since{0};
+  /// A copy of `account` for the watchdog, as `watched`.
+  std::atomic<task_record*> watched_account{nullptr};
   /// The start of the poll that the watchdog has found stalled; 0 for none. Set by the watchdog,
-  /// and taken back by whoever comes first: the end of the poll, or the watchdog, should it have
-  /// been mistaken. Release when the poll takes it, pairs with the watchdog's acquire: `stall_end`
-  /// says when it ended.
+  /// and cleared by the end of the poll or, if it was mistaken, by the watchdog, whichever comes
+  /// first. The poll clears it with release, which pairs with the watchdog's acquire: `stall_end`
+  /// then says when the poll ended.
   std::atomic<timing::ticks> stall{0};
   std::atomic<timing::ticks> stall_end{0};
+
+  /// The descriptor that a reactor registered last, until an accept takes it; -1 for none.
+  std::intptr_t registered_descriptor = -1;
+
+  /// The thread's id in path_arbiter::resting, which no other thread ever gets; 0 if it never
+  /// rested.
+  std::uint64_t rest_id = 0;
 };
 
 extern constinit thread_local thread_state this_thread_state ASIO_PULSE_DETAIL_TLS_MODEL;
 
 inline thread_state& this_thread() noexcept { return this_thread_state; }
 
-/// Grows whenever an observer comes or goes. Relaxed: a thread that polls a scheduler has
-/// synchronised with whoever created it, and so sees its epoch.
-inline constinit std::atomic<std::uint32_t> observer_epoch{1};
+/// Grows whenever an arbiter is added or removed. Relaxed: a thread that polls a scheduler has
+/// synchronised with the thread that created it, and so sees its epoch.
+inline constinit std::atomic<std::uint32_t> arbiter_epoch{1};
 
-/// Grows whenever a source of hints, or somebody who wants to see polls, comes or goes; each worker
-/// then looks at its next poll. Relaxed: what there is to find is guarded by a mutex.
+/// Grows whenever a source of hints or a reader of metrics comes or goes. Each worker then looks
+/// for its services at its next poll. Relaxed: what it finds is guarded by a mutex.
 inline constinit std::atomic<std::uint32_t> service_epoch{0};
 
-/// A whole poll, of which the last lap may be a part.
+/// How an operation was completed.
+enum class completes : std::uint8_t {
+  posted,  ///< it was submitted to an executor, and waited for nothing
+  waited,  ///< it waited for an event, which has happened
+  aborted  ///< it waited for an event, and the wait was cancelled
+};
+
+/// A poll as a whole, of which the last lap may be a part.
 struct poll_sum {
   timing::ticks total;    ///< what it cost
   timing::ticks started;  ///< when it started, in ticks of the timebase
   bool over_budget;       ///< its task has used up its budget
   bool part;              ///< the poll goes on, for another task
-  bool stalled = false;   ///< the watchdog has seen it, and tells of its end
+  bool stalled = false;   ///< the watchdog has found it stalled, and reports its end
 };
 
-/// What a context plugs into the poll path. Called on the slow path only.
-class path_observer {
+/// The interface through which a context observes the poll path and vetoes operations. It is called
+/// on the slow path only.
+class path_arbiter {
  public:
-  path_observer() = default;
-  virtual ~path_observer() = default;
-  path_observer(const path_observer&) = delete;
-  path_observer& operator=(const path_observer&) = delete;
+  path_arbiter() = default;
+  virtual ~path_arbiter() = default;
+  path_arbiter(const path_arbiter&) = delete;
+  path_arbiter& operator=(const path_arbiter&) = delete;
 
   /// The poll-path word; see path_state.
   std::atomic<std::uint32_t> state{0};
 
+  /// The thread_state::rest_id of the worker that rests, or 0 if none does. A thread that was the
+  /// only worker rests when it leaves: it is still counted as a worker, and may come back. For a
+  /// program that calls poll() in a loop this is cheaper than to leave and join each time. Exactly
+  /// one party exchanges the value for 0: the thread itself when it comes back, or a thread that
+  /// needs the number of workers, which then calls let_go().
+  ///
+  /// Memory order: the store that publishes the value and the load of `state` after it are
+  /// sequentially consistent. So are the setting of path_state::several_workers in `state` and the
+  /// exchange after it. Hence of a worker that leaves and one that joins, at least one sees the
+  /// other.
+  std::atomic<std::uint64_t> resting{0};
+  /// The scheduler whose workers may rest, or null if none may. Set before the first worker joins,
+  /// and changed only while there is no worker.
+  void* rests_on = nullptr;
+
   /// A poll starts and poll hooks are installed.
   virtual void before_poll(const poll_frame& frame) noexcept = 0;
-  /// A poll ended that the observer wanted to see: over budget, long, of a task under measures, or
-  /// hooked.
+  /// A poll ended that the arbiter has to see: it was long, its task is over budget or above
+  /// Monitor, or poll hooks are installed.
   virtual void after_poll(const poll_frame& frame, task_record& t, const timing::lap& last,
                           const poll_sum& sum) noexcept = 0;
-  /// The handler of an accept starts: returns the task of the new connection with one reference, or
+  /// The handler of an accept starts. Returns the task of the new connection with one reference, or
   /// null for none.
   virtual task_record* accepted(task_record* listener) noexcept = 0;
-  /// The task that accepted the connection whose task is `t`, or `t` itself where it was not born
-  /// of an accept.
+  /// The task that accepted the connection whose task is `t`; `t` itself if it is not the task of
+  /// an accepted connection.
   virtual task_record* listener_of(task_record* t) noexcept = 0;
-  /// Decides about an operation of a gated task: true if it was put back and must not run now.
-  /// `operation` is Asio's scheduler operation, of which `op` is the base.
-  virtual bool hold_back(thread_state& ts, tracked_operation& op, void* operation,
-                         void* owner) noexcept = 0;
-  /// The last reference is gone.
+  /// Work of `t` (null: of no task), which the program has not declared, opens an outgoing
+  /// connection. Returns the task of the new connection with one reference, or null for none.
+  virtual task_record* connecting(task_record* /*t*/) noexcept { return nullptr; }
+  /// Whether the program declared this task. Constant.
+  virtual bool declared(const task_record& /*t*/) noexcept { return true; }
+  /// The socket whose operations belong to `t` is being closed. If `t` is the connection's own
+  /// task, the work that it leaves behind belongs to no task from now on. Called on any thread.
+  virtual void connection_closed(task_record& /*t*/) noexcept {}
+  /// Decides about an operation of a gated task. Returns true if the operation was put back and
+  /// must not run now. `operation` is Asio's scheduler operation, and `op` its base.
+  virtual bool hold_back(thread_state& ts, tracked_operation& op, void* operation, void* owner,
+                         completes how) noexcept = 0;
+  /// Whether this thread is draining the strand that `owner` is, if it is one.
+  virtual bool drains_strand(void* /*owner*/) noexcept { return false; }
+  /// A handler of `t` is about to run in the drain of `strand`, which runs in the task's executor.
+  /// The arbiter may put the handlers after it back into the strand.
+  virtual void next_in_batch(thread_state& /*ts*/, task_record& /*t*/, void* /*strand*/) noexcept {}
+  /// The last reference was released.
   virtual void destroy(task_record& t) noexcept = 0;
   /// The record to charge for handlers that belong to no task.
   virtual task_record& unnamed() noexcept = 0;
   /// A worker entered or left.
   virtual void attached(thread_state& ts) noexcept = 0;
   virtual void detached(thread_state& ts) noexcept = 0;
-  /// A poll began and the flag path_state::wake_watchdog was set (it has been cleared), or one
+  /// The worker that rested does not come back. It has been removed from `resting`.
+  virtual void let_go() noexcept {}
+  /// A poll began while the flag path_state::wake_watchdog was set (it is cleared now), or a poll
   /// ended that the watchdog had found stalled.
   virtual void woken() noexcept {}
-  /// A poll of `t` has ended on this thread at `now`, and a hint has come, or did lately.
+  /// A poll of `t` has ended on this thread at `now`, and there is a hint, or was one recently.
   virtual void hinted(thread_state& /*ts*/, task_record& /*t*/, timing::ticks /*now*/) noexcept {}
-  /// service_epoch has changed: this thread's source of hints may have, and its recorder.
+  /// service_epoch has changed. This thread's source of hints or its recorder may have changed.
   virtual void renew(thread_state& /*ts*/) noexcept {}
-  /// The clock that workers of this observer measure with.
+  /// The clock that workers of this arbiter measure with.
   virtual timing::clock_kind clock() const noexcept = 0;
+  /// The name of the task, null-terminated. For the message of a crash: async-signal-safe.
+  virtual const char* name_of(const task_record& /*t*/) const noexcept { return ""; }
 };
 
-/// Starts the thread's clock: what a scheduler publishes where it does, else its observer's.
+/// Starts the thread's clock: the CPU time that a scheduler publishes, if one does, otherwise the
+/// clock of its arbiter.
 void attach_clock(thread_state& ts) noexcept;
 
-/// Makes the poll path of `scheduler` known to its observer, for threads that run it through a
-/// base-class reference.
-void add_observer(void* scheduler, path_observer& observer);
-void remove_observer(void* scheduler) noexcept;
+/// Shows in the thread's control block, if it has one, whether the thread is in a critical section.
+void show_critical(thread_state& ts, bool inside) noexcept;
+
+/// Registers the arbiter of `scheduler`, for threads that run it through a base-class reference.
+void add_arbiter(void* scheduler, path_arbiter& arbiter);
+void remove_arbiter(void* scheduler) noexcept;
 
 /// The calling thread polls `scheduler` for the lifetime of this object.
 ///
-/// \par Cost  Entering or leaving ends the chain of time stamps of other workers once.
+/// \par Cost  Entering and leaving end the chain of time stamps of the other workers once.
 class worker_scope {
  public:
-  /// `enabled` false: the thread is known to run unobserved, at the cost of a compare a poll.
-  /// `compensable`: the caller goes on running handlers until it is stopped or out of work, so that
-  /// another thread may do so in its place while a handler keeps it.
-  worker_scope(void* scheduler, path_observer& observer, bool enabled,
+  /// If `enabled` is false, the thread runs unobserved, at the cost of a compare for each poll.
+  /// `compensable`: the caller runs handlers until it is stopped or out of work, so that another
+  /// thread may do that in its place while it is stuck in a handler.
+  worker_scope(void* scheduler, path_arbiter& arbiter, bool enabled,
                bool compensable = false) noexcept;
   ~worker_scope();
   worker_scope(const worker_scope&) = delete;
   worker_scope& operator=(const worker_scope&) = delete;
 
-  /// Turns that ran no handler, and turns added by broken strand batches, since construction.
+  /// The number of turns that ran no handler or were added by broken strand batches, since
+  /// construction.
   [[nodiscard]] std::size_t phantom_turns() const noexcept { return ts_.phantom_turns; }
   [[nodiscard]] std::size_t extra_turns() const noexcept { return ts_.extra_turns; }
   void reset_turns() noexcept { ts_.phantom_turns = ts_.extra_turns = 0; }
 
  private:
+  [[nodiscard]] bool come_back(void* scheduler, path_arbiter& arbiter, bool compensable) noexcept;
+  [[nodiscard]] bool rest() noexcept;
+
   thread_state& ts_;
-  struct saved {
-    task_record* account;
-    std::int64_t spare;
-    void* owner;
-    poll_frame* top;
-    task_record* base;
-    const std::atomic<std::uint32_t>* state;
-    task_record* unnamed;
-    path_observer* observer;
-    const site* poll_site;
-    void* plain_owner;
-    std::uintptr_t label;
-    std::size_t phantom_turns;
-    std::size_t extra_turns;
-    std::uint32_t plain_epoch;
-    timing::ticks critical_since;
-    poll_recorder* recorder;
-    std::uint32_t critical;
-    std::uint32_t no_yield;
-    bool wrapped;
-    bool shared;
-    bool compensable;
-  } saved_;
+  poll_frame* const outer_poll_;  ///< the poll in which the run function is called, or null
+  /// Whether there is no outer run function. Then the state outside of all run functions is
+  /// restored at the end, and `outer_` is not used.
+  const bool outermost_;
+  union {
+    run_state outer_;  ///< the state of the outer run function; unused if `outermost_`
+  };
 };
 
 }  // namespace asio_pulse::hooks

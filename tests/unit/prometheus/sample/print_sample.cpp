@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// Prints what the exporter says of a process in which every metric has a figure: what names there
-// are, for the checks of the dashboard and of the documentation.
+// Prints the exporter's output for a process in which every metric has a sample, for the checks of
+// the dashboard and of the documentation.
+
+#include "support/sample_metrics.hpp"
 
 #include <asio_pulse/prometheus.hpp>
 
 #include <prometheus/text_serializer.h>
 
 #include <iostream>
-
-#include "support/sample_metrics.hpp"
 
 int main() {
   const asio_pulse::prometheus_collectable metrics(

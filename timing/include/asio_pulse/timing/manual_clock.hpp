@@ -2,17 +2,19 @@
 #pragma once
 
 #include <asio_pulse/timing/timebase.hpp>
+
 #include <atomic>
 #include <chrono>
 #include <cstdint>
 
 namespace asio_pulse::timing {
 
-/// A clock that a test moves by hand: wall time and CPU time apart.
+/// A clock for tests, which advance wall time and CPU time separately.
 ///
-/// \par Thread safety  Distinct objects: Safe. Shared objects: Safe (relaxed atomics; a reader that
-///                     must see both times move together meets the writer at a latch).
-/// \par Resolution     A nanosecond: to_ns() of a cost gives back what was advanced.
+/// \par Thread safety  Distinct objects: Safe. Shared objects: Safe. The atomics are relaxed: a
+///                     reader that must see both times change together has to synchronise with the
+///                     writer, for example with a latch.
+/// \par Resolution     A nanosecond: to_ns() of a cost is exactly what was advanced.
 class manual_clock {
  public:
   manual_clock() noexcept = default;
@@ -22,7 +24,8 @@ class manual_clock {
   /// Wall time passes and the thread does not run.
   void advance(std::chrono::nanoseconds by) noexcept { add(wall_ns_, by); }
 
-  /// CPU time is consumed and wall time stands still. A lap of a manual clock is not cut to wall.
+  /// CPU time is consumed and wall time stands still. The cost of a lap of a manual clock may
+  /// exceed the wall time.
   void advance_cpu(std::chrono::nanoseconds by) noexcept { add(cpu_ns_, by); }
 
   /// The thread runs: both times move.
@@ -48,7 +51,7 @@ class manual_clock {
     return std::chrono::nanoseconds{from.load(std::memory_order_relaxed)};
   }
 
-  // One second, not zero: "no stamp yet" and "stamped at the start" differ.
+  // One second and not zero, so that a stamp at the start differs from no stamp.
   counter wall_ns_{1'000'000'000};
   counter cpu_ns_{1'000'000'000};
   std::atomic<bool> exact_{true};

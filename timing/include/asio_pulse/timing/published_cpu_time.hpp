@@ -7,25 +7,28 @@
 
 namespace asio_pulse::timing {
 
-/// A thread's CPU time as a scheduler publishes it, for a reader on that very thread.
+/// A thread's CPU time as a scheduler publishes it, for a reader on the same thread.
 ///
-/// A seqlock. The writer, whenever the thread is switched in: makes the sequence odd, stores both
-/// values, makes it even. While the sequence stands still the thread has not been switched, so
-/// poll_clock needs nothing but the TSC difference; when it has moved, the CPU time is
-/// run_ns + (CLOCK_MONOTONIC - run_start_ns). Zero means that nothing was ever published. A writer
-/// that stops publishing leaves the sequence odd: laps are then occupancy and say so.
+/// It is a seqlock. Whenever the thread is switched in, the writer makes the sequence odd, stores
+/// both values, and makes the sequence even again. While the sequence does not change, the thread
+/// has not been switched, and poll_clock only needs the TSC difference. If it has changed, the CPU
+/// time is run_ns + (CLOCK_MONOTONIC - run_start_ns). Zero means that nothing was ever published. A
+/// writer that stops publishing leaves the sequence odd; laps are then inexact (occupancy).
 ///
-/// \par Layout         Three 64-bit words, the sequence first: fixed, shared with the kernel side.
+/// \par Layout         Three 64-bit words, the sequence first. It is fixed, because the scheduler
+///              in
+///                     the kernel uses it as well.
 /// \par Thread safety  One writer; any number of readers.
 struct published_cpu_time {
   std::atomic<std::uint64_t> sequence{0};
-  std::atomic<std::uint64_t> run_ns{0};        ///< CPU time consumed before the present run
-  std::atomic<std::uint64_t> run_start_ns{0};  ///< CLOCK_MONOTONIC at the start of the present run
+  std::atomic<std::uint64_t> run_ns{0};        ///< CPU time consumed before the current run
+  std::atomic<std::uint64_t> run_start_ns{0};  ///< CLOCK_MONOTONIC at the start of the current run
 
-  /// Publishes as the kernel side does; for tests and for writers in user space.
+  /// Publishes values as the scheduler in the kernel does; for tests and for writers in user space.
   ///
-  /// \par Memory order  The value stores are releases: a reader that sees a new value also sees the
-  ///                    odd sequence stored before it, and discards what it read.
+  /// \par Memory order  The values are stored with release: a reader that sees a new value also
+  ///                    sees the odd sequence that was stored before, and discards what it has
+  ///                    read.
   void publish(std::uint64_t run, std::uint64_t run_start) noexcept {
     const std::uint64_t before = sequence.load(std::memory_order_relaxed) & ~std::uint64_t{1};
     sequence.store(before + 1, std::memory_order_relaxed);
@@ -41,10 +44,10 @@ struct published_cpu_time {
     bool consistent = false;
   };
 
-  /// One attempt at a consistent reading.
+  /// Tries once to read consistent values.
   ///
-  /// \par Memory order  The value loads are acquires: the second look at the sequence stays behind
-  ///                    them, and sees odd or newer if a value was.
+  /// \par Memory order  The values are loaded with acquire, so that the sequence is read again
+  ///                    after them. It is odd or newer if one of the values is new.
   [[nodiscard]] snapshot try_read() const noexcept {
     snapshot result;
     result.sequence = sequence.load(std::memory_order_acquire);

@@ -3,6 +3,7 @@
 
 #include <asio_pulse/timing/detail/tick_scale.hpp>
 #include <asio_pulse/timing/detail/tsc.hpp>
+
 #include <chrono>
 #include <cstdint>
 #include <string_view>
@@ -12,16 +13,16 @@ namespace asio_pulse::timing {
 /// Time in the unit of the process's timebase: TSC cycles, or nanoseconds of steady_clock.
 using ticks = std::uint64_t;
 
-/// The process's wall-time counter: one cheap read, monotonic, the same on every CPU.
+/// The process's wall-time counter: cheap to read, monotonic, and the same on every CPU.
 ///
-/// It is the time stamp counter where that is safe: the instruction may be executed, the CPU
-/// declares the counter invariant (CPUID 0x80000007 EDX bit 8) or the kernel itself keeps time by
-/// it, the kernel has not struck it from its list of clock sources, and its rate held still against
-/// the kernel's clock while it was calibrated. Otherwise it is steady_clock in nanoseconds. Which
-/// of the two, and why, is reason(). Chosen once and immutable afterwards.
+/// It is the time stamp counter if that is safe: the instruction may be executed; the CPU declares
+/// the counter invariant (CPUID 0x80000007 EDX bit 8), or the kernel itself keeps time with it; the
+/// kernel has not removed it from its list of clock sources; and its rate was stable against the
+/// kernel's clock during the calibration. Otherwise it is steady_clock in nanoseconds. reason()
+/// says which of the two it is, and why. It is chosen once and never changes.
 ///
-/// The TSC rate is that of CLOCK_MONOTONIC_RAW, the clock that NTP does not slew, because the
-/// kernel's CPU-time clocks run at that rate too.
+/// The TSC is calibrated against CLOCK_MONOTONIC_RAW, which NTP does not slew, because the kernel's
+/// CPU-time clocks run at that rate as well.
 ///
 /// \par Thread safety  Distinct objects: Safe. Shared objects: Safe (immutable).
 class timebase {
@@ -30,13 +31,14 @@ class timebase {
   ///
   /// \par Cost    First call: 2 ms of spinning where CPUID states the TSC rate and the measurement
   ///              agrees, else up to 10 ms. Later calls: one predictable branch.
-  /// \par Errors  None (noexcept); what is missing ends in the fallback and in reason().
+  /// \par Errors  None (noexcept). If the TSC cannot be used, the fallback is, and reason() says
+  ///              so.
   [[nodiscard]] static const timebase& get() noexcept;
 
   timebase(const timebase&) = delete;
   timebase& operator=(const timebase&) = delete;
 
-  /// The present reading.
+  /// Reads the counter.
   ///
   /// \par Cost  One RDTSC (7.5 ns in a VM, about 3 on bare metal), or one vDSO read (about 16 ns).
   [[nodiscard]] ticks now() const noexcept {
@@ -50,7 +52,7 @@ class timebase {
 
   [[nodiscard]] bool uses_tsc() const noexcept { return uses_tsc_; }
 
-  /// Why this counter was chosen, in one line for people.
+  /// Why this counter was chosen, as one line of text.
   [[nodiscard]] std::string_view reason() const noexcept { return reason_; }
 
   [[nodiscard]] double ticks_per_second() const noexcept { return ticks_per_second_; }
@@ -83,5 +85,13 @@ class timebase {
   detail::tick_scale from_ns_;
   char reason_[200] = {};  // an array: the object must stay usable during static destruction
 };
+
+/// Conversions with the process's timebase.
+[[nodiscard]] inline std::chrono::nanoseconds to_ns(ticks value) noexcept {
+  return timebase::get().to_ns(value);
+}
+[[nodiscard]] inline ticks to_ticks(std::chrono::nanoseconds value) noexcept {
+  return timebase::get().from_ns(value);
+}
 
 }  // namespace asio_pulse::timing

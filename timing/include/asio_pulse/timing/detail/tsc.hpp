@@ -3,8 +3,8 @@
 
 #include <cstdint>
 
-// The counter that the timebase may be built on. x86-64 only: elsewhere the timebase is
-// steady_clock.
+// The time stamp counter, on which the timebase is built if possible. x86-64 only: elsewhere the
+// timebase is steady_clock.
 #if defined(__x86_64__) || defined(_M_X64)
 #define ASIO_PULSE_TIMING_HAS_TSC 1
 #else
@@ -18,10 +18,11 @@
 namespace asio_pulse::detail {
 
 #if ASIO_PULSE_TIMING_HAS_TSC
-/// Reads the time stamp counter. Only where timebase::uses_tsc() holds: RDTSC can be forbidden.
+/// Reads the time stamp counter. Call it only if timebase::uses_tsc() is true, because RDTSC can be
+/// forbidden.
 ///
-/// \par Memory order  A compiler barrier, no fence: what follows in program order is not moved
-///                    before the read by the compiler. poll_clock depends on it (see there); the
+/// \par Memory order  A compiler barrier, no fence: the compiler does not move what follows in
+///                    program order before the read. poll_clock depends on this (see there). The
 ///                    CPU may overlap a few nanoseconds of neighbouring work, which is accepted.
 [[nodiscard]] inline std::uint64_t read_tsc() noexcept {
 #if defined(_MSC_VER) && !defined(__clang__)

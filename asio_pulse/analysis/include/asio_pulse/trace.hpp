@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: BSL-1.0
+//
+// A recording as a trace for Perfetto. Link asio_pulse::analysis.
+
+#pragma once
+
+#include <asio_pulse/recording.hpp>
+
+#include <iosfwd>
+
+namespace asio_pulse {
+
+/// Writes a trace for Perfetto and chrome://tracing: one track for each worker, polls as slices
+/// named by their site, tiers, yields, hints and queue delays as instants and counters, and stalls
+/// with their stacks.
+///
+/// \par Errors  The state of the stream; std::bad_alloc.
+void write_trace(const recording&, std::ostream&);
+
+}  // namespace asio_pulse

@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: BSL-1.0
+
+#include "blocked_reason.hpp"
+#include "duration_math.hpp"
+#include "lint_rules.hpp"
+#include "short_numbers.hpp"
+
+#include <asio_pulse/report.hpp>
+
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <string>
+
+namespace asio_pulse::detail {
+namespace {
+
+using namespace std::chrono_literals;
+using std::chrono::nanoseconds;
+
+// The default of options::stall_threshold.
+constexpr nanoseconds long_poll = 5ms;
+// For other handlers it does not matter whether one handler or a batch keeps the worker busy.
+constexpr nanoseconds long_batch = long_poll;
+// If a batch is hardly longer than its longest handler, that handler is the cause and not the
+// strand.
+constexpr int batch_to_poll = 2;
+// A poll that has lasted this long is shown as stuck. People notice a tenth of a second.
+constexpr nanoseconds stuck = 100ms;
+// How much of a system call's text a sentence contains.
+constexpr std::size_t call_bytes = 80;
+
+class handler_rules {
+ public:
+  handler_rules(const context_metrics& now, findings& out) : now_(now), out_(out) {}
+
+  void look() {
+    long_polls();
+    running();
+    unseen_workers();
+    batches();
+    stalls();
+  }
+
+ private:
+  // ---- handlers that keep their worker
+
+  [[nodiscard]] bool was_blocked(const site_metrics& site) const {
+    return std::any_of(now_.stalls.begin(), now_.stalls.end(), [&](const stall_metrics& s) {
+      return s.cause == stall_cause::blocked && s.site == site.type;
+    });
+  }
+
+  // Where the watchdog has seen a handler compute, from the newest stack that shows it.
+  [[nodiscard]] std::string seen_in(const std::string& type) const {
+    for (const stall_metrics& s : now_.stalls) {
+      if (s.cause != stall_cause::blocked && s.site == type && s.blamed < s.stack.size()) {
+        return fmt::format("In {}: ", text_of_frame(s.stack[s.blamed]));
+      }
+    }
+    return {};
+  }
+
+  void long_polls() {
+    // If polls are measured with the wall clock, a long one may only have waited.
+    const bool occupancy = now_.totals.clock == timing::clock_kind::steady;
+    for (const site_metrics& site : now_.sites) {
+      if (site.longest < long_poll || (occupancy && was_blocked(site))) continue;
+      out_.add(
+          lint_kind::long_poll, harm::delays, site.longest, site.type,
+          fmt::format("{}{}{} ran for up to {} without a break ({} polls, {} on average): nothing "
+                      "else ran on its worker meanwhile.",
+                      seen_in(site.type), quoted(site.type), at(site.place),
+                      short_duration(site.longest), site.polls,
+                      short_duration(mean_of(site.cpu, site.polls))),
+          cut_it_up);
+    }
+  }
+
+  [[nodiscard]] const stall_metrics* stall_of(const worker_metrics& worker) const {
+    const auto found =
+        std::find_if(now_.stalls.begin(), now_.stalls.end(), [&](const stall_metrics& s) {
+          return !s.ended && s.thread == worker.thread && s.site == worker.running;
+        });
+    return found == now_.stalls.end() ? nullptr : &*found;
+  }
+
+  void running() {
+    for (const worker_metrics& worker : now_.workers) {
+      if (worker.running.empty() || worker.running_for < stuck) continue;
+      const stall_metrics* const stall = stall_of(worker);
+      // Blocked handlers have lints of their own, and time that the kernel took away is not the
+      // task's fault.
+      if (stall != nullptr && stall->cause != stall_cause::spinning &&
+          stall->cause != stall_cause::unknown) {
+        continue;
+      }
+      const source_place place = stall == nullptr ? source_place{} : stall->place;
+      // One lint for each handler suffices, and this one is worse.
+      std::erase_if(out_.all(), [&](const finding& f) {
+        return f.how == harm::delays && f.what.kind == lint_kind::long_poll &&
+               f.what.subject == worker.running;
+      });
+      out_.add(
+          lint_kind::long_poll, harm::goes_on, worker.running_for, worker.running,
+          fmt::format("{}{}{} has been running on thread {} for {} and goes on: nothing else runs "
+                      "on that worker.",
+                      seen_in(worker.running), quoted(worker.running), at(place), worker.thread,
+                      short_duration(worker.running_for)),
+          cut_it_up);
+    }
+  }
+
+  // A worker that was stuck before the collection began has no recorder. Only the watchdog knows
+  // it.
+  void unseen_workers() {
+    for (const stall_metrics& s : now_.stalls) {
+      const bool computes = s.cause == stall_cause::spinning || s.cause == stall_cause::unknown;
+      if (s.ended || !computes || s.lasted < stuck) continue;
+      if (std::any_of(now_.workers.begin(), now_.workers.end(),
+                      [&](const worker_metrics& w) { return w.thread == s.thread; })) {
+        continue;
+      }
+      out_.add(lint_kind::long_poll, harm::goes_on, s.lasted, s.site,
+               fmt::format("{}{}{} has been running on thread {} for {} and goes on: nothing else "
+                           "runs on that worker.",
+                           seen_in(s.site), quoted(s.site), at(s.place), s.thread,
+                           short_duration(s.lasted)),
+               cut_it_up);
+    }
+  }
+
+  // Reports, and therefore stacks, are limited. Another stall of the same handler may have more.
+  [[nodiscard]] bool told_better(const stall_metrics& s) const {
+    return !described(s) &&
+           std::any_of(now_.stalls.begin(), now_.stalls.end(), [&](const stall_metrics& other) {
+             return other.cause == stall_cause::blocked && described(other) &&
+                    other.site == s.site && other.place == s.place;
+           });
+  }
+
+  void batches() {
+    const worker_metrics* worst = nullptr;
+    for (const worker_metrics& worker : now_.workers) {
+      if (worst == nullptr || worker.longest_batch > worst->longest_batch) worst = &worker;
+    }
+    if (worst == nullptr || worst->longest_batch < long_batch) return;
+    for (const site_metrics& site : now_.sites) {
+      if (site.type == worst->batch_site && worst->longest_batch < batch_to_poll * site.longest)
+        return;
+    }
+    out_.add(
+        lint_kind::greedy_strand, harm::delays, worst->longest_batch, worst->batch_site,
+        fmt::format("A strand kept its worker for {} without a break, handler after handler; the "
+                    "last one was {}.",
+                    short_duration(worst->longest_batch), quoted(worst->batch_site)),
+        "Guard only what shares state with the strand, and post the rest outside of it; split it "
+        "into one strand for each object; give its task a budget, then its batches are cut.");
+  }
+
+  // ---- handlers that wait
+
+  static lint_kind kind_of(const blocked_reason& why) noexcept {
+    switch (why.kind) {
+      case waits_for::lock:
+        return lint_kind::blocked_lock;
+      case waits_for::name_resolution:
+        return lint_kind::blocked_dns;
+      case waits_for::call:
+        break;
+    }
+    return lint_kind::blocked_call;
+  }
+
+  void stalls() {
+    for (auto s = now_.stalls.begin(); s != now_.stalls.end(); ++s) {
+      if (s->cause != stall_cause::blocked || told_better(*s)) continue;
+      const blocked_reason why = why_blocked(*s);
+      const auto same = [&](const stall_metrics& other) {
+        return other.cause == stall_cause::blocked && other.site == s->site &&
+               other.place == s->place && why_blocked(other).kind == why.kind;
+      };
+      if (std::any_of(now_.stalls.begin(), s, same)) continue;  // reported with the newest one
+      nanoseconds longest{0};
+      bool goes_on = false;
+      for (auto other = s; other != now_.stalls.end(); ++other) {
+        if (!same(*other)) continue;
+        longest = std::max(longest, other->lasted);
+        goes_on = goes_on || !other->ended;
+      }
+      const auto times = std::count_if(s, now_.stalls.end(), same);
+      std::string text;
+      if (s->blamed < s->stack.size()) {
+        text = fmt::format("In {}: ", text_of_frame(s->stack[s->blamed]));
+      }
+      text += fmt::format(
+          "{}{} {} for {} {}", quoted(s->site), at(s->place), goes_on ? "has waited" : "waited",
+          goes_on ? short_duration(s->lasted) : "up to " + short_duration(longest), why.for_what);
+      if (!s->system_call.empty()) {
+        text += fmt::format(" ({})", escape(s->system_call, call_bytes));
+      }
+      text += fmt::format("; {} of the last {} stall{}.", times, now_.stalls.size(),
+                          now_.stalls.size() == 1 ? "" : "s");
+      out_.add(kind_of(why), goes_on ? harm::goes_on : harm::delays, longest, s->site,
+               std::move(text), std::string{why.advice});
+    }
+  }
+
+  static constexpr const char* cut_it_up =
+      "Put ASIO_PULSE_CHECKPOINT() or co_await asio_pulse::checkpoint() into its loop; or do a "
+      "piece at a time and post the rest; or give it to a task with .isolatable = true, whose long "
+      "handlers run on threads of their own.";
+
+  const context_metrics& now_;
+  findings& out_;
+};
+
+}  // namespace
+
+void look_at_handlers(const context_metrics& now, findings& out) { handler_rules(now, out).look(); }
+
+}  // namespace asio_pulse::detail

@@ -1,0 +1,270 @@
+// SPDX-License-Identifier: BSL-1.0
+#pragma once
+
+#include <asio_pulse/detail/asio/context_service.hpp>
+#include <asio_pulse/detail/asio/handler_operation.hpp>
+#include <asio_pulse/detail/fiber.hpp>
+#include <asio_pulse/hooks/poll_path.hpp>
+#include <asio_pulse/task_executor.hpp>
+
+#include <boost/asio/associated_executor.hpp>
+#include <boost/asio/detail/call_stack.hpp>
+#include <boost/asio/detail/handler_tracking.hpp>
+#include <boost/asio/detail/thread_context.hpp>
+#include <boost/asio/detail/thread_info_base.hpp>
+#include <boost/asio/post.hpp>
+
+#include <mutex>
+#include <optional>
+#include <type_traits>
+#include <utility>
+
+/// \file
+/// Where the rest of a suspended handler goes: to the handler's associated executor, or to the
+/// queue that the handler came from.
+
+namespace asio_pulse::detail {
+
+using run_stack =
+    asio_detail::call_stack<asio_detail::thread_context, asio_detail::thread_info_base>;
+using legacy_strand_stack = asio_detail::call_stack<asio_detail::strand_service::strand_impl>;
+
+/// Whether Asio's records of what runs on this thread are on the fiber's stack. Then it must not be
+/// suspended: the records would go with the fiber while the thread continues to use them.
+inline bool asio_runs_on(const fiber_block& b) noexcept {
+  return b.holds(run_stack::top()) || b.holds(strand_stack::top()) ||
+         b.holds(legacy_strand_stack::top());
+}
+
+/// The innermost strand of which a handler runs on this thread; null for none.
+inline strand_impl* strand_here() noexcept {
+  const unsigned char* const top = strand_stack::top();
+  if (top == nullptr) return nullptr;
+  // If a run function was called inside the strand's handler, what that runs does not belong to the
+  // strand. Its record is at a lower address in the stack.
+  const void* const runner = run_stack::top();
+  if (runner != nullptr && static_cast<const void*>(top) > runner) return nullptr;
+  return reinterpret_cast<const strand_stack::context*>(top)->*exposed<"strand.key">;
+}
+
+/// In this scope, on this thread, the rest of a handler is offered to an executor. The offer is
+/// declined if the executor destroys it, for example because there is no memory.
+class fiber_offer {
+ public:
+  explicit fiber_offer(fiber_block& b) noexcept : block_(&b), outer_(std::exchange(here_, this)) {}
+  ~fiber_offer() { here_ = outer_; }
+  fiber_offer(const fiber_offer&) = delete;
+  fiber_offer& operator=(const fiber_offer&) = delete;
+
+  [[nodiscard]] bool declined() const noexcept { return declined_; }
+  /// The rest is being destroyed. Returns false if it is not being offered here.
+  [[nodiscard]] static bool decline(const fiber_block& b) noexcept {
+    if (here_ == nullptr || here_->block_ != &b) return false;
+    return here_->declined_ = true;
+  }
+
+ private:
+  inline static constinit thread_local fiber_offer* here_ = nullptr;
+
+  const fiber_block* block_;
+  fiber_offer* outer_;
+  bool declined_ = false;
+};
+
+/// The rest of a handler, as given to an executor. If the executor destroys it, the fiber is
+/// unwound, unless it is still being offered.
+template <class Handler>
+class fiber_rest {
+ public:
+  explicit fiber_rest(fiber_block& b) noexcept : block_(&b) {}
+  fiber_rest(fiber_rest&& other) noexcept : block_(std::exchange(other.block_, nullptr)) {}
+  fiber_rest& operator=(fiber_rest&&) = delete;
+  ~fiber_rest() {
+    if (block_ != nullptr && !fiber_offer::decline(*block_)) unwind_fiber(*block_);
+  }
+
+  void operator()() {
+    ready_fiber_thread();
+    run_fiber(*std::exchange(block_, nullptr));
+  }
+
+ private:
+  fiber_block* block_;
+};
+
+/// The source location of the running handler's operation, which its rest gets as well.
+class location_of_poll {
+ public:
+  explicit location_of_poll(const hooks::location& l) noexcept
+      : scope_(l.file, l.line, l.function) {}
+
+ private:
+  hooks::location_scope scope_;
+};
+
+/// The rest of a suspended handler, in the queue that the handler came from. It is on the fiber's
+/// stack, so that there is no allocation and nothing can fail.
+///
+/// Rest::resume() continues it, and Rest::discard() ends it; both may end this object. Reports use
+/// the name of Site for it.
+template <class Site, class Rest>
+class queued_rest {
+ public:
+  template <class... Args>
+  explicit queued_rest(Args&&... args) : rest_(std::forward<Args>(args)...) {}
+
+  /// Queues the rest. Called in the poll that was suspended, when it no longer runs. Not for a
+  /// legacy strand, which cannot queue an operation of ours.
+  void queue() {
+    const hooks::poll_frame& frame = *hooks::this_thread().top;
+    const location_of_poll here(frame.where());
+    if (strand_impl* const strand = strand_here()) {
+      // The drain of the strand, which is our caller on this stack, finds it when the batch is
+      // done.
+      operation& op = make_operation(service_here());
+      const std::lock_guard lock(as_mutex(strand->*exposed<"strand.mutex">));
+      (strand->*exposed<"strand.waiting">).push(&op);
+      return;
+    }
+    auto* const t = static_cast<task_state*>(frame.task());
+    if (t != nullptr && t->serial.load(std::memory_order_acquire) != nullptr &&
+        driver_of(*t).running_in_this_thread()) {
+      const label_scope label(t);
+      serial_driver& driver = driver_of(*t);
+      if (driver.push(&node_.emplace(rest_))) driver.send(*t);
+      return;
+    }
+    context_service& service = service_here();
+    operation& op = make_operation(service);
+    static_cast<scheduler_type*>(service.scheduler())->post_immediate_completion(&op, false);
+  }
+
+ private:
+  class operation final : public handler_operation<operation> {
+   public:
+    explicit operation(Rest& r) noexcept : rest_(r) {}
+    void completed(void* owner) { owner == nullptr ? rest_.discard() : rest_.resume(); }
+
+   private:
+    Rest& rest_;
+  };
+
+  class node final : public serial_node {
+   public:
+    explicit node(Rest& r) noexcept
+        : serial_node(&node::call_or_destroy, hooks::detail::site_of<Site>), rest_(r) {}
+
+   private:
+    static void call_or_destroy(serial_node* base, bool call) {
+      Rest& rest = static_cast<node*>(base)->rest_;
+      call ? rest.resume() : rest.discard();
+    }
+
+    Rest& rest_;
+  };
+
+  static context_service& service_here() noexcept {
+    const auto& core = *static_cast<context_core*>(hooks::this_thread().arbiter);
+    return static_cast<context_service&>(*core.port());
+  }
+
+  operation& make_operation([[maybe_unused]] context_service& service) {
+    operation& made = operation_.emplace(rest_);
+    BOOST_ASIO_HANDLER_CREATION((service.home(), made, "fiber", this, 0, "suspend"));
+    return made;
+  }
+
+  Rest rest_;
+  std::optional<operation> operation_;  // or the next member
+  std::optional<node> node_;
+};
+
+/// A suspended fiber.
+class suspended_fiber {
+ public:
+  explicit suspended_fiber(fiber_block& b) noexcept : block_(b) {}
+  void resume() {
+    ready_fiber_thread();
+    run_fiber(block_);
+  }
+  void discard() noexcept { unwind_fiber(block_); }
+
+ private:
+  fiber_block& block_;
+};
+
+/// Stands for the executor of a handler that has no associated one. What Asio uses in this case
+/// differs by version.
+struct no_executor {};
+
+/// Whether the handler has an associated executor to which its rest can be posted.
+template <class Handler>
+concept names_executor =
+    !std::is_same_v<typename boost::asio::associated_executor<Handler, no_executor>::type,
+                    no_executor> &&
+    requires(typename boost::asio::associated_executor<Handler>::type executor, void (*f)()) {
+  boost::asio::post(executor, f);
+};
+
+/// What a handler on a fiber needs in order to be suspended. It is on the fiber's stack.
+template <class Handler, bool = names_executor<Handler>>
+class fiber_suspension {
+ public:
+  explicit fiber_suspension(const Handler& handler) noexcept
+      : executor_(boost::asio::get_associated_executor(handler)) {}
+
+  static bool suspend(fiber_block& b) {
+    if (asio_runs_on(b)) return false;
+    suspend_fiber(b, &fiber_suspension::park);
+    return true;
+  }
+
+ private:
+  using executor_type = typename boost::asio::associated_executor<Handler>::type;
+
+  static bool park(fiber_block& b) {
+    // The fiber may run again, and end, before post() has returned. So the executor is copied.
+    executor_type executor(static_cast<fiber_suspension*>(b.suspension)->executor_);
+    const hooks::poll_frame* const frame = hooks::this_thread().top;
+    const location_of_poll here(frame != nullptr ? frame->where() : hooks::location{});
+    const fiber_offer offer(b);
+    try {
+      boost::asio::post(executor, fiber_rest<Handler>(b));
+    } catch (...) {
+      if (offer.declined()) return false;
+      throw;
+    }
+    if (offer.declined()) unwind_fiber(b);  // the executor does not run anything any more
+    return true;
+  }
+
+  executor_type executor_;
+};
+
+/// For a handler without an associated executor: it goes back to the queue that it came from.
+template <class Handler>
+class fiber_suspension<Handler, false> {
+ public:
+  explicit fiber_suspension(const Handler&) noexcept {}
+
+  static bool suspend(fiber_block& b) {
+    if (asio_runs_on(b) || legacy_strand_stack::top() != nullptr) return false;
+    auto& self = *static_cast<fiber_suspension*>(b.suspension);
+    struct clear {
+      fiber_suspension& suspension;
+      ~clear() { suspension.rest_.reset(); }
+    } const on_exit{self};
+    suspend_fiber(b, &fiber_suspension::park);
+    return true;
+  }
+
+ private:
+  static bool park(fiber_block& b) {
+    static_cast<fiber_suspension*>(b.suspension)->rest_.emplace(b).queue();
+    return true;
+  }
+
+  std::optional<queued_rest<fiber_rest<Handler>, suspended_fiber>> rest_;
+};
+
+}  // namespace asio_pulse::detail

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: BSL-1.0
+#pragma once
+
+#include <asio_pulse/detail/asio/asio_internals.hpp>
+
+#include <boost/asio/detail/handler_tracking.hpp>
+
+namespace asio_pulse::detail {
+
+/// An operation of ours that passes through Asio's queues as that of a handler does: it has a task,
+/// can be held back, and is polled. The code that makes one announces it
+/// (BOOST_ASIO_HANDLER_CREATION).
+///
+/// `Derived::completed(owner)` does the work. If the owner is null, the operation is being
+/// destroyed with its context. Asio does not free the operation; completed() may end this object.
+template <class Derived>
+class handler_operation : public operation_type {
+ protected:
+  handler_operation() noexcept : operation_type(&handler_operation::complete) {}
+  ~handler_operation() = default;
+
+ private:
+  static void complete(void* owner, operation_type* base, const boost::system::error_code&,
+                       std::size_t) {
+    auto* const self = static_cast<Derived*>(base);
+    // The tracking macro uses this as the guard of the operation's memory.
+    [[maybe_unused]] struct {
+      void* v;
+      void* p;
+    } p{self, self};
+    BOOST_ASIO_HANDLER_COMPLETION((*self));
+    self->completed(owner);
+  }
+};
+
+}  // namespace asio_pulse::detail

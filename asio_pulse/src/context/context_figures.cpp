@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: BSL-1.0
+//
+// Statistics, metrics and recordings of a context.
+#include "context_companion.hpp"
+#include "parking.hpp"
+
+#include <asio_pulse/detail/context_core.hpp>
+#include <asio_pulse/hooks/poll_recorder.hpp>
+#include <asio_pulse/recording.hpp>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+
+namespace asio_pulse::detail {
+
+namespace {
+
+using timing::to_ns;
+using timing::to_ticks;
+
+// The time between two probes of the queue while somebody reads the metrics.
+constexpr std::chrono::milliseconds probe_interval{10};
+
+}  // namespace
+
+context_metrics context_core::metrics(const metrics_request& what) {
+  return companion_->metrics(what);
+}
+
+recording context_core::trace() { return companion_->trace(); }
+
+asio_port* context_core::port_for_probe() const noexcept {
+  return closed() || strangers_.load(std::memory_order_relaxed) ? nullptr : port_;
+}
+
+void context_core::probed(timing::ticks ready) noexcept {
+  hooks::poll_recorder* const recorder = hooks::this_thread().recorder;
+  if (recorder == nullptr) return;
+  const timing::ticks now = timing::timebase::get().now();
+  recorder->note_delay(now, now - std::min(ready, now), to_ticks(probe_interval));
+}
+
+statistics context_core::stats() const noexcept {
+  const tier_counts counts = metrics_.snapshot();
+  statistics s = counters_.read();
+  s.warns = counts.into(tier::warn);
+  s.promotions = counts.promotions();
+  s.demotions = counts.demotions();
+  s.reports = limiter_.sent();
+  s.reports_suppressed = limiter_.suppressed();
+  s.reports_dropped = reports_dropped_->load(std::memory_order_relaxed);
+  s.callback_errors += hooks_.hook_errors();
+  s.shadow_saved = to_ns(counts.saved);
+  const timing::clock_kind used = clock_in_use_.load(std::memory_order_relaxed);
+  s.clock = used != timing::clock_kind::none ? used : clock_;
+  s.parked = gate_->parked();
+  s.tasks = tasks_.totals().alive;
+  return s;
+}
+
+}  // namespace asio_pulse::detail

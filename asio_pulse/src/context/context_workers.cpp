@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: BSL-1.0
+//
+// The threads that run a context: they join, rest and leave.
+#include "context_companion.hpp"
+#include "parking.hpp"
+
+#include <asio_pulse/detail/context_core.hpp>
+#include <asio_pulse/hooks/poll_path.hpp>
+
+#include <atomic>
+#include <cstdint>
+
+namespace asio_pulse::detail {
+
+// False for threads of the isolation pool, and for those that use a base-class reference.
+bool context_core::runs_handlers(const hooks::thread_state& ts) const noexcept {
+  return ts.wrapped && port_ != nullptr && ts.owner == port_->scheduler();
+}
+
+void context_core::attached(hooks::thread_state& ts) noexcept {
+  acquire();
+  companion_->joined(ts);
+  clock_in_use_.store(ts.clock.kind(), std::memory_order_relaxed);
+  if (runs_handlers(ts)) gate_->count_worker(1);
+  // A thread that runs the context through a base-class reference does not announce that it leaves.
+  // From now on the number of workers is not known.
+  if (!ts.wrapped) strangers_.store(true, std::memory_order_relaxed);
+  let_go_of_resting();
+  const std::uint32_t workers = workers_.fetch_add(1, std::memory_order_relaxed) + 1;
+  if (workers > 1 || strangers_.load(std::memory_order_relaxed)) {
+    // Sequentially consistent, as is the exchange in let_go_of_resting(): the only worker so far
+    // may be about to rest. See path_arbiter::resting.
+    state.fetch_or(hooks::path_state::several_workers, std::memory_order_seq_cst);
+    let_go_of_resting();
+  }
+  state.fetch_add(hooks::path_state::generation, std::memory_order_relaxed);
+}
+
+void context_core::let_go_of_resting() noexcept {
+  if (resting.exchange(0, std::memory_order_seq_cst) != 0) let_go();
+}
+
+void context_core::let_go() noexcept {
+  gate_->count_worker(-1);
+  leave();
+}
+
+void context_core::detached(hooks::thread_state& ts) noexcept {
+  if (runs_handlers(ts)) gate_->count_worker(-1);
+  companion_->left(ts);
+  leave();
+}
+
+void context_core::leave() noexcept {
+  const std::uint32_t workers = workers_.fetch_sub(1, std::memory_order_relaxed) - 1;
+  if (workers == 0 && !strangers_.load(std::memory_order_relaxed)) {
+    // The flag can be cleared without a race only while no worker is inside. A last worker that
+    // stays alone continues as if there were others until it leaves, which is correct and costs a
+    // few nanoseconds more.
+    state.fetch_and(~hooks::path_state::several_workers, std::memory_order_relaxed);
+    if (workers_.load(std::memory_order_relaxed) > 1) {
+      state.fetch_or(hooks::path_state::several_workers, std::memory_order_relaxed);
+    }
+  }
+  state.fetch_add(hooks::path_state::generation, std::memory_order_relaxed);
+  release();
+}
+
+void context_core::forked() noexcept {
+  let_go_of_resting();
+  const bool here = hooks::this_thread().arbiter == this;
+  workers_.store(here ? 1 : 0, std::memory_order_relaxed);
+  gate_->forked(here && hooks::this_thread().wrapped);
+  state.fetch_and(~hooks::path_state::several_workers, std::memory_order_relaxed);
+  state.fetch_add(hooks::path_state::generation, std::memory_order_relaxed);
+  companion_->forked();
+}
+
+void context_core::tell_workers() noexcept {
+  hooks::service_epoch.fetch_add(1, std::memory_order_relaxed);
+  state.fetch_add(hooks::path_state::generation, std::memory_order_release);
+}
+
+}  // namespace asio_pulse::detail

@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: BSL-1.0
+//
+// Finds out what a blocked handler waited for, from its system call and its stack.
+
+#pragma once
+
+#include <asio_pulse/metrics.hpp>
+#include <asio_pulse/report.hpp>
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+namespace asio_pulse::detail {
+
+enum class waits_for : std::uint8_t {
+  lock,             ///< another thread, through a lock or a condition variable
+  name_resolution,  ///< DNS
+  call              ///< another system call, or the kernel
+};
+
+struct blocked_reason {
+  waits_for kind;
+  std::string_view for_what;  // completes a sentence: "waited up to 5ms ..."
+  std::string_view advice;
+};
+
+/// Whether the stall has a stack or a system call.
+bool described(const stall_metrics&) noexcept;
+
+/// \pre The stall's cause is `blocked`.
+blocked_reason why_blocked(const stall_metrics&) noexcept;
+
+/// The value of report::remedy: where the remedy is described. Empty if the report alone does not
+/// show what is wrong.
+std::string_view remedy_of(const report&) noexcept;
+
+/// The function in a line of a stack: "parse(char const*)" for
+/// "  #1 parse(char const*) at src/parse.cpp:12".
+std::string_view function_of(std::string_view frame) noexcept;
+
+/// A frame for use in a sentence: its function, cut if it is long, and its place; escaped.
+std::string text_of_frame(std::string_view frame);
+
+}  // namespace asio_pulse::detail

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: BSL-1.0
+#pragma once
+
+#include <asio_pulse/metrics.hpp>
+
+/// \file
+/// The members of metrics in their order on the wire (wire.hpp). They can be used with any object
+/// that is called with all members of a type: a writer, a reader, or a test that changes them.
+
+namespace asio_pulse {
+
+// Found by argument-dependent lookup: the streams are in detail, the types in asio_pulse.
+template <class Stream>
+void members(Stream& s, histogram::bucket& b) {
+  s(b.upper, b.count);
+}
+template <class Stream>
+void members(Stream& s, histogram& h) {
+  s(h.buckets, h.count, h.sum);
+}
+template <class Stream>
+void members(Stream& s, source_place& p) {
+  s(p.file, p.line, p.function);
+}
+template <class Stream>
+void members(Stream& s, site_metrics& m) {
+  s(m.type, m.place, m.polls, m.again, m.cpu, m.longest);
+}
+template <class Stream>
+void members(Stream& s, task_metrics& m) {
+  s(m.id, m.name, m.level, m.polls, m.cpu, m.recent, m.waiting);
+}
+template <class Stream>
+void members(Stream& s, worker_metrics& m) {
+  s(m.thread, m.polls, m.cpu, m.longest_batch, m.batch_site, m.running, m.running_task,
+    m.running_for);
+}
+template <class Stream>
+void members(Stream& s, stall_metrics& m) {
+  s(m.at, m.task_id, m.task, m.site, m.place, m.thread, m.lasted, m.ended, m.cause, m.system_call,
+    m.stack, m.blamed);
+}
+template <class Stream>
+void members(Stream& s, statistics& t) {
+  for (const statistic& row : statistic_table) {
+    if (row.count != nullptr) {
+      s(t.*row.count);
+    } else {
+      s(t.*row.time);
+    }
+  }
+  s(t.clock);
+}
+template <class Stream>
+void members(Stream& s, context_metrics& m) {
+  s(m.number, m.name, m.enabled, m.shadow, m.collecting, m.totals, m.polls, m.cpu, m.poll_duration,
+    m.queue_delay, m.workers, m.sites, m.other_sites, m.tasks, m.other_tasks, m.task_count,
+    m.recent_interval, m.stalls, m.instrument_bytes, m.uncollected_workers);
+}
+template <class Stream>
+void members(Stream& s, process_metrics& m) {
+  s(m.pid, m.program, m.version, m.at, m.uptime, m.contexts);
+}
+
+}  // namespace asio_pulse

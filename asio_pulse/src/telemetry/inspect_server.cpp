@@ -1,0 +1,286 @@
+// SPDX-License-Identifier: BSL-1.0
+#include "inspection.hpp"
+
+#if defined(__linux__)
+
+#include "background_thread.hpp"
+#include "inspect_server.hpp"
+#include "inspect_wire.hpp"
+#include "instruments.hpp"
+#include "process_name.hpp"
+#include "thread_name.hpp"
+#include "wakeup.hpp"
+
+#include <poll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <csignal>
+#include <new>
+#include <thread>
+#include <utility>
+
+namespace asio_pulse::detail {
+namespace {
+
+using namespace std::chrono_literals;
+
+// The interval at which queues are probed and rings are read while somebody collects. With less,
+// probes cost more (each wakes a worker, which takes about 10 us); with more, short stalls of the
+// loop are missed.
+constexpr std::chrono::milliseconds tick = 10ms;
+// How long after a stall its recording is written: the stack is taken after the stall was found.
+constexpr std::chrono::milliseconds story_time = 100ms;
+// How long this thread sleeps if it has no memory for poll(), or poll() fails. A guess: soon
+// enough, and almost no CPU time.
+constexpr std::chrono::milliseconds after_a_failure = 50ms;
+
+// For the signal handler, which may use nothing else. Relaxed: set before the handler is installed.
+std::atomic<int> wakeup_for_signals{-1};
+std::atomic<bool> asked_by_signal{false};
+
+void on_signal(int) {
+  asked_by_signal.store(true, std::memory_order_relaxed);
+  signal_wakeup(wakeup_for_signals.load(std::memory_order_relaxed));
+}
+
+// Installs the handler, unless the program handles the signal itself.
+void install(int signal) noexcept {
+  struct sigaction now {};
+  if (::sigaction(signal, nullptr, &now) != 0) return;
+  if ((now.sa_flags & SA_SIGINFO) != 0 ||
+      (now.sa_handler != SIG_DFL && now.sa_handler != SIG_IGN)) {
+    return;
+  }
+  struct sigaction ours {};
+  ours.sa_handler = &on_signal;
+  ours.sa_flags = SA_RESTART;
+  ::sigemptyset(&ours.sa_mask);
+  ::sigaction(signal, &ours, nullptr);
+}
+
+}  // namespace
+
+inspect_server& inspect_server::get() noexcept { return process_wide<inspect_server>(); }
+
+// ---- contexts
+
+void inspect_server::show(context_telemetry& context) {
+  const options& o = context.core().opts();
+  if (!o.enabled) return;
+  const std::lock_guard lock(mutex_);
+  contexts_.push_back({.context = &context});
+  open_for(context);
+  wake();
+}
+
+// Starts what the context needs, as far as it does not exist yet.
+void inspect_server::open_for(const context_telemetry& context) noexcept {
+  const options& o = context.core().opts();
+  if (o.inspectable || context.collecting() || o.trace_signal != 0) start();
+  if (o.inspectable) listen();
+  if (o.trace_signal != 0 && wakeup_ >= 0) {
+    wakeup_for_signals.store(wakeup_, std::memory_order_relaxed);
+    install(o.trace_signal);
+  }
+}
+
+void inspect_server::hide(context_telemetry& context) noexcept {
+  const std::lock_guard lock(mutex_);
+  std::erase_if(contexts_, [&context](const shown& s) { return s.context == &context; });
+  for (client& c : clients_) {
+    std::erase_if(c.takers, [&context](const auto& t) { return t->of(context); });
+  }
+  wake();  // there may be no context left
+}
+
+void inspect_server::begun() noexcept {
+  const std::lock_guard lock(mutex_);
+  start();
+  wake();
+}
+
+// The watchdog's thread must not wait for this one, because a fork waits for both.
+void inspect_server::stalled(context_telemetry& context) noexcept {
+  context.tools().stalled();
+  wake();
+}
+
+// ---- the thread
+
+void inspect_server::start() noexcept {
+  if (!may_start_) return;
+  if (wakeup_ < 0) wakeup_ = make_wakeup();
+  if (!running_ && wakeup_ >= 0) running_ = start_background_thread(this);
+}
+
+void inspect_server::listen() noexcept {
+  if (socket_ || !running_) return;
+  const inspect_address address(this_process_number());
+  descriptor s(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  if (!s || ::bind(s.get(), address.get(), address.length) != 0 ||
+      ::listen(s.get(), most_waiting) != 0) {
+    return;
+  }
+  listens_as_ = ::geteuid();
+  socket_ = std::move(s);
+  reserve();
+}
+
+void inspect_server::wake() noexcept { signal_wakeup(wakeup_.load(std::memory_order_relaxed)); }
+
+int inspect_server::timeout(clock::time_point now) const noexcept {
+  clock::time_point next = clock::time_point::max();
+  for (const shown& s : contexts_) {
+    if (s.context->tools().collecting()) next = std::min(next, now + tick);
+    if (s.to_write != clock::time_point{}) next = std::min(next, s.to_write);
+  }
+  for (const client& c : clients_) {
+    next = std::min(next, c.takers.empty() ? c.deadline : now + tick);
+  }
+  if (socket_ && now < accept_from_) next = std::min(next, accept_from_);
+  if (next == clock::time_point::max()) return -1;
+  const auto left = std::chrono::ceil<std::chrono::milliseconds>(next - now).count();
+  return static_cast<int>(std::clamp<std::int64_t>(left, 0, 60'000));
+}
+
+void inspect_server::work(clock::time_point now) {
+  for (shown& s : contexts_) {
+    context_telemetry& context = *s.context;
+    if (context.tools().take_stalled() && s.to_write == clock::time_point{}) {
+      s.to_write = now + story_time;
+    }
+    if (context.collecting()) context.probe();
+    context.expire(now);
+  }
+  // If no context can be inspected, the socket is closed. It is closed here and not elsewhere,
+  // because a socket keeps its name while a thread polls it.
+  const bool seen = std::any_of(contexts_.begin(), contexts_.end(), [](const shown& s) {
+    return s.context->core().opts().inspectable;
+  });
+  if (!seen) {
+    socket_.reset();
+    reserve_.reset();
+  }
+  for (client& c : clients_) follow(c, now);
+  std::erase_if(clients_, [now](const client& c) {
+    return c.done || (c.takers.empty() && now >= c.deadline);
+  });
+  reserve();
+  tell_own_user();
+  if (asked_by_signal.exchange(false, std::memory_order_relaxed)) {
+    for (shown& s : contexts_) {
+      if (s.context->core().opts().trace_signal != 0) s.to_write = now;
+    }
+  }
+  write_wanted(now);
+}
+
+void inspect_server::run() noexcept {
+  name_this_thread("pulse-inspect");
+  std::unique_lock lock(mutex_);
+  std::vector<pollfd> sources;
+  for (;;) {
+    const clock::time_point now = clock::now();
+    try {
+      work(now);
+      sources.clear();
+      sources.push_back({.fd = wakeup_, .events = POLLIN, .revents = 0});
+      sources.push_back(
+          {.fd = now < accept_from_ ? -1 : socket_.get(), .events = POLLIN, .revents = 0});
+      for (const client& c : clients_) {
+        const bool speaks = c.sent < c.out.size();
+        sources.push_back({.fd = c.socket.get(),
+                           .events = static_cast<short>(speaks ? POLLOUT : POLLIN),
+                           .revents = 0});
+      }
+    } catch (const std::bad_alloc&) {
+      sources.clear();
+    }
+    // Without memory for the list nobody can wake this thread, so it looks again by itself.
+    const int patience = sources.empty() ? static_cast<int>(after_a_failure.count()) : timeout(now);
+    lock.unlock();
+    if (::poll(sources.data(), sources.size(), patience) < 0) {
+      std::this_thread::sleep_for(after_a_failure);
+    }
+    lock.lock();
+    if (sources.size() < 2) continue;
+    if ((sources[0].revents & POLLIN) != 0) reset_wakeup(wakeup_);
+    // Only this thread adds and removes clients.
+    const std::size_t polled = sources.size() - 2;
+    try {
+      for (std::size_t i = 0; i < polled && i < clients_.size(); ++i) {
+        if (sources[i + 2].revents != 0) serve(clients_[i], clock::now());
+      }
+      if (socket_ && (sources[1].revents & POLLIN) != 0) accept_waiting(clock::now());
+    } catch (const std::bad_alloc&) {
+      for (client& c : clients_) c.done = true;
+    }
+  }
+}
+
+// ---- fork
+
+void inspect_server::after_fork(bool child) noexcept {
+  if (child) {
+    // The thread and its clients belong to the parent. All data except the lists of takers are
+    // consistent, because before_fork() has taken the mutex.
+    clients_.clear();
+    socket_.reset();
+    reserve_.reset();
+    accept_from_ = {};
+    if (wakeup_ >= 0) ::close(wakeup_);
+    wakeup_ = -1;
+    wakeup_for_signals.store(-1, std::memory_order_relaxed);
+    running_ = false;
+    may_start_ = false;  // until resume() is called
+  }
+  mutex_.unlock();
+}
+
+void inspect_server::resume() noexcept {
+  const std::lock_guard lock(mutex_);
+  may_start_ = true;
+  if (running_) return;
+  for (const shown& s : contexts_) open_for(*s.context);
+}
+
+// ---- functions for other parts
+
+void show_context(context_telemetry& context) noexcept {
+  try {
+    inspect_server::get().show(context);
+  } catch (const std::bad_alloc&) {  // then it cannot be inspected
+  }
+}
+
+void hide_context(context_telemetry& context) noexcept { inspect_server::get().hide(context); }
+
+void inspect_stalled(context_telemetry& context) noexcept {
+  const options& o = context.core().opts();
+  if (!o.trace_folder.empty() && o.trace == instrument_mode::on)
+    inspect_server::get().stalled(context);
+}
+
+void inspect_collecting() noexcept { inspect_server::get().begun(); }
+
+void resume_inspection() noexcept { inspect_server::get().resume(); }
+
+}  // namespace asio_pulse::detail
+
+#else
+
+namespace asio_pulse::detail {
+
+void show_context(context_telemetry&) noexcept {}
+void hide_context(context_telemetry&) noexcept {}
+void inspect_stalled(context_telemetry&) noexcept {}
+void inspect_collecting() noexcept {}
+void resume_inspection() noexcept {}
+
+}  // namespace asio_pulse::detail
+
+#endif

@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: BSL-1.0
+//
+// Threads and processes that end while handlers run.
+
+#include <support/sanitizers.hpp>
+#include <support/stuck.hpp>
+//
+#include "told.hpp"
+
+#include <gtest/gtest.h>
+#include <pthread.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <memory>
+#include <thread>
+
+namespace {
+
+using namespace pulse_test;
+namespace asio = boost::asio;
+
+// ---- pthread_cancel()
+
+void* run_in_thread(void* io) {
+  static_cast<asio_pulse::io_context*>(io)->run();
+  return nullptr;
+}
+
+void cancel(pthread_t thread) {
+  void* result = nullptr;
+  require(::pthread_cancel(thread) == 0 && ::pthread_join(thread, &result) == 0,
+          "the thread is cancelled");
+  require(result == PTHREAD_CANCELED, "it ended by that");
+}
+
+/// One worker is cancelled in a handler, and another while it waits for work. The context continues
+/// to work.
+int cancelled_workers() {
+  told reports;
+  auto io = std::make_unique<asio_pulse::io_context>(reports.options());
+  auto work = asio::make_work_guard(*io);
+  for (int n = 0; n != 20; ++n) {
+    std::atomic<bool> inside{false};
+    pthread_t stuck{};
+    require(::pthread_create(&stuck, nullptr, &run_in_thread, &*io) == 0, "a worker begins");
+    if (n % 2 == 0) {
+      const asio_pulse::task t{*io, {.name = "cancelled"}};
+      asio_pulse::post(t, [&] {
+        inside = true;
+        for (;;) ::sleep(1);
+      });
+      require(until([&] { return inside.load(); }), "it is in the handler");
+      const std::size_t before = reports.count();
+      if (n == 0) require(until([&] { return reports.count() > before; }), "its stall is reported");
+    } else {
+      std::this_thread::sleep_for(5ms);  // then the thread is usually in the reactor
+    }
+    cancel(stuck);
+    bool ran = false;
+    asio::post(*io, [&] { ran = true; });
+    io->poll();
+    require(ran, "the context works on");
+  }
+  work.reset();
+  io->run();
+  io.reset();
+  return 0;
+}
+const program with_cancelled_workers{"cancelled_workers", &cancelled_workers};
+
+TEST(ends, workers_can_be_cancelled) {
+  if (sanitized) GTEST_SKIP() << "sanitizers do not follow pthread_cancel()";
+  const outcome o = with_cancelled_workers.run();
+  EXPECT_TRUE(o.good()) << describe(o);
+}
+
+// ---- exit()
+
+/// Is alive until static objects are destroyed.
+struct static_object {
+  ~static_object() {
+    alive = false;
+    std::this_thread::sleep_for(500ms);  // long enough for a report
+  }
+  std::atomic<bool> alive{true};
+} a_static_object;
+
+/// A handler calls exit() while another worker is stuck in a handler.
+int exit_beside_a_stall() {
+  static asio_pulse::options o;
+  o.stall_threshold = 1ms;
+  o.report_interval = 0ns;
+  o.reports_per_second = 0;
+  static std::atomic<int> stalls{0};
+  o.on_report = [](const asio_pulse::report&) {
+    if (!a_static_object.alive) ::_exit(7);
+    ++stalls;
+    std::this_thread::sleep_for(2ms);
+    if (!a_static_object.alive) ::_exit(8);
+  };
+  auto& io = *new asio_pulse::io_context{o};
+  asio::post(io, [] {
+    for (;;) asm volatile("");
+  });
+  std::thread([&io] { io.run(); }).detach();
+  require(until([] { return stalls > 0; }), "the stall is reported");
+  asio::post(io, [] { std::exit(0); });
+  io.run();
+  return 1;
+}
+const program exits_beside_a_stall{"exit_beside_a_stall", &exit_beside_a_stall};
+
+TEST(ends, nothing_is_reported_after_static_objects_are_gone) {
+  if (thread_sanitizer) GTEST_SKIP() << "its own exit looks for races with threads that run on";
+  for (int n = 0; n != 5; ++n) {
+    const outcome o = exits_beside_a_stall.run();
+    EXPECT_TRUE(o.good()) << describe(o);
+  }
+}
+
+/// on_report calls exit().
+int exit_in_a_report() {
+  asio_pulse::options o;
+  o.on_report = [](const asio_pulse::report&) { std::exit(0); };
+  static asio_pulse::io_context io{o};  // destroyed by exit() while its worker is in a handler
+  asio::post(io, [] {
+    for (;;) ::pause();
+  });
+  std::thread([] { io.run(); }).join();
+  return 1;
+}
+const program exits_in_a_report{"exit_in_a_report", &exit_in_a_report};
+
+TEST(ends, a_report_may_end_the_process) {
+  if (thread_sanitizer) GTEST_SKIP() << "its own exit looks for races with threads that run on";
+  const outcome o = exits_in_a_report.run();
+  EXPECT_TRUE(o.good()) << describe(o);
+}
+
+// ---- fork()
+
+/// A handler on a spare worker forks. The child continues to use the context, and destroys it.
+int fork_on_a_spare_worker() {
+  asio_pulse::options o;
+  o.spare_workers = 1;
+  o.stall_threshold = 2ms;
+  o.on_report = [](const asio_pulse::report&) {};
+  auto io = std::make_unique<asio_pulse::io_context>(o);
+  std::atomic<bool> over{false};
+  const std::thread::id main_thread = std::this_thread::get_id();
+  std::atomic<pid_t> child{-1};
+  asio::post(*io, [&] {
+    asio::post(*io, [&] {
+      require(std::this_thread::get_id() != main_thread, "this runs on a spare worker");
+      io->notify_fork(asio::execution_context::fork_prepare);
+      const pid_t forked = ::fork();
+      io->notify_fork(forked == 0 ? asio::execution_context::fork_child
+                                  : asio::execution_context::fork_parent);
+      if (forked == 0) {
+        ::alarm(60);
+        int ran = 0;
+        asio::post(*io, [&] { ++ran; });
+        io->poll();
+        io->stop();
+        ::_exit(ran == 1 ? 0 : 1);
+      }
+      child = forked;
+    });
+    while (!over) std::this_thread::sleep_for(1ms);
+  });
+  std::thread judge([&] {
+    require(until([&] { return child > 0; }), "the spare worker forks");
+    int status = -1;
+    require(::waitpid(child, &status, 0) == child && status == 0, "the child goes on, and ends");
+    over = true;
+  });
+  io->run();
+  judge.join();
+  io.reset();
+  return 0;
+}
+const program forks_on_a_spare_worker{"fork_on_a_spare_worker", &fork_on_a_spare_worker};
+
+TEST(ends, a_handler_on_a_spare_worker_may_fork) {
+  if (thread_sanitizer) GTEST_SKIP() << "ThreadSanitizer does not follow forks";
+  const outcome o = forks_on_a_spare_worker.run();
+  EXPECT_TRUE(o.good()) << describe(o);
+}
+
+}  // namespace

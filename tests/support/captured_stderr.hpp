@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: BSL-1.0
+#pragma once
+
+#include "report_writer.hpp"
+#include "standard_error.hpp"
+
+#include <unistd.h>
+
+#include <array>
+#include <stdexcept>
+#include <string>
+
+namespace pulse_test {
+
+/// Captures what the library writes to stderr from here on, at most as much as a pipe holds. With
+/// GoogleTest's own capture descriptor 2 is a file that is also read, which the library does not
+/// take for standard error.
+class captured_stderr {
+ public:
+  captured_stderr() : saved_(::dup(STDERR_FILENO)) {
+    std::array<int, 2> ends{};
+    if (::pipe(ends.data()) != 0 || saved_ < 0) throw std::runtime_error("no pipe for stderr");
+    ::dup2(ends[1], STDERR_FILENO);
+    ::close(ends[1]);
+    read_ = ends[0];
+    asio_pulse::detail::adopt_standard_error();
+  }
+  captured_stderr(const captured_stderr&) = delete;
+  captured_stderr& operator=(const captured_stderr&) = delete;
+  ~captured_stderr() { (void)end(); }
+
+  /// Returns everything, and restores stderr.
+  std::string end() {
+    std::string text;
+    if (saved_ < 0) return text;
+    asio_pulse::detail::report_writer::flush();
+    ::dup2(saved_, STDERR_FILENO);
+    ::close(saved_);
+    saved_ = -1;
+    std::array<char, 4096> buffer{};
+    for (ssize_t n = 0; (n = ::read(read_, buffer.data(), buffer.size())) > 0;) {
+      text.append(buffer.data(), static_cast<std::size_t>(n));
+    }
+    ::close(read_);
+    return text;
+  }
+
+ private:
+  int saved_;
+  int read_ = -1;
+};
+
+}  // namespace pulse_test

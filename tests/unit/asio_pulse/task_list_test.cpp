@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: BSL-1.0
+//
+// The lists of a context's tasks, without other threads.
+#include <asio_pulse/detail/context_core.hpp>
+#include <asio_pulse/detail/task_ref.hpp>
+
+#include <gtest/gtest.h>
+
+#include <set>
+#include <vector>
+
+namespace {
+
+using asio_pulse::detail::context_core;
+using asio_pulse::detail::core_ref;
+using asio_pulse::detail::place_tasks;
+using asio_pulse::detail::task_ref;
+using asio_pulse::detail::task_state;
+
+class task_lists : public testing::Test {
+ protected:
+  [[nodiscard]] task_ref make() { return task_ref(core_->make_task({.name = "t"})); }
+
+  core_ref core_{new context_core({.enabled = false}, true)};
+};
+
+TEST_F(task_lists, a_walk_sees_each_task_once_and_the_unnamed_one) {
+  // More tasks than one piece has, so that the list is unlocked in between.
+  std::vector<task_ref> tasks;
+  for (int i = 0; i < 300; ++i) tasks.push_back(make());
+  std::set<const task_state*> seen;
+  core_->tasks().walk([&](task_state& t) { EXPECT_TRUE(seen.insert(&t).second); });
+  EXPECT_EQ(seen.size(), tasks.size() + 1);
+  for (const task_ref& t : tasks) EXPECT_TRUE(seen.contains(t.get()));
+  EXPECT_EQ(core_->tasks().totals().alive, tasks.size());
+}
+
+TEST_F(task_lists, a_task_that_is_no_more_leaves_its_figures_behind) {
+  const task_state* address = nullptr;
+  {
+    const task_ref t = make();
+    address = t.get();
+    t->polls.store(3, std::memory_order_relaxed);
+    t->cost.store(70, std::memory_order_relaxed);
+    const task_ref found(core_->tasks().find(address));
+    EXPECT_EQ(found.get(), address);
+  }
+  EXPECT_EQ(core_->tasks().find(address), nullptr);
+  EXPECT_EQ(core_->tasks().find(nullptr), nullptr);
+  EXPECT_EQ(core_->tasks().totals().alive, 0U);
+  EXPECT_EQ(core_->tasks().totals().ended_polls, 3U);
+  EXPECT_EQ(core_->tasks().totals().ended_cost, 70U);
+}
+
+TEST_F(task_lists, a_place_has_one_task_whoever_made_one) {
+  place_tasks places;
+  static const char place = 0;
+  EXPECT_EQ(places.find(&place), nullptr);
+  task_state* const first = places.add(&place, make());
+  ASSERT_NE(first, nullptr);
+  EXPECT_EQ(places.add(&place, make()), first);
+  EXPECT_EQ(places.find(&place), first);
+  EXPECT_EQ(core_->tasks().totals().alive, 1U);
+  places.close();
+  EXPECT_EQ(core_->tasks().totals().alive, 0U);
+}
+
+// A thread adds a task after the end of the context. If it were kept, the task and the context
+// would hold references to each other for ever.
+TEST_F(task_lists, a_place_keeps_nothing_once_the_context_has_ended) {
+  place_tasks places;
+  places.close();
+  static const char place = 0;
+  EXPECT_EQ(places.add(&place, make()), nullptr);
+  EXPECT_EQ(core_->tasks().totals().alive, 0U);
+}
+
+}  // namespace

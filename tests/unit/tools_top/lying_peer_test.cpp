@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: BSL-1.0
+//
+// A process that lies about its figures: whatever it sends is refused, or shown. Under
+// AddressSanitizer and UndefinedBehaviorSanitizer in CI; the seeds are fixed.
+
+#include "inspect_wire.hpp"
+#include "made.hpp"
+#include "metrics_members.hpp"
+#include "output.hpp"
+#include "picture.hpp"
+#include "ui.hpp"
+#include "wire.hpp"
+
+#include <support/mutator.hpp>
+
+#include <boost/json.hpp>
+
+#include <gtest/gtest.h>
+
+#include <limits>
+#include <string>
+#include <utility>
+
+namespace asio_pulse::top {
+namespace {
+
+using namespace std::chrono_literals;
+using pulse_test::chance;
+using pulse_test::mutator;
+
+/// All that pulse_top does with two readings of a process.
+void show(const process_metrics& now, const process_metrics* before, chance& by) {
+  const picture p = make_picture(now, before, std::chrono::nanoseconds{by.one_in(2) ? 5s : 0s});
+  history past;
+  remember(past, p);
+  const charset set = by.one_in(2) ? charset::utf8 : charset::ascii;
+  for (const pane shown : {pane::overview, pane::tasks, pane::sites, pane::stalls, pane::lints}) {
+    ui_state ui;
+    ui.shown = shown;
+    ui.context = by.below(p.contexts.size() + 1);
+    ui.details = by.one_in(2);
+    ui.current().selected = by.below(5);
+    ui.current().how.by = by.below(8);
+    ui.current().how.reverse = by.one_in(2);
+    if (by.one_in(4)) ui.filter = "a";
+    const size room{by.below(60), by.below(200)};
+    const auto lines = frame(p, past, ui, room, set);
+    ASSERT_EQ(lines.size(), room.rows);
+    for (const line& l : lines) ASSERT_LE(width_of(l), room.columns);
+  }
+  EXPECT_FALSE(plain_text(p, 40 + by.below(100), set).empty());
+  boost::system::error_code wrong;
+  (void)boost::json::parse(json_text(p), wrong);
+  EXPECT_FALSE(wrong) << wrong.message();
+}
+
+/// As it arrives from a process that has sent this; nothing where it is refused.
+std::optional<process_metrics> received(const std::string& bytes) {
+  process_metrics m;
+  if (!detail::decode(bytes, m)) return std::nullopt;
+  return m;
+}
+
+/// The bytes of a process that has no scruples: numbers as they are.
+class plain_bytes {
+ public:
+  template <class... T>
+  void operator()(T&... values) {
+    (one(values), ...);
+  }
+  [[nodiscard]] std::string take() { return std::move(to_.bytes()); }
+
+ private:
+  template <class T>
+  void one(T& value) {
+    if constexpr (std::is_integral_v<T> || std::is_enum_v<T>) {
+      to_.number(static_cast<std::uint64_t>(value));
+    } else {
+      members(*this, value);
+    }
+  }
+  void one(std::chrono::nanoseconds& d) { to_.number(static_cast<std::uint64_t>(d.count())); }
+  void one(std::chrono::system_clock::time_point& t) {
+    to_.number(static_cast<std::uint64_t>(t.time_since_epoch().count()));
+  }
+  void one(std::string& s) { to_.text(s); }
+  template <class T>
+  void one(std::vector<T>& list) {
+    to_.number(std::uint64_t{list.size()});
+    for (T& value : list) one(value);
+  }
+
+  detail::byte_writer to_;
+};
+
+std::string sent(process_metrics m) {
+  plain_bytes out;
+  out(m);
+  return out.take();
+}
+
+struct count {
+  int shown = 0;
+  int refused = 0;
+};
+
+count fuzz(std::uint64_t seed, int rounds) {
+  chance by(seed);
+  count result;
+  for (int round = 0; round < rounds; ++round) {
+    process_metrics early = by.one_in(4) ? made::hostile(0) : made::server(0);
+    process_metrics late = by.one_in(4) ? made::hostile(1) : made::server(1);
+    // From one change in all to one in five.
+    mutator change(by, std::size_t{5} << by.below(6));
+    change(late);
+    if (by.one_in(3)) change(early);
+    std::string bytes = sent(late);
+    if (by.one_in(3)) pulse_test::mutate(bytes, by);
+    const auto now = received(bytes);
+    const auto before = received(sent(early));
+    if (!now) {
+      ++result.refused;
+      continue;
+    }
+    ++result.shown;
+    show(*now, before ? &*before : nullptr, by);
+    if (testing::Test::HasFatalFailure()) break;
+  }
+  return result;
+}
+
+TEST(lying_peer, whatever_it_sends_is_refused_or_shown) {
+  count all;
+  for (const std::uint64_t seed : {1U, 2U, 3U, 4U}) {
+    SCOPED_TRACE(seed);
+    const count one = fuzz(seed, 150);
+    all.shown += one.shown;
+    all.refused += one.refused;
+  }
+  // Both happen, or the test tests half of it.
+  EXPECT_GT(all.shown, 60);
+  EXPECT_GT(all.refused, 60);
+}
+
+process_metrics with_site(std::chrono::nanoseconds cpu, std::uint64_t polls) {
+  process_metrics m = made::server(0);
+  site_metrics& site = m.contexts[0].sites[0];
+  site.cpu = cpu;
+  site.polls = polls;
+  site.longest = 1h;
+  return m;
+}
+
+// INT64_MIN / -1 is a SIGFPE.
+TEST(lying_peer, the_mean_of_the_least_number_is_no_crash) {
+  constexpr std::chrono::nanoseconds least{std::numeric_limits<std::int64_t>::min()};
+  EXPECT_FALSE(received(sent(with_site(least, ~std::uint64_t{0}))));
+  const auto most = received(sent(with_site(detail::longest_duration, ~std::uint64_t{0})));
+  ASSERT_TRUE(most);
+  chance by(1);
+  show(*most, nullptr, by);
+  EXPECT_EQ(make_picture(*most, nullptr).contexts[0].sites[0].mean, 0ns);
+}
+
+TEST(lying_peer, what_cannot_be_is_refused) {
+  const auto refused = [](const std::function<void(process_metrics&)>& lie) {
+    process_metrics m = made::server(0);
+    EXPECT_TRUE(received(sent(m)));
+    lie(m);
+    return !received(sent(m));
+  };
+  using m = process_metrics;
+  EXPECT_TRUE(refused([](m& p) { p.uptime = -1ns; }));
+  EXPECT_TRUE(refused([](m& p) { p.contexts[0].cpu = detail::longest_duration + 1ns; }));
+  EXPECT_TRUE(refused(
+      [](m& p) { p.at = std::chrono::system_clock::time_point{detail::farthest_time + 1ns}; }));
+  EXPECT_TRUE(refused([](m& p) { p.contexts[0].tasks[0].level = static_cast<tier>(4); }));
+  EXPECT_TRUE(refused([](m& p) { p.contexts[0].stalls[0].cause = static_cast<stall_cause>(5); }));
+  EXPECT_TRUE(
+      refused([](m& p) { p.contexts[0].totals.clock = static_cast<timing::clock_kind>(200); }));
+  EXPECT_TRUE(refused([](m& p) { p.contexts[0].stalls.resize(65); }));
+  EXPECT_TRUE(refused([](m& p) { p.contexts[0].stalls[0].stack.resize(257); }));
+  EXPECT_TRUE(refused([](m& p) { p.contexts[0].sites.resize(4097); }));
+}
+
+TEST(lying_peer, sums_do_not_overflow) {
+  process_metrics m = made::server(0);
+  context_metrics& c = m.contexts[0];
+  for (int n = 0; n < 50; ++n) {
+    c.sites.push_back(c.sites[0]);
+    c.sites.back().cpu = detail::longest_duration;
+    c.tasks.push_back(c.tasks[0]);
+    c.tasks.back().recent = detail::longest_duration;
+  }
+  c.other_sites.cpu = c.other_tasks.recent = detail::longest_duration;
+  const auto now = received(sent(m));
+  ASSERT_TRUE(now);
+  chance by(1);
+  show(*now, nullptr, by);
+}
+
+}  // namespace
+}  // namespace asio_pulse::top
