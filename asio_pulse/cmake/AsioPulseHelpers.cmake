@@ -77,10 +77,7 @@ function(asio_pulse_warnings target)
   if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
     target_compile_options(${target} PRIVATE -Wduplicated-cond -Wlogical-op -Wextra-semi)
   else()
-    target_compile_options(${target} PRIVATE -Wextra-semi)
-    if(NOT ASIO_PULSE_SANITIZE)  # with a sanitizer some tests skip at once, and the rest is unreachable
-      target_compile_options(${target} PRIVATE -Wunreachable-code)
-    endif()
+    target_compile_options(${target} PRIVATE -Wextra-semi -Wunreachable-code)
   endif()
 endfunction()
 

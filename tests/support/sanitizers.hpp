@@ -13,6 +13,9 @@
 #elif __has_feature(thread_sanitizer)
 #define PULSE_TEST_TSAN 1
 #endif
+#if __has_feature(undefined_behavior_sanitizer)
+#define PULSE_TEST_CLANG_UBSAN 1
+#endif
 #endif
 
 namespace pulse_test {
@@ -20,5 +23,11 @@ namespace pulse_test {
 inline constexpr bool thread_sanitizer = true;
 #else
 inline constexpr bool thread_sanitizer = false;
+#endif
+/// clang's check of types at member calls reads the object through a pipe that it opens for it.
+#if defined(PULSE_TEST_CLANG_UBSAN)
+inline constexpr bool sanitizer_needs_descriptors = true;
+#else
+inline constexpr bool sanitizer_needs_descriptors = false;
 #endif
 }  // namespace pulse_test

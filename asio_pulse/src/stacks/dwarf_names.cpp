@@ -61,23 +61,30 @@ std::string demangled(const char* name) {
   return plain ? cut(without_coroutine_marks(plain.get())) : std::string();
 }
 
-/// The beginning of the range of `die` that contains `pc`; 0 if there is none.
+/// A range of addresses; empty if `begin` is 0.
+struct code_range {
+  Dwarf_Addr begin = 0;
+  Dwarf_Addr end = 0;
+
+  [[nodiscard]] bool has(Dwarf_Addr pc) const noexcept { return pc >= begin && pc < end; }
+};
+
+/// The range of `die` that contains `pc`; an empty one if there is none.
 ///
 /// If several files have the same function, the linker keeps one, but does not remove the debug
 /// information of the others. Their ranges then begin at address 0 (or 1, in lists in which 0 means
 /// the end). The range of a long function reaches from there into other code.
-Dwarf_Addr part_with(Dwarf_Die& die, Dwarf_Addr pc) noexcept {
+code_range part_with(Dwarf_Die& die, Dwarf_Addr pc) noexcept {
   constexpr Dwarf_Addr dropped = 1;
   Dwarf_Addr base = 0;
-  Dwarf_Addr begin = 0;
-  Dwarf_Addr end = 0;
-  for (std::ptrdiff_t at = 0; (at = dwarf_ranges(&die, at, &base, &begin, &end)) > 0;) {
-    if (begin > dropped && pc >= begin && pc < end) return begin;
+  code_range part;
+  for (std::ptrdiff_t at = 0; (at = dwarf_ranges(&die, at, &base, &part.begin, &part.end)) > 0;) {
+    if (part.begin > dropped && part.has(pc)) return part;
   }
-  return 0;
+  return {};
 }
 
-bool has_pc(Dwarf_Die& die, Dwarf_Addr pc) noexcept { return part_with(die, pc) != 0; }
+bool has_pc(Dwarf_Die& die, Dwarf_Addr pc) noexcept { return part_with(die, pc).begin != 0; }
 
 // ---- finding the function
 
@@ -249,6 +256,55 @@ description::call call_of(Dwarf_Die& inlined, Dwarf_Files* files) noexcept {
   return made;
 }
 
+/// Takes the place of a row of the line table, unless the row has none.
+bool take_place(Dwarf_Line* row, description& to) noexcept {
+  int line = 0;
+  if (dwarf_lineno(row, &line) != 0 || line == 0) return false;
+  to.file = dwarf_linesrc(row, nullptr, nullptr);
+  to.line = line;
+  return true;
+}
+
+/// For code with line 0, which clang gives to what it has made of several lines: the place of the
+/// nearest row in the same `part`, before the code if there is one.
+void find_nearest_place(Dwarf_Die& unit, Dwarf_Addr pc, code_range part, description& to) noexcept {
+  Dwarf_Lines* rows = nullptr;
+  std::size_t count = 0;
+  if (dwarf_getsrclines(&unit, &rows, &count) != 0) return;
+  const auto address = [rows](std::size_t n) {
+    Dwarf_Addr found = 0;
+    return dwarf_lineaddr(dwarf_onesrcline(rows, n), &found) == 0 ? found : 0;
+  };
+  std::size_t behind = 0;  // the first row behind the code, by bisection
+  for (std::size_t left = count; left != 0;) {
+    const std::size_t half = left / 2;
+    if (address(behind + half) <= pc) {
+      behind += half + 1;
+      left -= half + 1;
+    } else {
+      left = half;
+    }
+  }
+  for (std::size_t n = behind; n != 0 && part.has(address(n - 1)); --n) {
+    if (take_place(dwarf_onesrcline(rows, n - 1), to)) return;
+  }
+  for (std::size_t n = behind; n != count && part.has(address(n)); ++n) {
+    if (take_place(dwarf_onesrcline(rows, n), to)) return;
+  }
+}
+
+/// `function`: the code of the out-of-line function, as far as it is known. `innermost`: that of the
+/// function that is inlined there.
+void find_place(Dwarf_Die& unit, Dwarf_Addr pc, code_range function, code_range innermost,
+                description& to) noexcept {
+  Dwarf_Line* const row = dwarf_getsrc_die(&unit, pc);
+  // Code with line information has a line for its beginning, so a line before it belongs to other
+  // code.
+  Dwarf_Addr from = 0;
+  if (row == nullptr || dwarf_lineaddr(row, &from) != 0 || from < function.begin) return;
+  if (!take_place(row, to)) find_nearest_place(unit, pc, innermost, to);
+}
+
 void describe(Dwfl_Module& module, Dwarf_Addr pc, description& to) noexcept {
   GElf_Off into = 0;
   GElf_Sym symbol{};
@@ -258,31 +314,26 @@ void describe(Dwfl_Module& module, Dwarf_Addr pc, description& to) noexcept {
   Dwarf_Die* const unit = unit_at(module, pc, bias);
   if (unit == nullptr) return;
   const Dwarf_Addr at = pc - bias;
-  Dwarf_Addr part = part_with(*unit, at);
-  if (find_function(*unit, at, to.function)) {
-    // If the function does not contain the symbol's beginning, its debug information is not about
-    // this code.
-    const bool sized = to.symbol != nullptr && into < symbol.st_size;
-    if (sized && !has_pc(to.function, at - into)) return;
-    to.described = true;
-    part = part_with(to.function, at);
+  if (!find_function(*unit, at, to.function)) {
+    const code_range part = part_with(*unit, at);
+    find_place(*unit, at, part, part, to);
+    return;
   }
-  if (Dwarf_Line* const line = dwarf_getsrc_die(unit, at)) {
-    // Code with line information has a line for its beginning, so a line before it belongs to other
-    // code.
-    Dwarf_Addr from = 0;
-    if (dwarf_lineaddr(line, &from) == 0 && from >= part) {
-      to.file = dwarf_linesrc(line, nullptr, nullptr);
-      if (dwarf_lineno(line, &to.line) != 0) to.line = 0;
-    }
-  }
-  if (!to.described) return;
+  // If the function does not contain the symbol's beginning, its debug information is not about this
+  // code.
+  const bool sized = to.symbol != nullptr && into < symbol.st_size;
+  if (sized && !has_pc(to.function, at - into)) return;
+  to.described = true;
   to.linkage = linkage_name(to.function);
+  find_inlined(to.function, at, to.inlined);
+  const code_range part = part_with(to.function, at);
+  const std::size_t inlined = to.inlined.count;
+  find_place(*unit, at, part, inlined == 0 ? part : part_with(to.inlined.dies[inlined - 1], at),
+             to);
   Dwarf_Files* files = nullptr;
   std::size_t file_count = 0;
   if (dwarf_getsrcfiles(unit, &files, &file_count) != 0) files = nullptr;
-  find_inlined(to.function, at, to.inlined);
-  for (std::size_t i = 0; i != to.inlined.count; ++i) {
+  for (std::size_t i = 0; i != inlined; ++i) {
     to.calls[i] = call_of(to.inlined.dies[i], files);
   }
 }

@@ -68,6 +68,18 @@ TEST_F(places, are_told_of_code_that_has_debug_information) {
   }
 }
 
+TEST_F(places, of_code_without_a_line_are_those_of_the_nearest_line) {
+  const std::uintptr_t begin = address_of("without_line");
+  ASSERT_NE(begin, 0U);
+  for (std::uintptr_t address = begin; address != begin + 3; ++address) {
+    const stack_frame f = at(address);
+    EXPECT_EQ(f.function, "without_line");
+    EXPECT_THAT(f.file, EndsWith("mixed/described.cpp"));
+    EXPECT_GE(f.line, 13U) << address - begin;
+    EXPECT_LE(f.line, 15U) << address - begin;
+  }
+}
+
 std::size_t open_files() {
   const std::filesystem::directory_iterator files("/proc/self/fd");
   return static_cast<std::size_t>(std::distance(begin(files), end(files)));

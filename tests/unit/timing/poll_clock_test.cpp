@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
+#include <asio_pulse/timing/detail/tsc.hpp>
 #include <asio_pulse/timing/poll_clock.hpp>
 //
 #include "support.hpp"
@@ -191,41 +192,46 @@ INSTANTIATE_TEST_SUITE_P(kinds, each_clock,
                          });
 
 #if defined(__linux__) && defined(__OPTIMIZE__)
-// The ratio that the design rests on. The best of many short batches: what else runs on the machine
-// makes batches slower, never faster.
-TEST(poll_clock_timing, a_lap_is_at_least_15_times_cheaper_than_the_system_call) {
+// What the design rests on: a lap is hardly more than the reading of the time stamp counter that it needs, and so much
+// cheaper than the system call. The reading itself costs 5 to 25 ns, depending on the machine and its hypervisor. The best
+// of many short batches: what else runs on the machine makes batches slower, never faster.
+TEST(poll_clock_timing, a_lap_is_little_more_than_one_reading_of_the_tsc) {
   if (timing_test::sanitized || !timing_test::works(clock_kind::rseq_tsc)) {
     GTEST_SKIP() << "instrumented, or no rseq_tsc here";
   }
   constexpr int batch = 500;
+  constexpr std::int64_t own_ns = 5;  // rseq's validation and the accounting of a lap
   poll_clock clock;
   clock.attach(clock_kind::rseq_tsc);
   const auto steady = [] { return timing_test::clock_ns(CLOCK_MONOTONIC); };
-  // Measured again where it does not hold: on a busy host the other thread of the core slows the
-  // two down by different factors.
+  const auto time = [&](auto action) {
+    const std::int64_t start = steady();
+    for (int i = 0; i < batch; ++i) {
+      action();
+    }
+    return steady() - start;
+  };
+  // Measured again where it does not hold: on a busy host the other thread of the core slows the three down by different
+  // factors.
   EXPECT_TRUE(pulse_test::holds_in_one_of(20, [&]() -> testing::AssertionResult {
+    std::int64_t best_reading = INT64_MAX;
     std::int64_t best_lap = INT64_MAX;
     std::int64_t best_call = INT64_MAX;
+    ticks sum = 0;
     for (int round = 0; round < 400; ++round) {
-      ticks sum = 0;
-      const std::int64_t start = steady();
-      for (int i = 0; i < batch; ++i) {
-        sum += clock.take().cost;
-      }
-      const std::int64_t middle = steady();
-      for (int i = 0; i < batch; ++i) {
-        static_cast<void>(timing_test::cpu_ns());
-      }
-      const std::int64_t end = steady();
-      EXPECT_GT(sum, 0U);
-      best_lap = std::min(best_lap, middle - start);
-      best_call = std::min(best_call, end - middle);
+      best_reading = std::min(best_reading, time([&] { sum += asio_pulse::detail::read_tsc(); }));
+      best_lap = std::min(best_lap, time([&] { sum += clock.take().cost; }));
+      best_call = std::min(best_call, time([] { static_cast<void>(timing_test::cpu_ns()); }));
     }
+    EXPECT_GT(sum, 0U);
+    RecordProperty("reading_ps", std::to_string(best_reading * 1'000 / batch));
     RecordProperty("lap_ps", std::to_string(best_lap * 1'000 / batch));
     RecordProperty("system_call_ps", std::to_string(best_call * 1'000 / batch));
-    if (best_call >= 15 * best_lap) return testing::AssertionSuccess();
-    return testing::AssertionFailure()
-           << "lap " << best_lap << ", call " << best_call << " ns per " << batch;
+    if (best_lap <= best_reading + own_ns * batch && best_call >= 8 * best_lap) {
+      return testing::AssertionSuccess();
+    }
+    return testing::AssertionFailure() << "reading " << best_reading << ", lap " << best_lap
+                                       << ", call " << best_call << " ns per " << batch;
   }));
 }
 #endif
