@@ -17,8 +17,15 @@ constexpr std::size_t chunk = 128;
 
 }  // namespace
 
+// std::mutex goes to who asks first after it is unlocked. That would be the walk itself, again and
+// again, because a thread that sleeps needs longer. So a thread keeps the turn until it has the mutex.
+std::unique_lock<std::mutex> task_list::lock_in_turn() const {
+  const std::lock_guard turn(turn_);
+  return std::unique_lock(mutex_);
+}
+
 void task_list::add(task_state& t) noexcept {
-  const std::lock_guard lock(mutex_);
+  const auto lock = lock_in_turn();
   t.next = first_;
   if (first_ != nullptr) first_->previous = &t;
   first_ = &t;
@@ -26,7 +33,7 @@ void task_list::add(task_state& t) noexcept {
 }
 
 void task_list::remove(task_state& t) noexcept {
-  const std::lock_guard lock(mutex_);
+  const auto lock = lock_in_turn();
   (t.previous != nullptr ? t.previous->next : first_) = t.next;
   if (t.next != nullptr) t.next->previous = t.previous;
   --totals_.alive;
@@ -36,7 +43,7 @@ void task_list::remove(task_state& t) noexcept {
 
 task_state* task_list::find(const hooks::task_record* address) const noexcept {
   if (address == nullptr) return nullptr;
-  const std::lock_guard lock(mutex_);
+  const auto lock = lock_in_turn();
   for (task_state* t = first_; t != nullptr; t = t->next) {
     if (t != address) continue;
     return hooks::try_acquire(*t) ? t : nullptr;
@@ -57,7 +64,7 @@ void task_list::walk(const std::function<void(task_state&)>& look) {
   for (bool begin = true; begin || held != nullptr; begin = false) {
     task_state* last = nullptr;
     {
-      const std::lock_guard lock(mutex_);
+      const auto lock = lock_in_turn();
       if (begin) look(unnamed_);
       std::size_t n = 0;
       for (task_state* t = begin ? first_ : held->next; t != nullptr; t = t->next) {
@@ -74,7 +81,7 @@ void task_list::walk(const std::function<void(task_state&)>& look) {
 }
 
 task_list::figures task_list::totals() const noexcept {
-  const std::lock_guard lock(mutex_);
+  const auto lock = lock_in_turn();
   return totals_;
 }
 

@@ -1,12 +1,16 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// The lists of a context's tasks, without other threads.
+// The lists of a context's tasks.
 #include <asio_pulse/detail/context_core.hpp>
 #include <asio_pulse/detail/task_ref.hpp>
+#include <support/cpu_work.hpp>
 
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <chrono>
 #include <set>
+#include <thread>
 #include <vector>
 
 namespace {
@@ -33,6 +37,27 @@ TEST_F(task_lists, a_walk_sees_each_task_once_and_the_unnamed_one) {
   EXPECT_EQ(seen.size(), tasks.size() + 1);
   for (const task_ref& t : tasks) EXPECT_TRUE(seen.contains(t.get()));
   EXPECT_EQ(core_->tasks().totals().alive, tasks.size());
+}
+
+// Otherwise a worker that accepts a connection would wait until all tasks have been read.
+TEST_F(task_lists, a_walk_lets_others_in_between_its_pieces) {
+  constexpr int pieces = 40;
+  std::vector<task_ref> tasks;
+  for (int i = 0; i < pieces * 128; ++i) tasks.push_back(make());
+  std::atomic<bool> begun{false};
+  std::atomic<bool> ended{false};
+  int added = 0;
+  std::thread other([&] {
+    while (!begun) std::this_thread::yield();
+    for (; !ended; ++added) static_cast<void>(make());
+  });
+  core_->tasks().walk([&](task_state&) {
+    begun = true;
+    pulse_test::burn(std::chrono::microseconds{5});
+  });
+  ended = true;
+  other.join();
+  EXPECT_GE(added, pieces / 4);
 }
 
 TEST_F(task_lists, a_task_that_is_no_more_leaves_its_figures_behind) {

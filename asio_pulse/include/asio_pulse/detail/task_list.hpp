@@ -28,11 +28,12 @@ class task_list {
   /// Calls `f(task_state&)` for every task, with the list locked.
   template <class Function>
   void for_each(Function&& f) {
-    const std::lock_guard lock(mutex_);
+    const auto lock = lock_in_turn();
     for (task_state* t = first_; t != nullptr; t = t->next) f(*t);
   }
   /// Calls `look` for each task, including the unnamed one, with the list locked. The lock is
-  /// released now and then in between. Tasks that are added meanwhile are not seen.
+  /// released now and then in between, and a thread that waits for it then gets it first. Tasks that
+  /// are added meanwhile are not seen.
   void walk(const std::function<void(task_state&)>& look);
 
   struct figures {
@@ -43,8 +44,11 @@ class task_list {
   [[nodiscard]] figures totals() const noexcept;
 
  private:
+  [[nodiscard]] std::unique_lock<std::mutex> lock_in_turn() const;
+
   task_state& unnamed_;
 
+  mutable std::mutex turn_;   ///< held by the one thread that waits for mutex_
   mutable std::mutex mutex_;  ///< guards the members below
   task_state* first_ = nullptr;
   figures totals_;
