@@ -413,15 +413,15 @@ TEST_F(hints, a_loader_without_manners_costs_the_hints_and_nothing_else) {
       {"an answer of another version", [](auto& m) { m.abi_version = 77; }, "version 77"},
       {"no memory", [](auto& m) { m.descriptors.emplace(); }, "no control blocks"},
       {"more blocks than there is memory", [](auto& m) { m.slots = 4000; },
-       "holds 129 control blocks, and the source says 4000"},
+       "holds 129 control blocks, and the source announces 4000"},
       {"absurdly many", [](auto& m) { m.slots = ~0U; }, "must serve 2 to 65536"},
       {"none", [](auto& m) { m.slots = 0; }, "must serve 2 to 65536"},
-      {"a message that goes on", [](auto& m) { m.trailing_bytes = 1; }, "no scx_pulse"},
+      {"a message that is too long", [](auto& m) { m.trailing_bytes = 1; }, "not scx_pulse"},
       {"no thread is welcome", [](auto& m) { m.refuse_attach = ASIO_PULSE_REFUSED_THREAD; },
        "the test wants it so"},
       {"the system's own slot", [](auto& m) { m.first_slot = 0; }, "assigns"},
       {"a slot that is none", [](auto& m) { m.first_slot = ASIO_PULSE_SLOT_COUNT; }, "assigns"},
-      {"other messages", [](auto& m) { m.garbage = true; }, "no scx_pulse"},
+      {"other messages", [](auto& m) { m.garbage = true; }, "not scx_pulse"},
       {"silence", [](auto& m) { m.silent = true; }, "does not answer"},
   };
   for (const bad& c : cases) {
@@ -579,7 +579,7 @@ TEST_F(hints, a_flood_of_descriptors_never_arrives) {
     liar.how.more_on_attach = flood;
     liar.start();
     asio_pulse::io_context io{opts()};
-    EXPECT_TRUE(refuses(io, "descriptors that nobody asked for"));
+    EXPECT_TRUE(refuses(io, "descriptors that were not requested"));
   }
   // Descriptors in a socket's queue are closed with the socket. The two ends of the pipe look
   // alike.

@@ -117,7 +117,7 @@ TEST_F(inspect_users, others_take_no_place_and_the_user_none_of_roots) {
   EXPECT_EQ(look_as(owner, process.pid()), "ok");
   const forked owners(holding(owner, process.pid(), 10));
   EXPECT_EQ(owners.said(), "6");
-  EXPECT_THAT(look_as(owner, process.pid()), HasSubstr("too many look into this process"));
+  EXPECT_THAT(look_as(owner, process.pid()), HasSubstr("too many inspectors are connected"));
   EXPECT_EQ(look_as(0, process.pid()), "ok");
   const forked roots(holding(0, process.pid(), 10));
   EXPECT_EQ(roots.said(), "2");

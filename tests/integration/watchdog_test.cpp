@@ -397,7 +397,7 @@ TEST_F(watchdog, a_critical_section_is_named_and_its_overstay_told_while_it_last
   const auto overstay = got.of(report_kind::critical_overstay);
   ASSERT_FALSE(overstay.empty());
   EXPECT_EQ(overstay.front().task, "critical");
-  EXPECT_NE(overstay.front().detail.find("goes on"), std::string::npos);
+  EXPECT_NE(overstay.front().detail.find("has not ended"), std::string::npos);
   EXPECT_EQ(got.of(report_kind::stall).front().detail, "in a critical section");
 }
 

@@ -64,7 +64,7 @@ struct poll_mark {
 /// poll has undone it.
 bool leave_no_yield(const poll_mark& entered) noexcept;
 /// Reports that `what` was left in another poll than the one that entered it.
-void tell_misuse(const char* what) noexcept;
+void report_misuse(const char* what) noexcept;
 
 /// Makes `t` the task to which new operations belong, and returns the previous one. Out of line,
 /// because it is used in scopes in which a fiber may be suspended.

@@ -222,7 +222,7 @@ void hint_hub::install(subscriber& sub) noexcept {
 hint_status hint_hub::status() {
   const std::lock_guard lock(mutex_);
   hint_status s;
-  s.why = "no thread that wants hints is in run()";
+  s.why = "no thread that can get hints is in run()";
   for (const auto& sub : subscribers_) {
     const connection& c = *connections_[sub->connection_index];
     const hint_source now = sub->link != nullptr ? sub->link->source : hint_source::off;

@@ -39,7 +39,7 @@ struct fake_frame {
 class awaiting_test : public testing::Test {
  protected:
   void SetUp() override {
-    asio_pulse::detail::tell_awaitable_layout({.coroutine = 16, .thread = 24, .caller = 8});
+    asio_pulse::detail::set_awaitable_layout({.coroutine = 16, .thread = 24, .caller = 8});
     for (std::size_t i = 0; i != frames.size(); ++i) {
       frames[i].body = 0x1000 * (i + 1);
       frames[i].self = frames[i].address();
