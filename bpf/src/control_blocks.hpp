@@ -25,7 +25,7 @@ void prepare_block(asio_pulse_scb& block, std::uint32_t mode);
 /// thread still reads it, and CPU time is no longer published.
 void retire_block(asio_pulse_scb& block);
 
-/// Marks element 0 before the array is abandoned: nobody writes it any more.
+/// Marks element 0 before the array is abandoned: it is not written any more.
 void close_system_block(asio_pulse_scb& block);
 
 /// CLOCK_MONOTONIC.

@@ -27,7 +27,7 @@ answer refuse(refusal why) {
   return result;
 }
 
-// What a program is told about an error in the loader.
+// The text that a program gets about an error in the loader.
 answer trouble(const char* what, const std::exception& why) {
   return refuse(ASIO_PULSE_REFUSED_INTERNAL, fmt::format("{}: {}", what, why.what()));
 }

@@ -67,7 +67,7 @@ enum class stall_cause : std::uint8_t {
   stopped       ///< the thread was stopped by a signal or a debugger: not the task's fault
 };
 
-/// The enumerator's name; "unknown" for a value that is none of them.
+/// The enumerator's name; "unknown" for a value that is not an enumerator.
 std::string_view to_string(stall_cause) noexcept;
 
 /// Why a report of a stall has no stack.

@@ -95,7 +95,7 @@ void context_core::next_in_batch(hooks::thread_state& ts, hooks::task_record& re
   task_state& t = state_of(record);
   asio_port* const port = port_;
   if (port == nullptr || t.home != this || options_.shadow || closed()) return;
-  if (ts.owner != port->scheduler()) return;  // on the isolation pool, where nobody else waits
+  if (ts.owner != port->scheduler()) return;  // on the isolation pool, where no other work waits
   if (!always_preempt() && !turn_is_over(t, ts.clock.last())) return;
   if (port->put_back_rest(strand)) counters_.add<&statistics::strand_breaks>();
 }

@@ -228,7 +228,8 @@ preemption_budget::~preemption_budget() {
   hooks::thread_state& ts = hooks::this_thread();
   hooks::poll_frame* const frame = poll_of(ts);
   if (frame != nullptr && frame->task() == task_) frame->reassign(before_);
-  // Inside a poll, the poll holds the reference to its task. Outside there is none to hold.
+  // Inside a poll, the poll holds the reference to its task. Outside of polls there is no reference
+  // to hold.
   if (ts.current == task_)
     ts.current = frame != nullptr && frame->task() == before_ ? before_ : nullptr;
   if (before_ != nullptr) hooks::release(*before_);

@@ -209,7 +209,7 @@ void hint_hub::offer_local(subscriber& sub) {
     pressure_tried_ = true;  // last, so that it is tried again after a lack of memory
   }
   if (!local_works_) return;
-  // A block of its own on the heap, which nobody else writes.
+  // A separate block on the heap, which no other code writes.
   struct alignas(64) block {
     asio_pulse_scb scb{};
   };

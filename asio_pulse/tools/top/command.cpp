@@ -64,7 +64,7 @@ std::chrono::milliseconds from_seconds(double seconds) {
   return std::chrono::milliseconds{std::llround(seconds * 1e3)};
 }
 
-// Returns false if nobody reads the output any more, or the disk is full.
+// Returns false if the output has no reader any more, or the disk is full.
 bool print(const std::string& text) {
   return std::fwrite(text.data(), 1, text.size(), stdout) == text.size() &&
          std::fflush(stdout) == 0;
