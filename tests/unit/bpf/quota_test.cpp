@@ -113,7 +113,7 @@ TEST(user_quotas, what_all_users_may_take_together_leaves_the_rest_to_the_exempt
   EXPECT_FALSE(quotas.connect(1001, noon));
   const refusal late = quotas.connect(1002, noon);
   EXPECT_EQ(late.code, ASIO_PULSE_REFUSED_SERVICE_LIMIT);
-  EXPECT_EQ(late.text, "this scx_pulse has 3 connections, and the rest is kept for root");
+  EXPECT_EQ(late.text, "this scx_pulse has 3 connections; the rest is reserved for root");
   EXPECT_FALSE(quotas.connect(0, noon));
   quotas.disconnect(0);
   EXPECT_TRUE(quotas.connect(1002, noon)) << "root's place is nobody else's";
