@@ -139,7 +139,7 @@ void few_descriptors() {
 
 TEST(descriptors, are_few_with_two_hundred_workers) {
   const outcome o = with_many_workers.run(few_descriptors);
-  EXPECT_TRUE(o.good()) << describe(o);
+  EXPECT_TRUE(succeeded(o));
   std::printf("%s", o.out.c_str());
 }
 
@@ -150,7 +150,7 @@ TEST(descriptors, are_few_under_a_filter) {
     filter_calls(std::array{long{SYS_process_vm_readv}}, SECCOMP_RET_ERRNO | EPERM,
                  SECCOMP_RET_ALLOW);
   });
-  EXPECT_TRUE(o.good()) << describe(o);
+  EXPECT_TRUE(succeeded(o));
   std::printf("%s", o.out.c_str());
 }
 
@@ -171,11 +171,10 @@ const program with_a_table{"table_of_descriptors", &table_of_descriptors};
 
 TEST(descriptors, need_no_larger_table_beside_the_watchdog) {
   if (sanitized) GTEST_SKIP() << "a sanitizer has a thread of its own";
-  const outcome o = with_a_table.run([] {
+  EXPECT_TRUE(succeeded(with_a_table.run([] {
     const rlimit limit{.rlim_cur = 1024, .rlim_max = 1024};
     ::setrlimit(RLIMIT_NOFILE, &limit);
-  });
-  EXPECT_TRUE(o.good()) << describe(o);
+  })));
 }
 
 /// A stall while no file can be opened.
@@ -202,8 +201,7 @@ TEST(descriptors, that_cannot_be_had_are_named_as_the_reason) {
 #if defined(PULSE_TEST_ASAN)
   GTEST_SKIP() << "UBSan, which is built with it, needs a pipe to look at an object's type";
 #endif
-  const outcome o = without_descriptors.run();
-  EXPECT_TRUE(o.good()) << describe(o);
+  EXPECT_TRUE(succeeded(without_descriptors.run()));
 }
 
 }  // namespace

@@ -72,21 +72,16 @@ int switched_off() {
 const program with_signal_off{"switched_off", &switched_off};
 
 TEST(no_stack, because_the_thread_blocks_all_signals) {
-  const outcome o = with_signals_blocked.run();
-  EXPECT_TRUE(o.good()) << describe(o);
+  EXPECT_TRUE(succeeded(with_signals_blocked.run()));
   EXPECT_NE(o.out.find("see=asio_pulse/docs/lints.md#no_stack"), std::string::npos) << o.out;
 }
 
 TEST(no_stack, because_the_program_took_the_signal_over) {
-  const outcome o = with_handler_replaced.run();
-  EXPECT_TRUE(o.good()) << describe(o);
+  EXPECT_TRUE(succeeded(with_handler_replaced.run()));
   EXPECT_NE(o.out.find("see=asio_pulse/docs/lints.md#no_stack"), std::string::npos) << o.out;
 }
 
-TEST(no_stack, because_the_program_wants_none) {
-  const outcome o = with_signal_off.run();
-  EXPECT_TRUE(o.good()) << describe(o);
-}
+TEST(no_stack, because_the_program_wants_none) { EXPECT_TRUE(succeeded(with_signal_off.run())); }
 
 // ---- a daemon that starts as root and then becomes another user
 
@@ -153,8 +148,7 @@ const program with_privileges_dropped{"privileges_dropped", &privileges_dropped}
 
 TEST(no_stack, does_not_happen_to_a_daemon_that_drops_its_privileges) {
   if (::geteuid() != 0) GTEST_SKIP() << "only root can change its user";
-  const outcome o = with_privileges_dropped.run();
-  EXPECT_TRUE(o.good()) << describe(o);
+  EXPECT_TRUE(succeeded(with_privileges_dropped.run()));
   std::printf("%s", o.out.c_str());
 }
 

@@ -86,8 +86,7 @@ const program with_many_plugins{"many_plugins", &many_plugins};
 
 TEST(plugins, many_copies_find_room_and_get_their_stacks) {
   if (sanitized) GTEST_SKIP() << "sanitizers take several copies for a mistake";
-  const outcome o = with_many_plugins.run();
-  EXPECT_TRUE(o.good()) << describe(o);
+  EXPECT_TRUE(succeeded(with_many_plugins.run()));
 }
 
 int foreign_context() {
@@ -108,8 +107,7 @@ const program with_foreign_context{"foreign_context", &foreign_context};
 
 TEST(plugins, a_task_in_the_context_of_another_copy_is_refused_with_the_reason) {
   if (sanitized) GTEST_SKIP() << "sanitizers take several copies for a mistake";
-  const outcome o = with_foreign_context.run();
-  EXPECT_TRUE(o.good()) << describe(o);
+  EXPECT_TRUE(succeeded(with_foreign_context.run()));
 }
 
 int unloaded_plugin() {
@@ -132,8 +130,7 @@ const program with_unloaded_plugin{"unloaded_plugin", &unloaded_plugin};
 
 TEST(plugins, dlclose_does_not_unmap_what_runs) {
   if (sanitized) GTEST_SKIP() << "sanitizers take several copies for a mistake";
-  const outcome o = with_unloaded_plugin.run();
-  EXPECT_TRUE(o.good()) << describe(o);
+  EXPECT_TRUE(succeeded(with_unloaded_plugin.run()));
 }
 
 }  // namespace

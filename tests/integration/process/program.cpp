@@ -3,7 +3,6 @@
 #include "program.hpp"
 
 #include <fcntl.h>
-#include <gtest/gtest.h>
 #include <poll.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -114,11 +113,12 @@ int program::main(int argc, char** argv) {
   return 126;
 }
 
-std::string describe(const outcome& o) {
-  std::string text = o.late          ? "it took too long"
-                     : o.signal != 0 ? std::string("ended by ") + ::strsignal(o.signal)
-                                     : "exit code " + std::to_string(o.exit_code);
-  return text + "\n--- out\n" + o.out + "--- err\n" + o.err;
+testing::AssertionResult succeeded(const outcome& o) {
+  if (o.exit_code == 0) return testing::AssertionSuccess();
+  const std::string end = o.late          ? "it took too long"
+                          : o.signal != 0 ? std::string("ended by ") + ::strsignal(o.signal)
+                                          : "exit code " + std::to_string(o.exit_code);
+  return testing::AssertionFailure() << end << "\n--- out\n" << o.out << "--- err\n" << o.err;
 }
 
 void require(bool holds, std::string_view what) {

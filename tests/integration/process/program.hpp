@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSL-1.0
 #pragma once
 
+#include <gtest/gtest.h>
+
 #include <functional>
 #include <string>
 #include <string_view>
@@ -17,12 +19,10 @@ struct outcome {
   bool late = false;   ///< it was killed because it took too long
   std::string out;
   std::string err;
-
-  [[nodiscard]] bool good() const { return exit_code == 0; }
 };
 
-/// For the test's message.
-std::string describe(const outcome&);
+/// Whether the program has exited with 0. The message of a failure has the program's output.
+testing::AssertionResult succeeded(const outcome&);
 
 /// A function that can be run as a program: its return value is the exit code. One for each name,
 /// with static storage.
