@@ -63,7 +63,7 @@ descriptors lasting_descriptors() {
   return lasting;
 }
 
-/// Of other threads than the first one.
+/// Files of /proc about other threads than the first one.
 std::size_t files_of_threads() {
   const std::string first = "/task/" + std::to_string(::getpid()) + '/';
   std::size_t count = 0;
@@ -74,7 +74,7 @@ std::size_t files_of_threads() {
   return count;
 }
 
-/// How many more descriptors the program gets.
+/// The number of further descriptors that the program can open.
 std::size_t free_descriptors() {
   std::vector<int> opened;
   for (int d = 0; (d = ::open("/dev/null", O_RDONLY | O_CLOEXEC)) >= 0;) opened.push_back(d);
@@ -121,12 +121,12 @@ int many_workers() {
     }
     ours -= of_asio;
     std::printf("%zu descriptors of our own, %zu taken from the program\n", ours, taken);
-    require(ours <= allowed, "at most 8 descriptors are ours");
-    require(taken <= allowed, "the program has the others");
+    require(ours <= allowed, "the library has at most 8 descriptors");
+    require(taken <= allowed, "the program can use all other descriptors");
     over = true;
     work.reset();
     for (std::thread& t : threads) t.join();
-    require(until([] { return files_of_threads() == 0; }), "nothing is left of those that left");
+    require(until([] { return files_of_threads() == 0; }), "no files of ended threads are open");
   }
   return 0;
 }
@@ -170,7 +170,7 @@ int table_of_descriptors() {
 const program with_a_table{"table_of_descriptors", &table_of_descriptors};
 
 TEST(descriptors, need_no_larger_table_beside_the_watchdog) {
-  if (sanitized) GTEST_SKIP() << "a sanitizer has a thread of its own";
+  if (sanitized) GTEST_SKIP() << "a sanitizer has its own thread";
   EXPECT_TRUE(succeeded(with_a_table.run([] {
     const rlimit limit{.rlim_cur = 1024, .rlim_max = 1024};
     ::setrlimit(RLIMIT_NOFILE, &limit);

@@ -32,7 +32,7 @@ void cancel(pthread_t thread) {
   void* result = nullptr;
   require(::pthread_cancel(thread) == 0 && ::pthread_join(thread, &result) == 0,
           "the thread is cancelled");
-  require(result == PTHREAD_CANCELED, "it ended by that");
+  require(result == PTHREAD_CANCELED, "it ended by the cancellation");
 }
 
 /// One worker is cancelled in a handler, and another while it waits for work. The context continues
@@ -61,7 +61,7 @@ int cancelled_workers() {
     bool ran = false;
     asio::post(*io, [&] { ran = true; });
     io->poll();
-    require(ran, "the context works on");
+    require(ran, "the context continues to work");
   }
   work.reset();
   io->run();
@@ -170,7 +170,7 @@ int fork_on_a_spare_worker() {
   std::thread judge([&] {
     require(until([&] { return child > 0; }), "the spare worker forks");
     int status = -1;
-    require(::waitpid(child, &status, 0) == child && status == 0, "the child goes on, and ends");
+    require(::waitpid(child, &status, 0) == child && status == 0, "the child continues, and ends");
     over = true;
   });
   io->run();

@@ -49,7 +49,7 @@ int signals_blocked() {
   const int result = computes_until(reports, io, no_stack::signal_blocked);
   sigset_t pending;
   ::sigpending(&pending);
-  require(sigismember(&pending, SIGURG) == 0, "nothing was sent that waits for ever");
+  require(sigismember(&pending, SIGURG) == 0, "no signal is pending for ever");
   return result;
 }
 const program with_signals_blocked{"signals_blocked", &signals_blocked};
@@ -90,7 +90,7 @@ constexpr uid_t nobody = 65534;
 void become_nobody() {
   require(::setgroups(0, nullptr) == 0 && ::setgid(nobody) == 0 && ::setuid(nobody) == 0,
           "the user is changed");
-  require(::prctl(PR_GET_DUMPABLE) != 1, "nobody may look into this process any more");
+  require(::prctl(PR_GET_DUMPABLE) != 1, "other processes may not inspect this one any more");
 }
 
 /// Stalls until the function of one is known. On a busy machine a thread that computes does not
@@ -100,7 +100,8 @@ void stalls_until_known(told& reports, asio_pulse::io_context& io, Stuck stuck,
                         std::string_view function) {
   const auto end = std::chrono::steady_clock::now() + long_enough / 4;
   const auto known = [&] {
-    // What the sanitizers compile keeps frame pointers, and is not seen from a blocked call.
+    // Code that is compiled with a sanitizer uses frame pointers, and cannot be seen from a blocked
+    // call.
     return reports.any([&](const told::stall& s) {
       return s.function.find(function) != s.function.npos || (sanitized && s.frames != 0);
     });

@@ -29,7 +29,7 @@ const program*& programs() {
   return first;
 }
 
-/// Both ends of a pipe, of which the child gets one.
+/// Both ends of a pipe. The child gets one of them.
 class channel {
  public:
   channel() {
@@ -50,7 +50,7 @@ class channel {
   std::array<int, 2> ends_{-1, -1};
 };
 
-/// Reads what is there. False: it has ended.
+/// Reads the available bytes. Returns false at the end of the file.
 bool take(int descriptor, std::string& to) {
   std::array<char, 4096> text;
   const ssize_t n = ::read(descriptor, text.data(), text.size());
@@ -123,7 +123,7 @@ testing::AssertionResult succeeded(const outcome& o) {
 
 void require(bool holds, std::string_view what) {
   if (holds) return;
-  std::fprintf(stderr, "does not hold: %.*s\n", static_cast<int>(what.size()), what.data());
+  std::fprintf(stderr, "failed: %.*s\n", static_cast<int>(what.size()), what.data());
   std::fflush(nullptr);
   ::_exit(1);
 }

@@ -12,7 +12,7 @@
 
 namespace pulse_test {
 
-/// What a process left behind.
+/// The result of a process.
 struct outcome {
   int exit_code = -1;  ///< -1 if it did not exit by itself
   int signal = 0;      ///< the signal that ended it; 0 if none did
@@ -38,7 +38,7 @@ class program {
   /// one thread.
   [[nodiscard]] outcome run(const std::function<void()>& before = {}) const;
 
-  /// For main(): the exit code of the program that the arguments ask for; negative: of none.
+  /// For main(): the exit code of the program that the arguments name; negative if they name none.
   static int main(int argc, char** argv);
 
  private:

@@ -82,7 +82,7 @@ int silences_all() {
     require(s.stalls != 0, "the stall itself is counted");
     require(s.reports == 0 && s.reports_suppressed == 0 && s.stall_reports == 0, "none is sent");
   }
-  require(reports.all() == 0, "nobody is told");
+  require(reports.all() == 0, "no report was received");
   return 0;
 }
 const program with_all_silenced{"silences_all", &silences_all};

@@ -23,7 +23,7 @@ using asio_pulse::no_stack;
 using asio_pulse::stall_cause;
 namespace asio = boost::asio;
 
-/// One stall that computes and one that waits, each with its function.
+/// One stall that computes and one that waits, each reported with its function.
 int both_kinds() {
   told reports;
   asio_pulse::io_context io{reports.options()};
@@ -59,7 +59,7 @@ std::uintptr_t lowest_of_stack() {
   return reinterpret_cast<std::uintptr_t>(lowest);
 }
 
-/// Uses up the stack but for so much, and computes there.
+/// Uses up the stack except for this many bytes, and computes there.
 template <class Over>
 [[gnu::noinline]] int deep(std::uintptr_t lowest, std::size_t left, Over over) {
   volatile char here[64];
