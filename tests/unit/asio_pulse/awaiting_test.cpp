@@ -13,7 +13,7 @@
 #include <span>
 #include <vector>
 
-// Coroutines as Asio's promises show them, without Asio: a layout of the test's own.
+// Coroutines without Asio, with promises in a layout that the test defines.
 
 namespace {
 
@@ -23,7 +23,7 @@ using asio_pulse::detail::find_awaiting;
 using testing::ElementsAre;
 using testing::IsEmpty;
 
-/// What a coroutine's frame holds: the two functions, then the promise.
+/// A coroutine's frame: the two functions, then the promise.
 struct fake_frame {
   std::uintptr_t body = 0;
   std::uintptr_t destroy = 0;

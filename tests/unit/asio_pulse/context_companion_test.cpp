@@ -62,7 +62,7 @@ class fake_companion final : public context_companion {
 
 class context_companion_test : public testing::Test {
  protected:
-  /// What was told since this was last asked.
+  /// The events since the last call.
   told now() { return std::exchange(told_, {}); }
   static context_core* make(told& to) {
     return new context_core(options{}, false, std::make_unique<fake_companion>(to));

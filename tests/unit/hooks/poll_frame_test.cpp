@@ -39,7 +39,7 @@ class poll_frame_test : public testing::Test {
   char scheduler = 0;
 };
 
-// ---- whose it is
+// ---- the task of a poll
 
 TEST_F(poll_frame_test, the_task_is_current_in_its_poll_and_not_after) {
   work([&] {
@@ -70,7 +70,7 @@ TEST_F(poll_frame_test, of_no_worker_of_ours_is_labelled_and_not_charged) {
     time.run(1ms);
   });
   EXPECT_EQ(this_thread().current, nullptr);
-  for (int i = 0; i < 2; ++i) {  // and known not to be the second time
+  for (int i = 0; i < 2; ++i) {  // and known as not observed the second time
     poll(&scheduler, nullptr, [&] { EXPECT_EQ(this_thread().current, nullptr); });
   }
   EXPECT_EQ(polls(a), 0U);
@@ -104,7 +104,7 @@ TEST_F(poll_frame_test, an_operation_that_is_destroyed_gives_its_reference_back)
   EXPECT_EQ(polls(a), 0U);
 }
 
-// ---- what it costs
+// ---- the cost of a poll
 
 TEST_F(poll_frame_test, charges_cpu_time_and_not_the_wall) {
   work([&] {
@@ -331,7 +331,7 @@ TEST_F(poll_frame_test, a_strands_drain_costs_nothing_and_counts_its_handlers) {
       for (int i = 0; i < 4; ++i) {
         time.run(1us);  // the drain's, between its handlers: the next one's
         poll(&impl, i % 2 == 0 ? &a : &b, [&] { time.run(10us); });
-        EXPECT_EQ(this_thread().current, nullptr) << "its own next turn is nobody's";
+        EXPECT_EQ(this_thread().current, nullptr) << "its own next turn belongs to no task";
       }
       EXPECT_EQ(drain.inner_polls(), 4U);
     }

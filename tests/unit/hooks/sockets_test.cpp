@@ -149,7 +149,7 @@ TEST_F(sockets, a_closed_ones_number_is_free_again) {
   EXPECT_EQ(references(connection), 1U);
   EXPECT_EQ(started_by(&other), &other);
   socket_closing(socket);
-  EXPECT_EQ(arbiter.closed.size(), 1U) << "of a socket that nothing is known of";
+  EXPECT_EQ(arbiter.closed.size(), 1U) << "of a socket that is not in the table";
   own_socket(socket, other, true);
   EXPECT_EQ(started_by(&connection), &other);
 }

@@ -51,7 +51,7 @@ TEST_F(worker_scope_test, attaches_and_detaches) {
   EXPECT_EQ(this_thread().arbiter, nullptr);
 }
 
-// As those are that are left in a context after a poll() that ran nothing.
+// As after a poll() that ran no handler.
 TEST_F(worker_scope_test, an_operation_that_is_destroyed_after_it_is_no_poll) {
   ASSERT_EQ(arbiter.state, 0U);
   { const worker_scope worker(&scheduler, arbiter, true); }
@@ -280,7 +280,7 @@ TEST_F(worker_scope_test, a_thread_that_never_said_so_is_recognised_by_its_sched
     arbiter.holds = true;
     EXPECT_TRUE(gate(&scheduler, &op, op, completes::posted));
   }).join();
-  // The thread's end is its leaving.
+  // The thread leaves when it ends.
   EXPECT_EQ(arbiter.workers, 0);
   EXPECT_EQ(polls(a), 2U);
   expect_about(cost(a), 5us);
@@ -349,8 +349,8 @@ TEST_F(worker_scope_test, two_threads_that_poll_one_task_lose_no_charge) {
     const worker_scope worker(&scheduler, with, true);
     for (int i = 0; i < each; ++i) poll(&scheduler, &a, [] {});
   };
-  // An arbiter each, as the fake's notes are not for two threads: for one of them the task is
-  // another context's.
+  // Each thread has its own arbiter, because the fake is not thread-safe. For one of them the task
+  // belongs to another context.
   other.state.fetch_or(path_state::several_workers);
   std::thread second([&] { work(other); });
   work(arbiter);

@@ -352,7 +352,8 @@ class folder_events {
   int fd_;
 };
 
-// In a folder where anybody may write, somebody could put a link in its place between two openings.
+// In a folder that everybody may write to, another user could replace the file with a link between
+// two openings.
 TEST_F(recording_file, is_opened_once_and_under_a_name_that_differs_each_time) {
   std::set<std::string> names;
   for (int n = 0; n < 8; ++n) {
@@ -408,7 +409,7 @@ TEST_F(recording_file, in_place_of_a_folder_or_a_pipe_is_refused) {
   (void)read_recording(folder_.string(), ec_, &why_);
   EXPECT_EQ(ec_, std::errc::is_a_directory);
 #if defined(__linux__)
-  // Neither waits for somebody at the other end.
+  // Neither waits for a process at the other end.
   ASSERT_EQ(mkfifo(path_.c_str(), 0600), 0);
   write(everything(), path_);
   EXPECT_EQ(ec_, std::errc::invalid_argument);
