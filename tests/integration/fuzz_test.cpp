@@ -6,8 +6,8 @@
 // is destroyed with everything in it. Each handler must run once or be destroyed once, and in each
 // task's executor and each strand they must be first in, first out and never run two at a time.
 //
-//   ASIO_PULSE_FUZZ_SECONDS   how long it runs (1) ASIO_PULSE_FUZZ_SEED      runs only the program
-//   with this seed, which a failure prints
+//   ASIO_PULSE_FUZZ_SECONDS   how long it runs (1)
+//   ASIO_PULSE_FUZZ_SEED      runs only the program with this seed, which a failure prints
 
 #include <support/sanitizers.hpp>
 #include <support/scenario.hpp>

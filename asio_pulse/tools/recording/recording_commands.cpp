@@ -80,7 +80,7 @@ int with_recording(std::string_view command, const std::string& file, std::ostre
     const int status = run(r);
     out.flush();
     if (!out)
-      return complain(faults, command, "the output could not be written completely", failed);
+      return complain(faults, command, "the result could not be written completely", failed);
     return status;
   } catch (const std::exception& e) {
     return complain(faults, command, escape(e.what(), typed_bytes), failed);
@@ -152,7 +152,7 @@ void add_replay(CLI::App& app, std::ostream& out, std::ostream& faults) {
   duration("--budget", args->how.budget, "of each task that has one, as task_options::budget");
   duration("--per", args->how.per, "of each task that has a budget, as task_options::per");
   duration("--burst", args->how.burst, "of each task that has a budget, as task_options::burst");
-  sub->add_flag("--json", args->json, "the answer as JSON");
+  sub->add_flag("--json", args->json, "print the result as JSON");
   sub->callback([args, &out, &faults] {
     if (const int status = replay_command(*args, out, faults); status != fine) end(status);
   });
@@ -165,7 +165,7 @@ void add_tune(CLI::App& app, std::ostream& out, std::ostream& faults) {
   add_duration(
       *sub, "--goal-p99", [args](nanoseconds value) { args->goal.others_p99 = value; },
       "the longest acceptable wait for 99 of 100 polls of tasks that are not held back [1ms]");
-  sub->add_flag("--json", args->json, "the answer as JSON");
+  sub->add_flag("--json", args->json, "print the result as JSON");
   sub->callback([args, &out, &faults] {
     if (const int status = tune_command(*args, out, faults); status != fine) end(status);
   });

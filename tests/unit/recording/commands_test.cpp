@@ -203,7 +203,7 @@ TEST_F(recording_commands, fail_where_the_answer_cannot_be_written) {
   save(storm());
   out_.setstate(std::ios::badbit);
   EXPECT_EQ(run({"replay", file_}), failed);
-  EXPECT_EQ(faults_.str(), "pulse_recording replay: the output could not be written completely\n");
+  EXPECT_EQ(faults_.str(), "pulse_recording replay: the result could not be written completely\n");
 }
 
 TEST_F(recording_commands, tune_prints_lines_to_paste) {
