@@ -18,7 +18,7 @@ namespace asio_pulse::scx {
 void write_system_block(asio_pulse_scb& block, const system_state& state, std::uint64_t now_ns);
 
 /// Prepares a block for its next thread: both halves as if new, and REGISTERED. Called before the
-/// scheduler knows the thread, so nobody else writes the kernel's half.
+/// scheduler knows the thread, so the scheduler does not write the kernel's half yet.
 void prepare_block(asio_pulse_scb& block, std::uint32_t mode);
 
 /// Called after the scheduler has forgotten the thread. The block then shows that, in case that the

@@ -410,7 +410,7 @@ TEST(compensation_end, restart_and_run_again) {
     h.release();
     EXPECT_EQ(ran.get(), 6U);
     EXPECT_EQ(more, 5);
-    // Nobody stops the context between restart() and run().
+    // No thread stops the context between restart() and run().
     c.io.restart();
     asio::post(c.io, [&] { ++more; });
     EXPECT_FALSE(c.io.stopped());

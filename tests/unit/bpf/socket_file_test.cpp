@@ -72,7 +72,7 @@ TEST(socket_file, is_listened_on_from_its_first_moment_and_nothing_else_is_left)
     while (!stop) {
       const std::string why = refusal_of([&] { static_cast<void>(connect_to_service(path)); });
       if (why == "was accepted") ++connected;
-      // Between closing the socket and removing its file, nobody listens either.
+      // Between closing the socket and removing its file, no process listens either.
       if (why.find("no process serves") != std::string::npos) ++stale;
     }
   });

@@ -80,7 +80,7 @@ TEST_F(fast_path, another_tasks_poll_changes_the_account_and_stays_on_it) {
   }
   EXPECT_EQ(polls(a), 50U);
   EXPECT_EQ(polls(b), 50U);
-  EXPECT_EQ(polls(arbiter.nobody), 100U);
+  EXPECT_EQ(polls(arbiter.unnamed_task), 100U);
 }
 
 TEST_F(fast_path, a_drain_and_its_handlers) {
@@ -102,7 +102,7 @@ TEST_F(fast_path, a_drain_and_its_handlers) {
   }
   EXPECT_EQ(polls(a), 1U + 20U * 4U);
   EXPECT_EQ(polls(b), 20U);
-  EXPECT_EQ(polls(arbiter.nobody), 0U);
+  EXPECT_EQ(polls(arbiter.unnamed_task), 0U);
 }
 
 TEST_F(fast_path, a_disturbance_before_during_or_after_loses_no_poll) {

@@ -67,7 +67,7 @@ class fake_arbiter final : public path_arbiter {
   std::vector<const task_record*> closed;       // whose socket was closed
   std::vector<const task_record*> opened_by;    // tasks that opened an outgoing connection
   task_record* listener = nullptr;              // of every task
-  task_record nobody{*this};
+  task_record unnamed_task{*this};
 
   void before_poll(const poll_frame& frame) noexcept override { started.push_back(frame.task()); }
   void after_poll(const poll_frame&, task_record& t, const lap&,
@@ -91,7 +91,7 @@ class fake_arbiter final : public path_arbiter {
     return holds;
   }
   void destroy(task_record& t) noexcept override { destroyed.push_back(&t); }
-  task_record& unnamed() noexcept override { return nobody; }
+  task_record& unnamed() noexcept override { return unnamed_task; }
   void attached(thread_state& ts) noexcept override {
     ++workers;
     ++attachments;

@@ -46,7 +46,7 @@ TEST_F(worker_scope_test, attaches_and_detaches) {
     const worker_scope worker(&scheduler, arbiter, true);
     EXPECT_EQ(arbiter.workers, 1);
     EXPECT_EQ(this_thread().arbiter, &arbiter);
-    EXPECT_EQ(this_thread().unnamed, &arbiter.nobody);
+    EXPECT_EQ(this_thread().unnamed, &arbiter.unnamed_task);
   }
   EXPECT_EQ(this_thread().arbiter, nullptr);
 }
@@ -97,7 +97,7 @@ TEST_F(worker_scope_test, a_nested_run_of_another_context_is_charged_to_its_own_
   expect_about(cost(b), 300us);
   EXPECT_EQ(polls(a), 1U);
   expect_about(cost(a), 150us);
-  EXPECT_EQ(polls(arbiter.nobody) + polls(other.nobody), 0U);
+  EXPECT_EQ(polls(arbiter.unnamed_task) + polls(other.unnamed_task), 0U);
 }
 
 TEST_F(worker_scope_test, a_nested_poll_of_the_same_context_gives_the_handler_its_task_back) {
@@ -123,7 +123,7 @@ TEST_F(worker_scope_test, a_nested_poll_of_the_same_context_gives_the_handler_it
   expect_about(cost(c), 60us);
   EXPECT_EQ(polls(a), 3U);
   expect_about(cost(a), 19us);
-  EXPECT_EQ(polls(arbiter.nobody), 1U);
+  EXPECT_EQ(polls(arbiter.unnamed_task), 1U);
   EXPECT_EQ(references(c), 1U);
 }
 
@@ -156,7 +156,7 @@ TEST_F(worker_scope_test, disabled_it_labels_and_observes_nothing) {
       EXPECT_FALSE(gate(&scheduler, &op, op, completes::posted));
     }
   }
-  EXPECT_EQ(polls(a) + polls(arbiter.nobody), 0U);
+  EXPECT_EQ(polls(a) + polls(arbiter.unnamed_task), 0U);
   EXPECT_TRUE(arbiter.asked.empty());
 }
 
@@ -193,7 +193,7 @@ TEST_F(worker_scope_test, disabled_it_keeps_the_task_of_a_poll_whatever_complete
     }
   }
   EXPECT_EQ(polls(b), 3U) << "of the one that is on";
-  EXPECT_EQ(polls(a) + polls(c) + polls(arbiter.nobody), 0U);
+  EXPECT_EQ(polls(a) + polls(c) + polls(arbiter.unnamed_task), 0U);
 }
 
 TEST_F(worker_scope_test, disabled_a_chain_of_one_tasks_operations_leaves_the_count_alone) {
