@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSL-1.0
 //
 // One source, two programs. The benches are written for asio-pulse. The stock program compiles the
-// same source with BENCH_STOCK: the context is that of Boost.Asio, and annotations are empty. There
-// is no other difference than what this header defines.
+// same source with BENCH_STOCK: the context is that of Boost.Asio, and annotations are empty. This
+// header defines all differences.
 
 #pragma once
 

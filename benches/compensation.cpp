@@ -41,7 +41,7 @@ struct server {
 };
 #endif
 
-/// Computes for a whole turn, and again until it is told to stop.
+/// Computes for a whole turn, and posts itself again until it has to stop.
 struct hog {
   bench::io_context& io;
   const clock_type::time_point end;

@@ -152,12 +152,13 @@ asio::awaitable<void> listen(tcp::acceptor acceptor, const hog& slow, counters& 
   for (;;) {
     auto socket = co_await acceptor.async_accept(asio::use_awaitable);
     socket.set_option(tcp::no_delay{true});
-    asio::co_spawn(acceptor.get_executor(), session(std::move(socket), slow, served),
-                   asio::detached);  // a peer that hangs up ends its session by an exception
+    asio::co_spawn(
+        acceptor.get_executor(), session(std::move(socket), slow, served),
+        asio::detached);  // a client that closes its connection ends the session with an exception
   }
 }
 
-/// How many rounds take \p target on this machine: the best of several runs, for the first ones
+/// How many rounds take \p target on this machine: the best of several runs, because the first ones
 /// may be disturbed.
 unsigned calibrate(std::chrono::nanoseconds target) {
   constexpr unsigned sample = 20'000;

@@ -43,7 +43,7 @@ asio_pulse::options with(instrument_mode metrics, instrument_mode trace) {
   return o;
 }
 
-/// A handler that posts itself: nothing but the poll path.
+/// A handler that posts itself, which uses only the poll path.
 struct chain {
   asio_pulse::io_context& io;
   unsigned left;
@@ -114,7 +114,7 @@ void measure_snapshot(figures& out) {
   }
   stop = true;
   worker.join();
-  if (polled == 0) throw std::runtime_error("the worker stood still during the snapshots");
+  if (polled == 0) throw std::runtime_error("the worker made no progress during the snapshots");
   out["snapshot of 100 000 tasks: ms"] = bench::median(took);
   out["polls during such a snapshot"] = static_cast<double>(polled) / 20;
 }
@@ -133,7 +133,7 @@ double cpu_of_thread(const std::string& wanted) {
   throw std::runtime_error("no thread is called " + wanted);
 }
 
-/// What pulse_top asks for, once a second, of a server that is busy with 1000 tasks.
+/// The requests of pulse_top, once a second, to a server that is busy with 1000 tasks.
 void measure_attached(figures& out, std::chrono::seconds length) {
   asio_pulse::io_context io{with(instrument_mode::on_demand, instrument_mode::on_demand)};
   std::vector<asio_pulse::task> tasks;

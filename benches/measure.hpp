@@ -53,7 +53,7 @@ double ns_per_operation(std::uint64_t operations, int rounds, Body&& body) {
   return median(results);
 }
 
-/// Keeps a value, and the work that made it, from being optimised away.
+/// Prevents that a value, and the work that computes it, is optimised away.
 template <class T>
 inline void keep(const T& value) {
   if constexpr (std::is_scalar_v<T>) {

@@ -102,7 +102,7 @@ std::uint64_t ping_pong(io_context& io, std::uint64_t count) {
 
 namespace {
 
-/// Asks the reactor as a program does that waits for something.
+/// Calls the reactor, as in a program that waits for events.
 class pending_timer {
  public:
   explicit pending_timer(io_context& io) : timer_(io, std::chrono::hours{1}) {

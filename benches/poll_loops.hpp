@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// The loops that poll_path measures. Each runs \p count operations in the context, by run(), and
-// returns how many it saw run.
+// The loops that poll_path measures. Each runs \p count operations in the context with run(), and
+// returns how many have run.
 
 #pragma once
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// What asio-pulse adds to one poll, one operation, one round trip. Built as poll_path_stock,
-// poll_path_pulse and poll_path_disabled (ASIO_PULSE_DISABLE); the runner runs them by turns and
-// takes the median of the differences. Each run checks that the operations were really run.
+// The cost that asio-pulse adds to a poll, an operation and a round trip. Built as poll_path_stock,
+// poll_path_pulse and poll_path_disabled (ASIO_PULSE_DISABLE). The runner interleaves them, and
+// takes the median of the differences. Each run checks that the operations have run.
 
 #include "annotations.hpp"
 #include "measure.hpp"
@@ -55,8 +55,8 @@ struct outcome {
   std::uint64_t polls;  ///< that asio-pulse accounted for; 0 in stock
 };
 
-// Tasks that may use a whole CPU: accounted for at every poll, and never over budget. What they
-// cost more than stock is the cost of accounting.
+// Tasks that may use a whole CPU: they are accounted for at every poll, and never over budget. So
+// the difference to stock is the cost of accounting.
 constexpr auto budget = 5ms;
 constexpr auto window = 5ms;
 
@@ -112,7 +112,7 @@ int measure(const std::string& name, std::uint64_t count, int rounds, use how) {
   return 0;
 }
 
-/// What an operation weighs, by Asio's own operation types for a handler of one pointer.
+/// The size of an operation, for Asio's own operation types with a handler of one pointer.
 int print_sizes() {
   const auto handler = [self = static_cast<void*>(nullptr)](auto&&...) { bench::keep(self); };
   using handler_type = std::remove_const_t<decltype(handler)>;

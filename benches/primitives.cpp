@@ -32,7 +32,7 @@
 #include <thread>
 #include <vector>
 
-/// What should_yield() compiles to, to be read by the runner.
+/// The code of should_yield(), which the runner reads.
 extern "C" [[gnu::noinline, gnu::used]] bool bench_should_yield();
 extern "C" bool bench_should_yield() { return asio_pulse::should_yield(); }
 
@@ -67,13 +67,14 @@ void measure_budget(figures& out) {
                            over |= budget.charge(now += 1000, 90);
                          }) -
                          loop;
-  if (over) throw std::runtime_error("a task within its budget was called over it");
+  if (over) throw std::runtime_error("a task within its budget counted as over budget");
   out["budget charge, over budget"] = ns_each([&](std::uint64_t i) {
                                         bench::keep(i);
                                         over &= budget.charge(now += 1000, 900);
                                       }) -
                                       loop;
-  if (!budget.over(now)) throw std::runtime_error("a task over its budget was not called so");
+  if (!budget.over(now))
+    throw std::runtime_error("a task over its budget did not count as over budget");
 }
 
 void measure_clocks(figures& out) {
@@ -186,7 +187,7 @@ double ns_in_polls(asio_pulse::io_context& io, const asio_pulse::task& task, Bod
     io.restart();
     io.run();
   }
-  if (results.size() < polls / 2) throw std::runtime_error("a yield was wanted where none was due");
+  if (results.size() < polls / 2) throw std::runtime_error("a yield was wanted, but none was due");
   return bench::median(results);
 }
 
@@ -214,7 +215,7 @@ double ns_in_coroutine(asio_pulse::io_context& io, const asio_pulse::task& task)
   return bench::median(results);
 }
 
-/// Attaches the calling thread to a control block, as far as its checkpoints go.
+/// Makes the checkpoints of the calling thread use a control block.
 class shared_block {
  public:
   shared_block() {
@@ -249,7 +250,7 @@ void measure_checkpoints(figures& out) {
   };
   out["should_yield(), not wanted"] = ns_in_polls(io, task, asked) - loop;
   {
-    // The word that a scheduler moves, in memory that it shares, instead of one of the program's.
+    // A word that a scheduler changes, in shared memory, instead of a word of the program.
     const shared_block block;
     out["should_yield(), not wanted, with a control block"] = ns_in_polls(io, task, asked) - loop;
   }

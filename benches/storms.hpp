@@ -29,7 +29,7 @@ namespace bench {
 
 inline constexpr std::chrono::microseconds storm_work{10};
 
-/// Counts the storm's handlers and sees that they ran in the order in which they were started.
+/// Counts the storm's handlers, and checks that they run in the order in which they were started.
 struct storm_progress {
   unsigned total;
   unsigned done = 0;

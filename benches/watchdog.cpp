@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// What the watchdog sees, and what it takes: how soon a stall is reported, how long the stuck
-// thread is held up for its stack, and the watchdog's CPU time beside a busy server and an idle
-// one. Prints one line of JSON; fails where a result is wrong, not where it is slow.
+// How soon the watchdog reports a stall, how long the stuck thread is delayed for its stack, and
+// the watchdog's CPU time beside a busy server and an idle one. Prints one line of JSON. Fails if a
+// result is wrong, but not if it is slow.
 
 #include "measure.hpp"
 #include "stack_capture.hpp"
@@ -224,7 +224,7 @@ void measure_idle(figures& out, std::chrono::seconds length) {
   asio::post(io, [&] { ran = true; });
   while (!ran) std::this_thread::yield();
   const auto task = watchdog_thread();
-  // It goes to sleep after some looks at everybody idle.
+  // It goes to sleep after several looks that find all workers idle.
   std::this_thread::sleep_for(500ms);
   const double before = switches_of(task);
   std::this_thread::sleep_for(length);

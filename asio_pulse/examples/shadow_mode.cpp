@@ -35,8 +35,8 @@ int main() {
 
   const asio_pulse::statistics did = io.stats();
   std::cout << "tiers climbed: " << did.promotions << "; greedy would be in tier "
-            << to_string(greedy.current_tier()) << "; held back in earnest: " << did.yields
-            << "; CPU time that would have gone behind everybody else's: "
+            << to_string(greedy.current_tier()) << "; operations held back: " << did.yields
+            << "; CPU time that would have been put behind other work: "
             << std::chrono::duration_cast<std::chrono::milliseconds>(did.shadow_saved).count()
             << " ms\n";
   return did.promotions > 0 && did.yields == 0 ? 0 : 1;

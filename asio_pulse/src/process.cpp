@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 //
 // The only file that knows stalls, hints and telemetry together. It passes on to each of them what
-// a context tells its companion.
+// a context reports to its companion.
 #include "context_companion.hpp"
 #include "context_telemetry.hpp"
 #include "hint_hub.hpp"

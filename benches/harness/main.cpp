@@ -64,15 +64,15 @@ int run(run_arguments args, const std::string& command) {
   const auto peers = args.with.programs / "peers";
   if (args.with.peers && !std::filesystem::is_directory(peers)) {
     throw std::runtime_error(
-        "no peers were built: configure with -DASIO_PULSE_BUILD_PEERS=ON, or "
-        "say benches/run --peers");
+        "no peers were built: configure with -DASIO_PULSE_BUILD_PEERS=ON, or use benches/run "
+        "--peers");
   }
   catch_interrupts();
   const boost::json::object result =
       run_scenarios(args.scenarios, args.with, command, show_progress);
   show_progress("", 1);
-  // The files are written first, because the reader of the tables may be gone. The tables are
-  // printed even if the disk is full.
+  // The files are written first, because stdout may have no reader any more. The tables are printed
+  // even if the disk is full.
   std::exception_ptr unwritten;
   try {
     write_results(result, args.out, args.html);
@@ -122,17 +122,20 @@ int compare_files(const std::string& a, const std::string& b, double limit) {
 void add_run(CLI::App& app, run_arguments& args) {
   std::vector<std::string> known;
   for (const scenario_name& one : scenario_names()) known.push_back(one.name);
-  app.add_option("SCENARIO", args.scenarios, "which; without, all but soak")
+  app.add_option("SCENARIO", args.scenarios, "the scenarios to run (default: all except soak)")
       ->check(CLI::IsMember(known));
-  app.add_option("--repetitions", args.with.repetitions, "of each arm, by turns (default: 6)")
+  app.add_option("--repetitions", args.with.repetitions,
+                 "repetitions of each arm, interleaved (default: 6)")
       ->check(CLI::Range(1, 1000));
-  app.add_option("--seconds", args.with.seconds, "length of one repetition, where that is free")
+  app.add_option("--seconds", args.with.seconds,
+                 "length of one repetition, for scenarios that can have any length")
       ->check(CLI::Range(0.05, 86400.0))
       ->check(CLI::Validator(refuse_nan, ""));
-  app.add_flag("--peers", args.with.peers, "tokio, Go and Erlang too, where they were built");
-  app.add_option("--out", args.out, "write the result there, as JSON")->take_last();
-  app.add_option("--html", args.html, "write the report there, one page of HTML")->take_last();
-  app.add_flag("--quick", args.with.quick, "shorter, three repetitions: to try it out");
+  app.add_flag("--peers", args.with.peers, "also run tokio, Go and Erlang, if they were built");
+  app.add_option("--out", args.out, "write the result to this file, as JSON")->take_last();
+  app.add_option("--html", args.html, "write the report to this file, as one page of HTML")
+      ->take_last();
+  app.add_flag("--quick", args.with.quick, "three short repetitions, to try it out");
   app.add_option("--programs", args.with.programs, "the folder with the benches' programs")
       ->check(CLI::ExistingDirectory);
 }
@@ -149,17 +152,20 @@ int main(int argc, char** argv) try {
   CLI::App* const run_command = app.add_subcommand("run", "measure, and print tables");
   add_run(*run_command, args);
   CLI::App* const list_command = app.add_subcommand("list", "the scenarios");
-  CLI::App* const compare_command = app.add_subcommand(
-      "compare", "two results; status 1 where asio-pulse got worse, 2 where a file is no result");
+  CLI::App* const compare_command =
+      app.add_subcommand("compare",
+                         "compare two results; the exit status is 1 if asio-pulse got worse, and 2 "
+                         "if a file is not a result");
   std::string a;
   std::string b;
   double limit = 10;
-  compare_command->add_option("A", a, "the result before")->required();
-  compare_command->add_option("B", b, "the result after")->required();
-  compare_command->add_option("--limit", limit, "percent that a figure may change (default: 10)")
+  compare_command->add_option("A", a, "the earlier result")->required();
+  compare_command->add_option("B", b, "the later result")->required();
+  compare_command
+      ->add_option("--limit", limit, "ignore changes up to this many percent (default: 10)")
       ->check(CLI::Range(0.0, 1e6))
       ->check(CLI::Validator(refuse_nan, ""));
-  CLI::App* const report_command = app.add_subcommand("report", "a result as a page of HTML");
+  CLI::App* const report_command = app.add_subcommand("report", "write a result as a page of HTML");
   report_command->add_option("RESULT", a, "a result")->required();
   report_command->add_option("--html", args.html, "where to write the page")->required();
   try {

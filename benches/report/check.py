@@ -81,7 +81,7 @@ def has_points(arms, read):
 
 
 def is_constant(metric):
-    """A counter without any spread is told in words, not drawn."""
+    """A counter without any spread is given as text, and not drawn."""
     arms = [arm for arm in (metric.get("arms") or {}).values() if arm]
     values = {v for arm in arms for v in [*arm.get("samples", []), arm.get("median")]} - {None}
     return metric.get("better") not in ("lower", "higher") and len(values) == 1
@@ -161,7 +161,7 @@ def render(chromium, path, arguments=""):
 def odd_inputs():
     """(name, text of the result, what the page must say).
 
-    The numbers are for the tests of the page: nobody measured them.
+    The numbers are made up for the tests of the page.
     """
 
     def result(**more):

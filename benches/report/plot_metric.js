@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
-// A metric as dots: every repetition is one, so that the spread is seen and not only told; median
-// and its interval above them.
+// A metric as dots, one for each repetition, so that the spread is visible; the median and its
+// interval are above them.
 
 function metric_figure(metric, arms) {
   const data = arms_with(metric, arms, metric_arm);

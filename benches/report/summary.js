@@ -119,7 +119,7 @@ function noise_notice(machine) {
   );
 }
 
-/** Verification and targets in one line: what a doubter asks first. */
+/** Verification and targets in one line. */
 function checks_line(scenarios) {
   const variants = scenarios.flatMap((s) => s.variants);
   const verified = variants.filter((v) => v.variant.verified === true).length;

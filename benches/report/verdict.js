@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
-// What a figure says: asio-pulse against stock, better or worse, by how much, and how sure that is.
+// The meaning of a figure: whether asio-pulse is better or worse than stock, by how much, and how
+// certain that is.
 
 /**
  * A metric's ratio of one arm to stock: the harness's, which pairs repetitions; else that of the

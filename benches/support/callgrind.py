@@ -38,7 +38,7 @@ def main():
                      "yes" if abs(each["stock"] - each["disabled"]) < 0.1 else "NO",
                      f"{each['off']:.2f}"])
     common.progress()
-    text = (f"Instructions an operation: the difference of runs of {MANY} and {FEW} operations.\n\n"
+    text = (f"Instructions per operation: the difference of runs of {MANY} and {FEW} operations.\n\n"
             + common.table(["operation", "stock", "ASIO_PULSE_DISABLE", "equal",
                             "pulse, switched off"], rows))
     common.publish(args, "callgrind", text)

@@ -27,10 +27,10 @@ def main():
                      f"{min(worst):.2f} .. {max(worst):.2f}",
                      *(common.judge(middle[key], limit) if arm == "pulse" else ""
                        for key, limit in TARGETS.items())])
-    text = ("Lateness in ms of a probe that sleeps 1 ms, beside a handler of 500 ms that posts "
-            f"itself again; one worker. Each program ran {args.runs} times\nfor {args.seconds} s, "
-            "by turns; the figures are the medians over the runs. pulse: a threshold of 1 ms, one "
-            "spare worker. run() counted\nevery handler, or the run would not count.\n\n"
+    text = ("The lateness in ms of a probe that sleeps 1 ms, beside a handler of 500 ms that posts itself "
+            f"again, on one worker. Each program ran\n{args.runs} times for {args.seconds} s, and the runs "
+            "were interleaved; the figures are the medians of the runs. pulse: a threshold of 1 ms, one spare\n"
+            "worker. A run is valid only if run() has counted every handler.\n\n"
             + common.table(["", "probes", "p50", "p99", "max", "max, from .. to", "p99 <= 1",
                             "max <= 5"], rows))
     common.publish(args, "compensation", text)

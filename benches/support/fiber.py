@@ -19,10 +19,10 @@ def main():
         ours / bare for ours, bare in zip(results["switch there and back"],
                                           results["switch there and back, bare Boost.Context"])]
     text = (
-        f"Times in ns of CPU unless the name says otherwise. Each figure is the median of {args.runs}"
-        " runs, with the least and the most; the bare\nswitch and the plain handler are measured in "
+        f"Times are CPU time in ns unless the name says otherwise. Each figure is the median of {args.runs}"
+        " runs, with the least and the most. The bare\nswitch and the plain handler are measured in "
         "the same run. The probe sleeps 1 ms on the only worker, beside a handler on a fiber that\n"
-        "computes without end, with a checkpoint every 20 us and a budget of 100 us; no spare "
+        "computes without end, with a checkpoint every 20 us and a budget of 100 us. There are no spare "
         "workers.\n\n"
         + common.judged(results, TARGETS))
     common.publish(args, "fiber", text)

@@ -16,10 +16,10 @@ def main():
     args = common.arguments(__doc__, runs=5, seconds=3)
     results = common.collect(args, "instruments_pulse", args.seconds)
     text = (
-        f"Each figure is the median of {args.runs} runs, with the least and the most. A poll: a handler that posts itself,\n"
-        "200 000 times, with the instruments and without by turns, 15 times a run; the difference. Snapshot: while a\n"
-        "worker polls tasks all over the list. Looked at: CPU time of the thread that answers, beside a busy server of\n"
-        "1000 tasks.\n\n"
+        f"Each figure is the median of {args.runs} runs, with the least and the most. A poll: the difference for a handler "
+        "that posts\nitself 200 000 times, alternately with and without the instruments, 15 times a run. Snapshot: taken "
+        "while a worker\npolls tasks all over the list. Looked at: CPU time of the thread that answers inspectors, beside a "
+        "busy server with\n1000 tasks.\n\n"
         + common.judged(results, TARGETS))
     common.publish(args, "instruments", text)
 

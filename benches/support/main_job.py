@@ -26,10 +26,11 @@ answered. GET /hog is {HOG_MS} ms of SHA-256; {HOG_CONNECTIONS} connections ask 
 - pulse: the same source with asio_pulse::io_context, a budget of 2 ms and a checkpoint in the slow loop.
 - isolated: no checkpoint; the slow loop is a declared, isolatable task.
 
-Each figure is the median of {{rounds}} runs, by turns, each run a new server. Latencies are in ms and
-wrk's: a closed loop, not corrected for coordinated omission (but for wrk's own estimate, from the mean
-pace of its connections), so a frozen server, which is asked less, looks better than it is. wrk runs on
-the server's CPUs. Every digest was compared with hashlib's, every fast answer was counted in bytes."""
+Each figure is the median of {{rounds}} runs. The runs of the arms are interleaved, and each run
+starts a new server. Latencies are in ms, as measured by wrk. wrk is a closed loop: apart from its own
+estimate, from the mean pace of its connections, it does not correct for coordinated omission. So a
+frozen server gets fewer requests, and looks better than it is. wrk runs on the server's CPUs. Every
+digest was compared with that of hashlib, and every fast answer was counted in bytes."""
 
 
 class Server:
@@ -189,7 +190,7 @@ def threads_section(args, threads, rounds, digest):
         common.table(HEADER[:-1], [row(arm, runs)[:-1] for arm, runs in hogs.items()]), "",
         f"p99, stock over pulse, pair by pair: {common.spread(better, '{:.1f}')}; "
         f"fast throughput, pulse over stock: {common.spread(ahead, '{:.1f}')}", "",
-        "What asio-pulse did:", "", actions(hogs), "", f"A report: `{example}`", ""]
+        "Counters of asio-pulse:", "", actions(hogs), "", f"A report: `{example}`", ""]
     return lines, {"better": better, "ahead": ahead, "same": same}
 
 

@@ -124,10 +124,10 @@ def sizes(args):
 def main():
     args = common.arguments(__doc__, runs=9, part_runs=5)
     text = "\n\n".join([
-        f"CPU time, by turns, {args.runs} runs of each program (median of 5 rounds each); "
-        "median [from .. to] of the differences\nand ratios pair by pair. `pulse` has no "
-        "watchdog; `watched` has, as by default: its thread ends the C library's shortcuts for\n"
-        "single-threaded programs. `off` is asio-pulse installed and switched off in the options.",
+        f"CPU time: {args.runs} interleaved runs of each program (the median of 5 rounds each). The columns "
+        "have the median [from .. to] of\nthe differences and ratios, computed pair by pair. `pulse` has no "
+        "watchdog. `watched` has one, which is the default: its thread\ndisables the C library's shortcuts "
+        "for single-threaded programs. `off` is asio-pulse switched off in the options.",
         poll_path(args), parts(args), sizes(args)])
     common.progress()
     common.publish(args, "micro", text)

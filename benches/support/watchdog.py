@@ -16,12 +16,12 @@ def main():
     args = common.arguments(__doc__, runs=5, seconds=3)
     results = common.collect(args, "watchdog_pulse", args.seconds)
     text = (
-        f"Each figure is the median of {args.runs} runs, with the least and the most. Detection: "
-        "from the instant at which a handler has run for\nthe threshold, 1 ms, to the call of "
-        f"on_report with the stack in it, over {100 * args.seconds} stalls a run at any distance "
-        "from the watchdog's last\nlook. Stack: how long the stuck thread is held up by the signal."
-        " CPU: of one, with the default threshold of 5 ms, beside handlers of\n1 to 400 us back to "
-        "back, or with pauses of up to 4 ms between them.\n\n"
+        f"Each figure is the median of {args.runs} runs, with the least and the most. Detection: the "
+        "time from when a handler has run for the\nthreshold of 1 ms to the call of on_report with the "
+        f"stack. Each run has {100 * args.seconds} stalls, which begin at random times after the "
+        "watchdog's\nlast look. Stack: how long the signal delays the stuck thread. CPU: the watchdog's "
+        "share of one CPU with the default threshold of\n5 ms, beside handlers of 1 to 400 us that run "
+        "back to back, or with pauses of up to 4 ms between them.\n\n"
         + common.judged(results, TARGETS))
     common.publish(args, "watchdog", text)
 

@@ -41,15 +41,15 @@ check_item judge_btf(const machine& found) {
 
 check_item judge_kfuncs(const machine& found) {
   constexpr const char* remedy =
-      "boot another kernel from 6.12 on: this one lacks what the scheduler needs";
+      "boot another kernel, 6.12 or later: this one lacks functions that the scheduler needs";
   if (found.btf != btf_state::readable) {
     return item("kfuncs", true, false, "unknown without the kernel's BTF", remedy);
   }
   if (!found.scheduler_type) {
-    return item("kfuncs", true, false, "the kernel knows no struct sched_ext_ops", remedy);
+    return item("kfuncs", true, false, "the kernel has no struct sched_ext_ops", remedy);
   }
   if (found.missing_kfuncs.empty()) {
-    return item("kfuncs", true, true, "the kernel has all that the scheduler calls", "");
+    return item("kfuncs", true, true, "the kernel has all functions that the scheduler calls", "");
   }
   std::string missing;
   for (const std::string& name : found.missing_kfuncs)

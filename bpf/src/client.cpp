@@ -31,7 +31,7 @@ std::string ask(const std::string& path, const void* request, std::size_t size) 
   if (bytes < head || reply->magic != ASIO_PULSE_PROTOCOL_MAGIC ||
       reply->text_bytes != bytes - head) {
     throw std::runtime_error(
-        fmt::format("what serves {} does not answer as a scx_pulse does", path));
+        fmt::format("the program that serves {} does not answer like scx_pulse", path));
   }
   std::string text(reply->text, reply->text_bytes);
   if (reply->refusal != ASIO_PULSE_OK) throw std::runtime_error(text);

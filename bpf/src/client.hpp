@@ -13,7 +13,8 @@ namespace asio_pulse::scx {
 /// The JSON object of STATUS.
 ///
 /// \par Blocking  At most 5 s, if the loader hangs.
-/// \par Errors    std::runtime_error with a sentence: nobody serves the socket, or it was refused.
+/// \par Errors    std::runtime_error with a sentence: no process serves the socket, or the request
+///                was refused.
 std::string ask_status(const std::string& socket_path);
 
 /// Sends SET. `change` needs no header; `change.fields` names the settings.

@@ -71,8 +71,8 @@ void prepare_block(asio_pulse_scb& block, std::uint32_t mode) {
 }
 
 void retire_block(asio_pulse_scb& block) {
-  // An odd value means that nobody publishes any more. The program can write this memory, so the
-  // word may have any value.
+  // An odd value means that CPU time is no longer published. The program can write this memory, so
+  // the word may have any value.
   std::atomic_ref<std::uint64_t> sequence(block.cpu_sequence);
   sequence.store(sequence.load(std::memory_order_relaxed) | 1U, std::memory_order_relaxed);
   put(block.mode, std::uint8_t{ASIO_PULSE_MODE_NONE});

@@ -18,14 +18,14 @@ namespace asio_pulse::scx {
 void write_system_block(asio_pulse_scb& block, const system_state& state, std::uint64_t now_ns);
 
 /// Prepares a block for its next thread: both halves as if new, and REGISTERED. Called before the
-/// scheduler knows the thread, so nobody else writes the kernel's half.
+/// scheduler knows the thread, so the scheduler does not write the kernel's half yet.
 void prepare_block(asio_pulse_scb& block, std::uint32_t mode);
 
 /// Called after the scheduler has forgotten the thread. The block then shows that, in case that the
 /// thread still reads it, and CPU time is no longer published.
 void retire_block(asio_pulse_scb& block);
 
-/// Marks element 0 before the array is abandoned: nobody writes it any more.
+/// Marks element 0 before the array is abandoned: it is not written any more.
 void close_system_block(asio_pulse_scb& block);
 
 /// CLOCK_MONOTONIC.

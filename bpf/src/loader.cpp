@@ -39,7 +39,7 @@ constexpr std::chrono::milliseconds exit_look{200};
 constexpr std::chrono::milliseconds pressure_age{400};
 
 void say(const std::string& line) {
-  // Not fmt::print, which throws if nobody reads the output.
+  // Not fmt::print, which throws if the output has no reader.
   std::fputs((line + "\n").c_str(), stdout);
   std::fflush(stdout);
 }

@@ -32,12 +32,12 @@ refusal user_quotas::connect(uid_t uid, time_point now) {
   user& who = users_[uid];
   if (!exempt(uid) && who.connections >= limits_.connections_per_user) {
     return {ASIO_PULSE_REFUSED_USER_LIMIT,
-            fmt::format("user {} has {} connections to this scx_pulse, and may have no more", uid,
+            fmt::format("user {} has {} connections to this scx_pulse, which is the limit", uid,
                         who.connections)};
   }
   if (!exempt(uid) && bounded_connections_ >= limits_.connections) {
     return {ASIO_PULSE_REFUSED_SERVICE_LIMIT,
-            fmt::format("this scx_pulse has {} connections, and the rest is kept for root",
+            fmt::format("this scx_pulse has {} connections; the rest is reserved for root",
                         bounded_connections_)};
   }
   ++who.connections;
@@ -58,13 +58,13 @@ refusal user_quotas::open(pid_t tgid, uid_t uid) {
   if (processes_.contains(tgid)) {
     return {
         ASIO_PULSE_REFUSED_ORDER,
-        fmt::format("process {} has its control blocks already, over this connection or another",
+        fmt::format("process {} already has control blocks, over this connection or another one",
                     tgid)};
   }
   user& who = users_[uid];
   if (!exempt(uid) && who.processes >= limits_.processes_per_user) {
     return {ASIO_PULSE_REFUSED_USER_LIMIT,
-            fmt::format("user {} has {} processes with control blocks, and may have no more", uid,
+            fmt::format("user {} has {} processes with control blocks, which is the limit", uid,
                         who.processes)};
   }
   processes_[tgid].uid = uid;
@@ -98,7 +98,7 @@ refusal user_quotas::attach(pid_t tgid, const thread_identity& thread, worker_en
                             std::optional<worker_entry>& displaced) {
   const auto found = processes_.find(tgid);
   if (found == processes_.end()) {
-    return {ASIO_PULSE_REFUSED_ORDER, "say HELLO before ATTACH"};
+    return {ASIO_PULSE_REFUSED_ORDER, "send HELLO before ATTACH"};
   }
   account& owner = found->second;
   unsigned free = 0;
@@ -107,7 +107,7 @@ refusal user_quotas::attach(pid_t tgid, const thread_identity& thread, worker_en
     if (held && held->tid == thread.tid) {
       if (held->start_ticks == thread.start_ticks) {
         return {ASIO_PULSE_REFUSED_THREAD,
-                fmt::format("thread {} is attached already, as slot {}", thread.own_tid, slot)};
+                fmt::format("thread {} is already attached, as slot {}", thread.own_tid, slot)};
       }
       displaced = vacate(owner, slot);
     }
@@ -115,12 +115,12 @@ refusal user_quotas::attach(pid_t tgid, const thread_identity& thread, worker_en
   }
   if (free == 0 || owner.workers >= limits_.workers_per_process) {
     return {ASIO_PULSE_REFUSED_PROCESS_LIMIT,
-            fmt::format("process {} has {} workers, and may have no more", tgid, owner.workers)};
+            fmt::format("process {} has {} workers, which is the limit", tgid, owner.workers)};
   }
   user& who = users_[owner.uid];
   if (!exempt(owner.uid) && who.workers >= limits_.workers_per_user) {
     return {ASIO_PULSE_REFUSED_USER_LIMIT,
-            fmt::format("user {} has {} workers, and may have no more", owner.uid, who.workers)};
+            fmt::format("user {} has {} workers, which is the limit", owner.uid, who.workers)};
   }
   owner.slots[free] = thread;
   ++owner.workers;

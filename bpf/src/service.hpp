@@ -55,7 +55,7 @@ struct service_hooks {
   /// Adds members to the answer to STATUS.
   std::function<void(boost::json::object&)> describe = {};
   /// Applies new settings, which are valid, for this user. May throw; the text is sent to the peer.
-  /// If it is empty, nobody can change anything.
+  /// If it is empty, the settings cannot be changed.
   std::function<void(const scx_pulse_settings&, uid_t)> change = {};
   /// Whether the user may change settings. If it is empty, root and this process's user may.
   std::function<bool(uid_t)> may_change = {};

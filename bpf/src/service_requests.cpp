@@ -27,7 +27,7 @@ answer refuse(refusal why) {
   return result;
 }
 
-// What a program is told about an error in the loader.
+// The text that a program gets about an error in the loader.
 answer trouble(const char* what, const std::exception& why) {
   return refuse(ASIO_PULSE_REFUSED_INTERNAL, fmt::format("{}: {}", what, why.what()));
 }
@@ -140,7 +140,7 @@ std::size_t service::impl::reap(const session& owner) {
 answer service::impl::attach(session& from, pid_t own_tid) {
   client& mine = client_of(from);
   if (!mine.has_blocks) {
-    return refuse(ASIO_PULSE_REFUSED_ORDER, "say HELLO before ATTACH");
+    return refuse(ASIO_PULSE_REFUSED_ORDER, "send HELLO before ATTACH");
   }
   const peer& who = from.who();
   const auto thread = who.process.find_thread(own_tid);
@@ -177,7 +177,7 @@ answer service::impl::attach(session& from, pid_t own_tid) {
 answer service::impl::detach(session& from, pid_t own_tid, unsigned slot) {
   client& mine = client_of(from);
   if (!mine.has_blocks) {
-    return refuse(ASIO_PULSE_REFUSED_ORDER, "say HELLO before DETACH");
+    return refuse(ASIO_PULSE_REFUSED_ORDER, "send HELLO before DETACH");
   }
   const auto gone = quotas.detach(from.who().pid, own_tid, slot);
   if (!gone) {

@@ -144,7 +144,7 @@ bool session::serve(const char* bytes, std::size_t size, int flags) {
   answer result;
   bool good = false;
   if ((flags & MSG_CTRUNC) != 0) {
-    result.refused.text = "a request carries no descriptors";
+    result.refused.text = "a request must not carry descriptors";
   } else if ((flags & MSG_TRUNC) != 0 || size > sizeof message) {
     result.refused.text =
         fmt::format("a request has at most {} bytes, and this one has more", sizeof message);

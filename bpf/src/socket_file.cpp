@@ -27,10 +27,10 @@ sockaddr_un address_of(const std::string& path) {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
   if (path.empty() || path.find('\0') != std::string::npos) {
-    fail("the socket's path must not be empty, nor hold a zero byte");
+    fail("the socket's path must not be empty or contain a zero byte");
   }
   if (path.size() >= sizeof address.sun_path) {
-    fail(fmt::format("the socket's path {} has {} bytes; {} are the most", path, path.size(),
+    fail(fmt::format("the socket's path {} has {} bytes; the limit is {}", path, path.size(),
                      sizeof address.sun_path - 1));
   }
   std::memcpy(address.sun_path, path.data(), path.size());
@@ -58,7 +58,8 @@ bool find_stale(const std::string& path, const sockaddr_un& address) {
   }
   if (!S_ISSOCK(found.st_mode)) {
     fail(fmt::format(
-        "{} exists and is not a socket: it is left alone; name another path by --socket", path));
+        "{} exists and is not a socket, so it is not replaced; choose another path with --socket",
+        path));
   }
   const unique_fd probe = make_socket(SOCK_NONBLOCK);
   switch (const int error = connect_errno(probe.get(), address)) {
@@ -68,15 +69,14 @@ bool find_stale(const std::string& path, const sockaddr_un& address) {
       return false;
     case 0:
     case EAGAIN:  // its queue is full, so somebody listens
-      fail(fmt::format("another scx_pulse serves {}: end it, or name another path by --socket",
+      fail(fmt::format("another scx_pulse serves {}: end it, or choose another path with --socket",
                        path));
     case EPROTOTYPE:
-      fail(
-          fmt::format("another program serves {}, and it is no scx_pulse: name another path by "
-                      "--socket",
-                      path));
+      fail(fmt::format(
+          "another program serves {}, which is not scx_pulse: choose another path with --socket",
+          path));
     default:
-      fail_at("cannot tell whether somebody serves", path, error);
+      fail_at("cannot find out whether a process serves", path, error);
   }
 }
 
@@ -108,13 +108,14 @@ unique_fd connect_to_service(const std::string& path) {
       return made;
     case ENOENT:
       fail(
-          fmt::format("no scx_pulse runs: there is no {}; start `scx_pulse` as root, or name its "
-                      "socket by --socket",
+          fmt::format("scx_pulse is not running: there is no {}; start `scx_pulse` as root, or "
+                      "give the path of its socket with --socket",
                       path));
     case ECONNREFUSED:
-      fail(fmt::format("no scx_pulse runs: nobody serves {}; start `scx_pulse` as root", path));
+      fail(fmt::format("scx_pulse is not running: no process serves {}; start `scx_pulse` as root",
+                       path));
     case EPROTOTYPE:
-      fail(fmt::format("{} is served by another program than scx_pulse", path));
+      fail(fmt::format("the program that serves {} is not scx_pulse", path));
     case EAGAIN:
       fail(fmt::format("the scx_pulse that serves {} does not answer", path));
     default:

@@ -152,7 +152,7 @@ std::string status_json(const system_state& state, const user_quotas& quotas,
 std::string status_text(std::string_view text) {
   boost::system::error_code wrong;
   const json::value parsed = json::parse(json::string_view(text.data(), text.size()), wrong);
-  if (wrong || !parsed.is_object()) throw std::runtime_error("the answer is no JSON object");
+  if (wrong || !parsed.is_object()) throw std::runtime_error("the answer is not a JSON object");
   std::string out;
   for (const auto& entry : parsed.as_object()) {
     const std::string name(entry.key().data(), entry.key().size());

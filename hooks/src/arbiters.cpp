@@ -128,8 +128,8 @@ bool recognise(thread_state& ts, void* owner) noexcept {
   const std::uint32_t epoch = arbiter_epoch.load(std::memory_order_relaxed);
   if (owner == ts.plain_owner && ts.plain_epoch == epoch) return false;
   if (ts.wrapped) {
-    // Inside a run function of ours, but between polls. Nobody can begin to observe the scheduler
-    // of that function meanwhile.
+    // Inside a run function of ours, but between polls. No context can begin to observe the
+    // scheduler of that function meanwhile.
     if (owner == ts.plain_owner) ts.plain_epoch = epoch;
     return false;
   }

@@ -16,10 +16,10 @@ namespace asio_pulse::hooks {
 /// The arbiter of `scheduler`, or null. The caller keeps the arbiter alive.
 [[nodiscard]] path_arbiter* find_arbiter(void* scheduler) noexcept;
 
-/// Puts the arbiter of `scheduler` into the thread's state. The arbiter itself is not told.
+/// Puts the arbiter of `scheduler` into the thread's state. The arbiter is not notified.
 void attach(thread_state& ts, void* scheduler, path_arbiter& arbiter) noexcept;
 
-/// Closes the account, and removes the arbiter from the thread's state. The arbiter is told.
+/// Closes the account, removes the arbiter from the thread's state, and notifies the arbiter.
 void detach(thread_state& ts) noexcept;
 
 /// Makes `s` the thread's run state. The next poll takes the slow path: nothing is known of the word

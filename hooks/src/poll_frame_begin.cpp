@@ -20,7 +20,7 @@ void poll_frame::begin_slow(void* owner, const site& what) noexcept {
     // In a context that is switched off. The drain's own work belongs to no task, as elsewhere (see
     // begin_measured()).
     if (task_ != nullptr) release(*task_);
-    mode_ = mode::nobodys;
+    mode_ = mode::taskless;
     renamed().before = ts.current;
     ts.current = nullptr;
     return;

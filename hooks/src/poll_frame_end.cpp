@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// How a poll ends if it is not on the fast path: what it cost, who has to see it, and what is
-// undone.
+// How a poll ends if it is not on the fast path: what it cost, which parts have to see it, and what
+// is undone.
 #include "thread_account.hpp"
 
 #include <asio_pulse/hooks/assert.hpp>
@@ -102,7 +102,7 @@ void poll_frame::end_looked_at(bool known, timing::ticks cost) noexcept {
 void poll_frame::end_slow() noexcept {
   thread_state& ts = this_thread();
   switch (mode_) {
-    case mode::nobodys:
+    case mode::taskless:
       ts.current = renamed().before;
       return;
     case mode::drained:

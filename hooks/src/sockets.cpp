@@ -100,7 +100,7 @@ entry* make(descriptor socket) noexcept {
 
 bool declared(const task_record* t) noexcept { return t != nullptr && t->home->declared(*t); }
 
-/// The operation belongs to another task than the socket, or nobody has used the socket yet.
+/// The operation belongs to another task than the socket, or no task has used the socket yet.
 ASIO_PULSE_DETAIL_NOINLINE void settle_owner(tracked_operation& op, entry& at) noexcept {
   task_record* const mine = op.task();
   const bool keeps = declared(mine);

@@ -67,7 +67,7 @@ if(NOT EXISTS "${docs}/asio_pulse/docs/valgrind.supp")
   message(SEND_ERROR "valgrind.supp was not installed")
 endif()
 
-# The links between the installed texts are valid.
+# The links of the installed texts lead to installed files.
 file(GLOB_RECURSE texts "${docs}/*.md")
 foreach(text IN LISTS texts)
   file(READ "${text}" content)
@@ -75,7 +75,7 @@ foreach(text IN LISTS texts)
   # CMake does not split a list between brackets.
   string(REPLACE "](" "@" content "${content}")
   string(REGEX REPLACE "[][]" "" content "${content}")
-  string(REGEX MATCHALL "@[a-zA-Z_./]+\\.md" links "${content}")
+  string(REGEX MATCHALL "@[a-zA-Z0-9_./-]+\\.[a-z]+" links "${content}")
   list(TRANSFORM links REPLACE "^@" "")
   foreach(link IN LISTS links)
     if(NOT EXISTS "${folder}/${link}")

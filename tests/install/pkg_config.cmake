@@ -1,4 +1,4 @@
-# Builds the two consumers in SOURCE by what the .pc files say, the way a shell user does, and runs them.
+# Builds the two consumers in SOURCE with the flags from the .pc files, as in a shell, and runs them.
 file(GLOB_RECURSE pc "${PREFIX}/*/asio_pulse.pc")
 cmake_path(GET pc PARENT_PATH pc_dir)
 set(ENV{PKG_CONFIG_PATH} "${pc_dir}")

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 
-// The switch for tests exists if the build asks for it, and follows the environment.
+// The switch for tests exists only in builds that enable it, and is set by the environment.
 
 #include <support/scenario.hpp>
 

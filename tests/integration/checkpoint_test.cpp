@@ -432,8 +432,8 @@ TEST(preemption_budget, nests) {
 }
 
 TEST(preemption_budget_timing, charges_its_block_to_its_own_task) {
-  // Measured anew where a busy machine spoilt it: a lap that the clock cannot vouch for is charged
-  // by the wall.
+  // Repeated if a busy machine has disturbed it: a lap that the clock cannot vouch for is charged
+  // with its wall time.
   EXPECT_TRUE(holds_in_one_of(20, []() -> testing::AssertionResult {
     asio_pulse::io_context io{steady()};
     const asio_pulse::task t{io, unlimited("t")};
@@ -451,7 +451,8 @@ TEST(preemption_budget_timing, charges_its_block_to_its_own_task) {
     const auto cpu = t.stats().cpu;
     EXPECT_GE(cpu, 10 * 195us);
     if (cpu < 10 * 1ms) return testing::AssertionSuccess();
-    return testing::AssertionFailure() << "the block is not the task's: " << cpu.count() << " ns";
+    return testing::AssertionFailure()
+           << "the block was not charged to the task: " << cpu.count() << " ns";
   }));
 }
 

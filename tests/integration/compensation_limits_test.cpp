@@ -59,11 +59,11 @@ TEST(compensation_exceptions, leave_through_run_when_the_worker_is_free) {
   c.post(h);
   ASSERT_TRUE(c.compensate(1));
   asio::post(c.io, [] { throw named_fault("first"); });
-  ASSERT_TRUE(c.in_handler([] {})) << "the spare goes on";
+  ASSERT_TRUE(c.in_handler([] {})) << "the spare continues";
   asio::post(c.io, [] { throw named_fault("second"); });
   ASSERT_TRUE(c.in_handler([] {}));
   h.release();
-  c.relieved(0);  // the work guard still exists, so something else has to make run() end
+  c.relieved(0);  // the work guard still exists, so run() has to end for another reason
   // It has thrown both when it has thrown a third.
   asio::post(c.io, [] { throw named_fault("third"); });
   ASSERT_TRUE(until([&] { return c.io.stopped() || c.spares().active == 0; }));
@@ -112,7 +112,8 @@ TEST(compensation_exceptions, wait_for_the_next_run_after_stop) {
   EXPECT_THROW(c.io.run(), named_fault);
   c.io.restart();
   c.work.reset();
-  EXPECT_EQ(c.io.run(), 2U) << "the spare's other two handlers; run() threw before it could say so";
+  EXPECT_EQ(c.io.run(), 2U)
+      << "the spare's other two handlers; run() threw before it could return their count";
 }
 
 TEST(compensation_exceptions, many_with_stalls) {
@@ -138,7 +139,7 @@ TEST(compensation_exceptions, many_with_stalls) {
   EXPECT_EQ(caught, total);
 }
 
-// ---- refused, and not concerned
+// ---- contexts and functions without spares
 
 template <class... Hint>
 std::vector<std::string> refusals(Hint... hint) {
@@ -192,7 +193,8 @@ TEST(compensation_refused, a_run_through_a_base_class_reference_is_no_caller) {
   EXPECT_EQ(c.spares().active, 0U);
   h.release();
   c.work.reset();
-  EXPECT_EQ(ran.get(), always_preempt() ? 2U : 1U) << "nobody subtracts what was put back";
+  EXPECT_EQ(ran.get(), always_preempt() ? 2U : 1U)
+      << "the run function of the base class also counts operations that were put back";
 }
 
 TEST(compensation_refused, polling_is_no_caller) {
@@ -341,8 +343,8 @@ void drop_cap_sys_nice() {
   syscall(SYS_capset, &header, data);
 }
 
-/// What demote() made of a thread, and what restore() left, each done by a thread with or without
-/// CAP_SYS_NICE.
+/// The scheduling of a thread after demote() and after restore(), each called by a thread with or
+/// without CAP_SYS_NICE.
 struct demotion {
   priority before, during, after;
 };
@@ -394,7 +396,7 @@ TEST(demotion, batch_and_back) {
 TEST(demotion, only_batch_where_a_nice_value_could_not_be_undone) {
   rlimit limit{};
   getrlimit(RLIMIT_NICE, &limit);
-  if (limit.rlim_cur >= 20) GTEST_SKIP() << "RLIMIT_NICE lets everybody come back";
+  if (limit.rlim_cur >= 20) GTEST_SKIP() << "with this RLIMIT_NICE any nice value can be undone";
   const auto seen = demote_and_restore(isolation_priority::nice, false);
   EXPECT_EQ(seen.during, (priority{SCHED_BATCH, seen.before.nice}));
   EXPECT_EQ(seen.after, seen.before);

@@ -131,7 +131,7 @@ TEST(compensation, a_series_of_stalls_takes_one_thread) {
     EXPECT_EQ(ran.get(), 2U);
     EXPECT_EQ(c.spares().active, 0U);
   }
-  EXPECT_LE(c.spares().started, 2U) << "a second one only where the first was late to park";
+  EXPECT_LE(c.spares().started, 2U) << "a second one may start only if the first one parked late";
 }
 
 TEST(compensation, starts_are_spaced) {
@@ -164,7 +164,7 @@ TEST(compensation, a_spare_leaves_after_the_cooldown_and_is_taken_again) {
     ASSERT_TRUE(c.compensate(1));
     std::this_thread::sleep_for(40ms);
     c.service().compensate(1);
-    EXPECT_EQ(c.spares().active, 1U) << "nobody else is free";
+    EXPECT_EQ(c.spares().active, 1U) << "no other worker is free";
     h.release();
     c.relieved(0);
     EXPECT_TRUE(c.all_parked());
@@ -244,7 +244,7 @@ TEST(compensation_counts, of_run_for_in_slices) {
     const compensated::watched watchdog(c);
     while (!c.io.stopped()) {
       ran += c.io.run_for(3ms);
-      EXPECT_EQ(c.spares().active, 0U) << "a handler outside run_for()";
+      EXPECT_EQ(c.spares().active, 0U) << "a handler ran outside run_for()";
       EXPECT_EQ(ran, done);
     }
   }
@@ -307,7 +307,7 @@ TEST(compensation_counts, are_not_added_by_run_one_and_poll) {
   ASSERT_TRUE(c.compensate(1));
   for (int i = 0; i < 7; ++i) ASSERT_TRUE(c.in_handler([] {}));
   hog second;
-  c.post(second);  // no spare to run what comes now
+  c.post(second);  // no spare may run the handlers that follow
   asio::post(c.io, [] { throw std::runtime_error("ends run()"); });
   h.release();
   ASSERT_TRUE(until([&] { return c.spares().active == 1 && h.ended; }));
@@ -325,7 +325,7 @@ TEST(compensation_end, stop_returns_when_the_stuck_handler_ends) {
   ASSERT_TRUE(c.compensate(1));
   ASSERT_TRUE(c.in_handler([] {}));
   c.io.stop();
-  EXPECT_TRUE(c.all_parked()) << "the spare waits for nobody";
+  EXPECT_TRUE(c.all_parked()) << "the spare does not wait";
   for (int i = 0; i < 3; ++i) c.service().compensate(1);
   EXPECT_EQ(c.spares().active, 0U) << "the context is stopped";
   EXPECT_FALSE(is_there(ran));
@@ -410,7 +410,7 @@ TEST(compensation_end, restart_and_run_again) {
     h.release();
     EXPECT_EQ(ran.get(), 6U);
     EXPECT_EQ(more, 5);
-    // Nobody stops the context between restart() and run().
+    // No thread stops the context between restart() and run().
     c.io.restart();
     asio::post(c.io, [&] { ++more; });
     EXPECT_FALSE(c.io.stopped());
@@ -455,7 +455,7 @@ TEST(compensation_order, within_a_strand_and_a_tasks_executor) {
     });
     asio::post(t.get_executor(), [&, i] {
       in_task.push_back(i);
-      // Stuck until the other half goes on.
+      // Stuck until the other half continues.
       if (i % 50 == 0) {
         c.stuck_until([&, wanted = std::min(done + 1, total)] { return done >= wanted; });
       }
@@ -517,7 +517,7 @@ TEST(compensation_watched, one_worker_and_hogs_that_never_yield) {
   asio::post(io, turn);
   nap({});
   const auto ran = io.run();
-  EXPECT_EQ(ran, static_cast<std::size_t>(turns + probes - 1));  // the first was no handler
+  EXPECT_EQ(ran, static_cast<std::size_t>(turns + probes - 1));  // the first turn ran no handler
   EXPECT_EQ(io.stats().spares_started, 1U);
 }
 

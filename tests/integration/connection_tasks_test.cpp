@@ -255,13 +255,13 @@ TEST(connection_tasks, a_shared_client_is_not_the_work_of_who_opened_it) {
   io.run();
   outside.join();
 
-  ASSERT_THAT(client.seen, SizeIs(1)) << "the client's work is one task's";
+  ASSERT_THAT(client.seen, SizeIs(1)) << "all work of the client belongs to one task";
   ids all = client.seen;
   for (const served& s : server.connections()) {
-    EXPECT_THAT(s.seen, SizeIs(1)) << "a connection's work is one task's";
+    EXPECT_THAT(s.seen, SizeIs(1)) << "all work of a connection belongs to one task";
     all.insert(s.seen.begin(), s.seen.end());
   }
-  EXPECT_THAT(all, SizeIs(2 + others)) << "and every one's is another's";
+  EXPECT_THAT(all, SizeIs(2 + others)) << "and each connection has a different task";
   EXPECT_FALSE(all.contains(0));
   // The first one had left, and the client continued for the others.
   EXPECT_EQ(server.connections().back().tasks, 1U + others);
@@ -337,14 +337,15 @@ TEST(connection_tasks, a_coroutine_is_its_own_connections_again_after_using_anot
   }
   EXPECT_THAT(all, SizeIs(3));
   EXPECT_FALSE(all.contains(0));
-  EXPECT_EQ(tasks, 2U) << "the second connection's and the client's, long after the first left";
+  EXPECT_EQ(tasks, 2U)
+      << "of the second connection and of the client, long after the first connection was closed";
   EXPECT_EQ(io.stats().tasks, 0U);
 }
 
 // ---- what outlives its connection
 
-/// Accepts one connection, has `begin` start something for it, closes it when the other end does,
-/// and then lets `go_on` say how long the rest goes on.
+/// Accepts one connection, calls `begin` to start something for it, and closes it when the other
+/// end does. Then `go_on` says how long the rest continues.
 class left_behind : public testing::Test {
  protected:
   void run(std::function<void()> begin) {
@@ -370,7 +371,7 @@ class left_behind : public testing::Test {
     EXPECT_NE(connection_, 0U);
     EXPECT_EQ(io_.stats().tasks, 0U);
   }
-  /// What was left behind runs: `stop` after so many turns since the close.
+  /// Runs the work that was left behind: `stop` after this many turns since the close.
   bool tick() {
     (closed_ ? after_ : before_).push_back(whose());
     if (before_.size() == 3 && !closed_) ticked_.count_down();
@@ -518,7 +519,7 @@ TEST_F(outgoing, connection_is_a_task_of_its_own) {
   });
   ASSERT_THAT(seen_, SizeIs(3));
   EXPECT_THAT(seen_, Each(Ne(0U)));
-  EXPECT_THAT(ids(seen_.begin(), seen_.end()), SizeIs(2)) << "each connection is another task";
+  EXPECT_THAT(ids(seen_.begin(), seen_.end()), SizeIs(2)) << "each connection is a different task";
   EXPECT_EQ(io_.stats().tasks, 2U);
   socket_.close();
   second.close();
@@ -554,7 +555,7 @@ TEST_F(outgoing, connection_that_tries_several_endpoints) {
   ASSERT_THAT(seen_, SizeIs(2));
   EXPECT_NE(seen_[0], 0U);
   EXPECT_EQ(seen_[1], seen_[0]);
-  EXPECT_EQ(io_.stats().tasks, 1U) << "none is left of the endpoint that refused";
+  EXPECT_EQ(io_.stats().tasks, 1U) << "no task is left of the endpoint that refused";
 }
 
 TEST_F(outgoing, connection_that_fails_leaves_nothing) {
@@ -770,7 +771,7 @@ TEST_F(accepted, connections_under_the_same_descriptor_are_different_tasks) {
   outside.join();
   EXPECT_THAT(ids(seen_.begin(), seen_.end()), SizeIs(connections));
   EXPECT_LT(descriptors.size(), std::size_t{connections})
-      << "no number was used twice: tests nothing";
+      << "no descriptor was reused: this tests nothing";
   EXPECT_EQ(io_.stats().tasks, 0U);
 }
 

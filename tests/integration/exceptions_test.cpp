@@ -55,7 +55,7 @@ class exceptions : public testing::Test {
     for (int i = 3; i < count; i += 7) expected.push_back(i);
     EXPECT_EQ(numbers, expected);
     EXPECT_EQ(io.stats().parked, 0U);
-    EXPECT_EQ(asio_pulse::this_task::id(), 0U) << "a thread-local was left behind";
+    EXPECT_EQ(asio_pulse::this_task::id(), 0U) << "a thread-local was not restored";
   }
 
   asio_pulse::io_context io{steady()};
@@ -365,7 +365,7 @@ TEST(callbacks, tier_hook_that_destroys_a_task_whose_last_operation_this_is) {
     ++changes;
     t.reset();
   }});
-  // Repeated, in case that the clock cannot vouch for the poll.
+  // Repeated in case the clock cannot vouch for the poll.
   for (int n = 0; n < 100 && changes == 0; ++n) {
     t.emplace(io, stingy("short-lived"));
     asio::post(t->get_executor(), [] { burn(3ms); });

@@ -108,8 +108,8 @@ class executor_storms : public testing::TestWithParam<way> {};
 INSTANTIATE_TEST_SUITE_P(ways, executor_storms, testing::ValuesIn(ways),
                          [](const auto& info) { return std::string(info.param.name); });
 
-/// A handler of another task that posts itself while `left` counts down, and records the most by
-/// which that went down between two of its turns.
+/// A handler of another task that posts itself while `left` counts down. It records the largest
+/// decrease of `left` between two of its turns.
 class bystander {
  public:
   bystander(asio_pulse::io_context& io, const int& left)

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 
-// What a suspended handler takes along from thread to thread (its exceptions and errno), and Asio's
-// own stackful coroutines on our stacks.
+// The state that moves with a suspended handler from thread to thread (its exceptions and errno),
+// and Asio's own stackful coroutines on our stacks.
 
 #include <support/fibers.hpp>
 #include <support/sanitizers.hpp>
@@ -227,8 +227,8 @@ TEST(preemptible, many_on_several_threads) {
 
 #if defined(ASIO_PULSE_DETAIL_POOLED_SPAWN)
 
-// Asio does not tell the sanitizers of its switches (unless Boost.Context is built with its own
-// support): an exception on such a stack confuses AddressSanitizer, the switch itself
+// Asio does not notify the sanitizers of its switches (unless Boost.Context is built with its own
+// support). An exception on such a stack confuses AddressSanitizer, and the switch itself confuses
 // ThreadSanitizer.
 
 TEST(pooled_spawn, checkpoints_suspend_it_and_asio_awaits) {

@@ -6,8 +6,8 @@
 // is destroyed with everything in it. Each handler must run once or be destroyed once, and in each
 // task's executor and each strand they must be first in, first out and never run two at a time.
 //
-//   ASIO_PULSE_FUZZ_SECONDS   for how long (1)
-//   ASIO_PULSE_FUZZ_SEED      that program alone; a failure prints its seed
+//   ASIO_PULSE_FUZZ_SECONDS   how long it runs (1)
+//   ASIO_PULSE_FUZZ_SEED      runs only the program with this seed, which a failure prints
 
 #include <support/sanitizers.hpp>
 #include <support/scenario.hpp>
@@ -40,15 +40,15 @@ using boost::system::error_code;
 /// std::exception too.
 struct injected_fault : std::exception {};
 
-// A sanitizer is not told when Boost.Context changes stacks: one that is resumed on another thread,
-// or unwound, confuses ThreadSanitizer's and AddressSanitizer's own books.
+// Sanitizers are not notified when Boost.Context changes stacks. A stack that is resumed on another
+// thread, or unwound, confuses ThreadSanitizer and AddressSanitizer.
 #if defined(PULSE_TEST_TSAN) || defined(PULSE_TEST_ASAN)
 constexpr bool follows_stacks = false;
 #else
 constexpr bool follows_stacks = true;
 #endif
 
-/// A queue that promises order: handlers are given to it and run with rising numbers.
+/// A queue that promises order: its handlers must run with rising numbers.
 struct lane {
   std::mutex giving;  // a number is drawn and the handler given as one step
   int given = 0;
@@ -173,7 +173,7 @@ class program {
   }
   bool dry() const { return books_.ran == books_.made; }
 
-  /// Every handler has run. Asio may have something left: the turn of a strand, the end of a
+  /// Every handler has run. Asio may still have work: the turn of a strand, or the end of a
   /// coroutine.
   void run_out() {
     for (;;) {
@@ -219,7 +219,7 @@ class program {
     }
   }
 
-  /// What a handler does.
+  /// The actions of a handler.
   void act(bool in_lane) {
     ++acting_;
     struct acted {
@@ -387,8 +387,9 @@ class program {
   std::atomic<int> acting_{0};
   bool destroy_full_ = false;
   bool base_ = false;
-  /// Bare: its destructor waits for isolated handlers, which go on using it, and the owners of the
-  /// standard library forget what they own before they destroy it. run() does.
+  /// A plain pointer, because the destructor waits for isolated handlers, which still use the
+  /// context, and the smart pointers of the standard library are empty before they destroy the
+  /// object. run() deletes it.
   asio_pulse::io_context* io_ = nullptr;
   std::vector<asio_pulse::task> tasks_;
   std::vector<asio::strand<asio_pulse::io_context::executor_type>> strands_;

@@ -35,7 +35,7 @@ using namespace pulse_test;
 using asio_pulse::determinism;
 using asio_pulse::hint_source;
 
-/// Waits for what another thread does.
+/// Waits until another thread has made the condition true.
 template <class Condition>
 bool eventually(Condition condition) {
   const auto end = std::chrono::steady_clock::now() + 20s;
@@ -223,7 +223,7 @@ TEST_F(hints, put_the_task_that_was_running_behind_everybody_else_once) {
     }
     return order.size() == 7;
   }));
-  // In order each; the hog's rest after the others.
+  // Each in its order; the rest of the hog's handlers after the others.
   EXPECT_THAT(order, testing::ElementsAre(0, 11, 12, 13, 1, 2, 3));
   EXPECT_EQ(io.stats().deferrals, 1U);
   EXPECT_EQ(hog.current_tier(), asio_pulse::tier::monitor);
@@ -361,7 +361,7 @@ TEST_F(hints, shadow_mode_agrees_to_nothing_and_acknowledges_nothing) {
   }));
 }
 
-// ---- the loader's fate
+// ---- loaders that end or fail
 
 TEST_F(hints, the_loader_dies_and_returns) {
   loader.start();
@@ -413,15 +413,15 @@ TEST_F(hints, a_loader_without_manners_costs_the_hints_and_nothing_else) {
       {"an answer of another version", [](auto& m) { m.abi_version = 77; }, "version 77"},
       {"no memory", [](auto& m) { m.descriptors.emplace(); }, "no control blocks"},
       {"more blocks than there is memory", [](auto& m) { m.slots = 4000; },
-       "holds 129 control blocks, and the source says 4000"},
+       "holds 129 control blocks, and the source announces 4000"},
       {"absurdly many", [](auto& m) { m.slots = ~0U; }, "must serve 2 to 65536"},
       {"none", [](auto& m) { m.slots = 0; }, "must serve 2 to 65536"},
-      {"a message that goes on", [](auto& m) { m.trailing_bytes = 1; }, "no scx_pulse"},
-      {"no thread is welcome", [](auto& m) { m.refuse_attach = ASIO_PULSE_REFUSED_THREAD; },
-       "the test wants it so"},
+      {"a message that is too long", [](auto& m) { m.trailing_bytes = 1; }, "not scx_pulse"},
+      {"all threads are refused", [](auto& m) { m.refuse_attach = ASIO_PULSE_REFUSED_THREAD; },
+       "refused by the test"},
       {"the system's own slot", [](auto& m) { m.first_slot = 0; }, "assigns"},
-      {"a slot that is none", [](auto& m) { m.first_slot = ASIO_PULSE_SLOT_COUNT; }, "assigns"},
-      {"other messages", [](auto& m) { m.garbage = true; }, "no scx_pulse"},
+      {"an invalid slot", [](auto& m) { m.first_slot = ASIO_PULSE_SLOT_COUNT; }, "assigns"},
+      {"other messages", [](auto& m) { m.garbage = true; }, "not scx_pulse"},
       {"silence", [](auto& m) { m.silent = true; }, "does not answer"},
   };
   for (const bad& c : cases) {
@@ -579,7 +579,7 @@ TEST_F(hints, a_flood_of_descriptors_never_arrives) {
     liar.how.more_on_attach = flood;
     liar.start();
     asio_pulse::io_context io{opts()};
-    EXPECT_TRUE(refuses(io, "descriptors that nobody asked for"));
+    EXPECT_TRUE(refuses(io, "descriptors that were not requested"));
   }
   // Descriptors in a socket's queue are closed with the socket. The two ends of the pipe look
   // alike.
@@ -657,7 +657,7 @@ TEST_F(hints, no_worker_ever_waits_for_a_silent_loader) {
   EXPECT_EQ(slow, 0) << longest.count() << " ns";
 }
 
-// ---- the program's life
+// ---- forks, and the end of workers
 
 TEST_F(hints, an_exception_through_run_gives_everything_back) {
   loader.start();
@@ -777,12 +777,12 @@ TEST_F(hints, workers_come_and_go_while_the_loader_does) {
   EXPECT_EQ(ran.load(), posted);
 }
 
-// ---- no hint, no difference
+// ---- without hints nothing changes
 
 TEST_F(hints, an_idle_source_changes_nothing) {
-  if (always_preempt()) GTEST_SKIP() << "who goes on depends on CPU time in this build";
+  if (always_preempt()) GTEST_SKIP() << "in this build it depends on CPU time which task continues";
   auto o = opts(hint_source::off);
-  o.quantum = 1h;  // nothing by the clock
+  o.quantum = 1h;  // no decisions that depend on the clock
   const std::vector<int> without = fixed_program(o);
   loader.start();
   loader.press(100);
@@ -799,7 +799,7 @@ TEST_F(hints, automatic_falls_back_to_what_the_kernel_tells_everybody) {
   ASSERT_TRUE(run_until(io, [&] {
     status = asio_pulse::current_hints();
     const auto says = [&](const char* what) { return status.why.find(what) != std::string::npos; };
-    // Where one was there a moment ago, it is tried again only after a pause.
+    // If a source was lost a moment ago, the hub tries again only after a pause.
     const bool alone = says("no scx_pulse serves") || says("scx_pulse has ended");
     return alone && (status.source != hint_source::off || says("/proc"));
   })) << status.why;

@@ -52,7 +52,8 @@ class identity : public testing::TestWithParam<std::size_t> {
   auto noting() {
     return [this](auto&&...) { note(); };
   }
-  /// Runs the context beside another task's work; every note() was made as `work`'s.
+  /// Runs the context beside another task's work; every note() must have been made as work of
+  /// `work`.
   void expect_all_works(std::size_t count) {
     std::atomic<bool> others_right{true};
     for (int i = 0; i < 100; ++i) {
@@ -221,7 +222,7 @@ TEST_P(identity, inherited_through_parallel_coroutines) {
 
 TEST_P(identity, inherited_through_a_stackful_coroutine) {
 #if defined(PULSE_TEST_TSAN)
-  // Resumed on another thread it takes ThreadSanitizer's record of that thread's calls with it.
+  // If it is resumed on another thread, ThreadSanitizer's record of the calls moves with it.
   if (GetParam() > 1) GTEST_SKIP() << "Asio's own switches are unknown to ThreadSanitizer";
 #endif
   asio_pulse::spawn(
@@ -319,8 +320,8 @@ INSTANTIATE_TEST_SUITE_P(threads, identity_timing, testing::Values(1, 2),
                          testing::PrintToStringParamName());
 
 TEST_P(identity_timing, polls_and_cpu_are_charged_to_it) {
-  // Measured anew where a busy machine spoilt it: a lap that the clock cannot vouch for is charged
-  // by the wall.
+  // Repeated if a busy machine has disturbed it: a lap that the clock cannot vouch for is charged
+  // with its wall time.
   EXPECT_TRUE(holds_in_one_of(20, [this]() -> testing::AssertionResult {
     const asio_pulse::task busy{io, unlimited("busy")};
     const asio_pulse::task idle{io, unlimited("idle")};
@@ -332,7 +333,8 @@ TEST_P(identity_timing, polls_and_cpu_are_charged_to_it) {
     run_on(io, GetParam());
     EXPECT_EQ(busy.stats().polls, 20U);
     EXPECT_EQ(idle.stats().polls, 20U);
-    EXPECT_GE(busy.stats().cpu, 20 * 490us) << "at least what was burned, but for calibration";
+    EXPECT_GE(busy.stats().cpu, 20 * 490us)
+        << "at least the CPU time that was used, except for the error of the calibration";
     if (idle.stats().cpu < 20 * 490us) return testing::AssertionSuccess();
     return testing::AssertionFailure() << "idle used " << idle.stats().cpu.count() << " ns";
   }));
@@ -403,9 +405,9 @@ TEST(accept_rule, each_connection_is_a_task_of_its_own) {
     EXPECT_EQ(std::count(t.in_session.begin(), t.in_session.end(), id), 2) << "task " << id;
   }
   EXPECT_THAT(spawned, AllOf(SizeIs(5), Each(testing::Pair("visitor", t.listener.id()))));
-  // The accepts themselves were the listener's: each of the five, none of a connection.
+  // All five accepts belonged to the listener, and none to a connection.
   EXPECT_EQ(t.listener.stats().polls, 5U);
-  EXPECT_EQ(t.io.stats().tasks, 2U) << "connections that are gone are no tasks any more";
+  EXPECT_EQ(t.io.stats().tasks, 2U) << "closed connections have no tasks any more";
 }
 
 TEST(accept_rule, switched_off_connections_are_the_listeners) {

@@ -52,7 +52,7 @@ void map_owner_to(uid_t user, const forked& process) {
 class inspect_users : public testing::Test {
  protected:
   void SetUp() override {
-    if (::geteuid() != 0) GTEST_SKIP() << "only root can become other users";
+    if (::geteuid() != 0) GTEST_SKIP() << "only root can become another user";
   }
 };
 
@@ -83,7 +83,7 @@ TEST_F(inspect_users, such_a_daemon_is_found_by_its_new_user) {
   EXPECT_EQ(finds(stranger), "not found");
 }
 
-// By the server's own decision, whatever an inspector decides before it asks.
+// The server refuses by itself, even if an inspector would not have asked.
 TEST_F(inspect_users, another_user_is_refused_at_once) {
   const forked process(serving([](int) { become(owner); }, {}));
   ASSERT_EQ(process.said(), "ready");
@@ -117,7 +117,7 @@ TEST_F(inspect_users, others_take_no_place_and_the_user_none_of_roots) {
   EXPECT_EQ(look_as(owner, process.pid()), "ok");
   const forked owners(holding(owner, process.pid(), 10));
   EXPECT_EQ(owners.said(), "6");
-  EXPECT_THAT(look_as(owner, process.pid()), HasSubstr("too many look into this process"));
+  EXPECT_THAT(look_as(owner, process.pid()), HasSubstr("too many inspectors are connected"));
   EXPECT_EQ(look_as(0, process.pid()), "ok");
   const forked roots(holding(0, process.pid(), 10));
   EXPECT_EQ(roots.said(), "2");
@@ -132,7 +132,7 @@ std::chrono::nanoseconds cpu_while(std::uint64_t pid, std::chrono::milliseconds 
   return before && after ? *after - *before : 0ns;
 }
 
-/// Until there is none left.
+/// Until no descriptor is left.
 void use_up_descriptors() {
   const rlimit few{.rlim_cur = 64, .rlim_max = 64};
   if (::setrlimit(RLIMIT_NOFILE, &few) != 0) std::abort();

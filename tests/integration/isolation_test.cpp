@@ -87,7 +87,7 @@ TEST_P(isolation, order_holds_on_the_way_there_and_back) {
       const alone here(inside);
       order.push_back(i);
       if (i % 100 == 0) burn(isolating + 1ms);
-      if (i % 100 > 50) std::this_thread::sleep_for(200us);  // gets clean on the pool meanwhile
+      if (i % 100 > 50) std::this_thread::sleep_for(200us);  // is clean on the pool meanwhile
     });
   }
   on_threads(GetParam(), [&](std::size_t) {
@@ -109,7 +109,7 @@ TEST(isolation_one_thread, comes_back_after_a_clean_window) {
   o.tiers.isolate_clean_window = 1ms;
   asio_pulse::io_context io{o};
   const asio_pulse::task t{io, {.name = "mends", .budget = 500us, .per = 2ms, .isolatable = true}};
-  // Not climb_to_isolate(): it may be on its way down before it is asked.
+  // Not climb_to_isolate(): the task may already have been demoted when its tier is read.
   for (int n = 0; n < 100 && io.stats().isolated == 0; ++n) {
     asio_pulse::post(t, [] { burn(isolating + 1ms); });
     asio_pulse::post(t, [] {});
@@ -119,7 +119,7 @@ TEST(isolation_one_thread, comes_back_after_a_clean_window) {
   ASSERT_GT(io.stats().isolated, 0U);
   const auto home = std::this_thread::get_id();
   bool came_back = false;
-  // It has to be clean for a while by the wall clock, however slow the machine is.
+  // The task has to be clean for a while by the wall clock, however slow the machine is.
   const auto give_up = std::chrono::steady_clock::now() + 60s;
   while (!came_back && std::chrono::steady_clock::now() < give_up) {
     asio_pulse::post(t, [&] { came_back = std::this_thread::get_id() == home; });

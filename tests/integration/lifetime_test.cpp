@@ -84,7 +84,7 @@ TEST_P(lifetime, stop_from_outside_while_a_storm_is_parked) {
   for (int i = 0; i < 2000; ++i) asio_pulse::post(hog, entry(l));
   std::atomic<bool> done{false};
   std::thread stopper([&] {
-    // Each round gets on by a handler at least, so the rounds come to an end on any machine.
+    // Each round runs at least one handler, so the rounds end on any machine.
     for (int seen = -1; !done; std::this_thread::yield()) {
       if (const int now = l.ran; now != seen) {
         seen = now;
@@ -146,7 +146,7 @@ TEST(lifetime_of_a_context, with_a_broken_strand) {
     asio_pulse::io_context io{steady()};
     const offender hog(io);
     const auto strand = asio::make_strand(io);
-    asio::steady_timer reactor(io);  // in whose favour a batch is cut short
+    asio::steady_timer reactor(io);  // a batch is cut short in favour of this task
     const asio_pulse::task_scope scope(hog);
     for (int i = 0; i < 100; ++i) {
       asio::post(strand, [next = entry(l)]() mutable {
@@ -247,7 +247,7 @@ TEST(lifetime_of_a_context, handlers_that_post_again_when_they_are_destroyed) {
 
 TEST_P(lifetime, run_through_a_base_reference_parks_and_loses_nothing) {
   auto o = steady();
-  o.order = asio_pulse::handler_order::per_task;  // else nothing is held back there
+  o.order = asio_pulse::handler_order::per_task;  // otherwise nothing is held back in that thread
   asio_pulse::io_context io{o};
   const offender hog(io);
   const asio_pulse::task innocent{io, unlimited("innocent")};

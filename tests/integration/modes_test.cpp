@@ -34,7 +34,7 @@ using testing::HasSubstr;
 
 // ---- shadow
 
-// In the always-preempt build too: shadow mode is what a user switches on to be sure.
+// In the always-preempt build, too: users rely on shadow mode to change nothing.
 TEST(shadow, decides_and_enforces_nothing) {
   auto o = steady_isolating();
   o.shadow = true;
@@ -432,7 +432,7 @@ class reports : public testing::Test {
     asio_pulse::timing::clock_kind clock;
     std::string line_of_text;
   };
-  /// A disturbed clock may have nothing to say about one poll: fills the context until it has.
+  /// If the clock is disturbed, one poll may not be judged. So handlers are posted until one is.
   template <class Fill>
   void run_until_reported(asio_pulse::io_context& io, Fill fill) {
     for (int n = 0; n < 100 && got.empty(); ++n) {
@@ -476,7 +476,7 @@ TEST_F(reports, a_task_that_is_over_its_budget_alone_is_not_reported) {
   io.run();
   EXPECT_GT(io.stats().promotions, 0U);
   EXPECT_EQ(io.stats().yields, always_preempt() ? 30U : 0U);
-  if (always_preempt()) return;  // it is held back whether somebody waits or not
+  if (always_preempt()) return;  // it is held back whether other work waits or not
   for (const copy& r : got) ADD_FAILURE() << r.line_of_text;
 }
 

@@ -56,12 +56,12 @@ struct connection {
   int* after_its_end = nullptr;
 };
 
-/// A janitor cancels, closes, and posts a handler that stands for the deletion of a connection.
-/// Returns how many handlers of `rounds` connections ran after that.
+/// Another handler cancels, closes, and posts a handler that stands for the deletion of a
+/// connection. Returns how many handlers of `rounds` connections ran after that.
 template <class Context>
 int handlers_after_the_end(Context& io, int rounds) {
   tcp::acceptor acceptor(io, {asio::ip::address_v4::loopback(), 0});
-  // What stands for deleted objects stays until the end, so that the count can be taken.
+  // The objects that stand for deleted ones live until the end, so that they can be counted.
   std::vector<std::unique_ptr<connection>> connections;
   int after_its_end = 0;
   for (int round = 0; round < rounds; ++round) {
@@ -103,7 +103,7 @@ TEST(order_of_connections, nothing_runs_after_the_deletion_that_was_posted_after
   ASSERT_EQ(handlers_after_the_end(plain, 10), 0);
   asio_pulse::io_context io{ordered(asio_pulse::handler_order::automatic)};
   EXPECT_EQ(handlers_after_the_end(io, 10), 0);
-  EXPECT_GT(io.stats().promotions, 0U) << "no connection was over its budget: this shows nothing";
+  EXPECT_GT(io.stats().promotions, 0U) << "no connection was over its budget: this tests nothing";
   EXPECT_EQ(io.stats().yields, 0U);
 }
 

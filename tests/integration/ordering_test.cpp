@@ -108,7 +108,7 @@ TEST(ordering_one_thread, order_holds_while_the_task_comes_back) {
   auto o = steady();
   o.tiers.clean_window = 1ms;
   asio_pulse::io_context io{o};
-  // The debt is paid within two windows of `per`: the gate opens and closes all along.
+  // The debt is paid within two windows of `per`, so the gate opens and closes all the time.
   asio_pulse::task_options small{.name = "back", .budget = 20us, .per = 200us};
   const asio_pulse::task t{io, small};
   std::vector<int> order;
@@ -299,7 +299,7 @@ TEST(ordering_one_thread, what_is_ready_goes_before_a_parked_task) {
 }
 
 TEST(ordering_one_thread, a_well_behaved_loop_gets_as_much_as_an_offender) {
-  if (always_preempt()) GTEST_SKIP() << "everybody is an offender in this build";
+  if (always_preempt()) GTEST_SKIP() << "in this build every task is over its budget";
   asio_pulse::io_context io{steady()};
   const offender hog(io);
   std::string order;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 
-// Synchronous code that yields: preemptible() and checkpoint() at any depth. What goes along when
-// it is suspended, and spawn(): fiber_test.cpp.
+// Synchronous code that yields: preemptible() and checkpoint() at any depth. fiber_test.cpp tests
+// spawn(), and the state that moves with a suspended handler.
 
 #include <support/fibers.hpp>
 //
@@ -296,7 +296,7 @@ TEST(preemptible, is_not_suspended_inside_a_nested_run_function) {
                in_strand = strand.running_in_this_thread();
              }));
   io.run();
-  EXPECT_EQ(order.substr(0, 2), "ps") << "nobody else ran in between";
+  EXPECT_EQ(order.substr(0, 2), "ps") << "another handler ran in between";
   EXPECT_FALSE(in_strand);
 }
 

@@ -40,7 +40,7 @@ void expect_same_counts(Scenario scenario, bool puts_back = true) {
   asio_pulse::options o = steady();
   o.min_slice = 1us;  // the storms are short, and the reactor has to get a turn during them
   asio_pulse::io_context io{o};
-  asio::steady_timer reactor(io);  // in whose favour a storm is held back
+  asio::steady_timer reactor(io);  // a storm is held back in favour of this task
   const offender hog(io);
   const auto before = io.stats();
   {
@@ -51,7 +51,7 @@ void expect_same_counts(Scenario scenario, bool puts_back = true) {
   const auto after = io.stats();
   if (puts_back) {
     EXPECT_GT(after.yields + after.strand_breaks, before.yields + before.strand_breaks)
-        << "nothing was put back: the test shows nothing";
+        << "nothing was put back: this tests nothing";
   }
   EXPECT_EQ(after.parked, 0U);
 }
@@ -133,7 +133,7 @@ TEST(run_counts, run_one_for_and_run_one_until) {
 TEST(run_counts, timed_functions_come_back_with_nothing_to_run) {
   expect_same_counts([](auto& io, counts& n) {
     const auto work = asio::make_work_guard(io);
-    // However little of the machine it gets: time runs out before all have run, or after.
+    // On a busy machine the time may run out before all handlers have run, or after that.
     std::size_t ran = 0;
     std::size_t counted = 0;
     post_many(io, [&] { ++ran; });
@@ -172,7 +172,7 @@ TEST(run_counts, chain_of_posts) {
         n.push_back(io.run_one());
         n.push_back(io.run());
       },
-      false);  // nobody waits
+      false);  // no other work waits
 }
 
 // Asio's own: the first handler is a turn of its own, the others are the batch of the second.

@@ -40,7 +40,7 @@ struct counted {
   }
 };
 
-/// Whether a checkpoint would yield now, where it would unless something forbids it.
+/// Whether a checkpoint would yield now. It would unless something forbids it.
 bool may_yield() {
   burn(5us);
   bool wanted = false;
@@ -224,7 +224,7 @@ TEST(mutex, held_into_another_handler_stops_no_yields_there) {
     held.unlock();
     burn(5us);
     for (int i = 0; i < 64; ++i) asio_pulse::this_fiber::checkpoint();
-    EXPECT_GT(seen.refused, 0) << "the scope's own count is untouched";
+    EXPECT_GT(seen.refused, 0) << "the count of the scope has not changed";
   });
   io.run();
   EXPECT_TRUE(m.try_lock());

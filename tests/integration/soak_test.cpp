@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: BSL-1.0
 
-// A server with compensation that gets stuck in all known ways, for as long as the variable says.
-// There must be as many answers as requests.
+// A server with spare workers, whose handlers get stuck in all known ways. There must be as many
+// answers as requests.
 //
-//   ASIO_PULSE_SOAK_SECONDS   for how long (3)
+//   ASIO_PULSE_SOAK_SECONDS   how long it runs (3)
 
 #include <support/scenario.hpp>
 //
@@ -31,7 +31,7 @@ namespace asio = boost::asio;
 using asio::ip::tcp;
 using boost::system::error_code;
 
-/// What a request asks for; the answer is the same letter.
+/// The kinds of requests; the answer is the same letter.
 constexpr char quick = 'q';
 constexpr char spin = 's';
 constexpr char wait = 'w';
@@ -143,7 +143,7 @@ tally ask_until(std::chrono::steady_clock::time_point end, std::uint16_t port, u
   socket.connect({asio::ip::address_v4::loopback(), port});
   std::minstd_rand random(seed);
   while (std::chrono::steady_clock::now() < end) {
-    // Nine in ten are quick, as in a server that somebody wants to keep.
+    // Nine in ten are quick, as in a usable server.
     const bool stuck = std::uniform_int_distribution(0, 9)(random) == 0;
     const char question =
         stuck ? kinds[std::uniform_int_distribution<std::size_t>(0, kinds.size() - 1)(random)]
@@ -208,7 +208,7 @@ TEST_P(soak, as_many_answers_as_requests) {
     all.answers += t.answers;
     all.wrong += t.wrong;
   }
-  // The clients have hung up; the server runs out of work when it stops to accept.
+  // The clients have closed their connections. The server runs out of work when it stops accepting.
   asio::post(s.io, [&acceptor] { acceptor.close(); });
   for (std::thread& t : workers) t.join();
 

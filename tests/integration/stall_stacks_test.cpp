@@ -88,7 +88,7 @@ class mailbox {
     full_ = false;
     return std::move(last_);
   }
-  /// Until nothing more comes of the stall that was taken.
+  /// Until no more reports come of the stall whose stack was taken.
   void wait_for_end() {
     std::unique_lock lock(mutex_);
     arrived_.wait(lock, [this] { return over_; });
@@ -154,7 +154,7 @@ class stall_stacks : public testing::Test {
       reports.wait_for_end();
       EXPECT_EQ(seen.task, "job");
       if (at == asio_pulse::no_frame) {
-        ADD_FAILURE() << "nobody is blamed:\n" << asio_pulse::format(seen.stack);
+        ADD_FAILURE() << "no frame is blamed:\n" << asio_pulse::format(seen.stack);
         continue;
       }
       const asio_pulse::stack_frame& blamed = seen.stack[at];
@@ -165,7 +165,7 @@ class stall_stacks : public testing::Test {
                   blamed.file.ends_with("stall_stacks_test.cpp"))
           << asio_pulse::format(seen.stack);
       EXPECT_GT(blamed.line, 0U);
-      // The handler that called it is on the stack too: what a reader looks for next.
+      // The handler that called it is on the stack, too. Readers look for it next.
       EXPECT_GT(seen.stack.size(), at + 1) << asio_pulse::format(seen.stack);
       causes_[static_cast<std::size_t>(seen.cause)]++;
       if (also) also(seen.stack, at);
@@ -219,7 +219,7 @@ TEST_F(stall_stacks, mutex) {
 
 TEST_F(stall_stacks, read_of_a_pipe) {
 #if defined(PULSE_TEST_ASAN)
-  GTEST_SKIP() << "its read() keeps a frame pointer, which nobody knows of a blocked thread";
+  GTEST_SKIP() << "its read() uses a frame pointer, which is not known for a blocked thread";
 #endif
   int ends[2];
   ASSERT_EQ(::pipe(ends), 0);

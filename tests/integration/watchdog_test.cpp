@@ -38,7 +38,7 @@ using asio_pulse::stall_cause;
 using asio_pulse::tier;
 namespace asio = boost::asio;
 
-// Nothing here takes this long on a working machine.
+// No step here takes this long on a working machine.
 constexpr auto for_ever = 30s;
 
 std::uint64_t kernel_id() { return static_cast<std::uint64_t>(::gettid()); }
@@ -53,7 +53,7 @@ template <class Done>
   return true;
 }
 
-/// What a report said.
+/// The contents of a report.
 struct copy {
   report_kind kind;
   std::string task;
@@ -115,7 +115,7 @@ class watchdog : public testing::Test {
     o.on_report = [this](const report& r) { got.add(r); };
     return o;
   }
-  /// Runs what is there; then waits for the end of the last stall to be told.
+  /// Runs all handlers, and then waits until the end of the last stall is reported.
   static void run(asio_pulse::io_context& io) {
     io.restart();
     io.run();
@@ -347,7 +347,8 @@ TEST_F(watchdog, the_task_climbs_while_it_is_stuck_and_once) {
   EXPECT_TRUE(got.wait(report_kind::stall_ended));
   EXPECT_EQ(t.current_tier(), tier::isolate);
   EXPECT_FALSE(got.has(report_kind::slow_poll));
-  EXPECT_TRUE(got.has(report_kind::isolation_refused)) << "it is not isolatable, and that is said";
+  EXPECT_TRUE(got.has(report_kind::isolation_refused))
+      << "it is not isolatable, and that is reported";
   EXPECT_LE(io.stats().promotions, 3U);
   EXPECT_EQ(io.stats().demotions, 0U);
 }
@@ -360,7 +361,7 @@ TEST_F(watchdog, in_shadow_mode_it_only_tells) {
   const asio_pulse::task t{io, unlimited("shadow")};
   asio_pulse::post(t, [&] {
     EXPECT_TRUE(spin_until([&] { return got.of(report_kind::stall).size() >= 3; }));
-    EXPECT_EQ(t.current_tier(), tier::monitor) << "decided at its end, as ever";
+    EXPECT_EQ(t.current_tier(), tier::monitor) << "decided at the end of the poll, as usual";
   });
   run(io);
   EXPECT_TRUE(got.wait(report_kind::stall_ended));
@@ -397,7 +398,7 @@ TEST_F(watchdog, a_critical_section_is_named_and_its_overstay_told_while_it_last
   const auto overstay = got.of(report_kind::critical_overstay);
   ASSERT_FALSE(overstay.empty());
   EXPECT_EQ(overstay.front().task, "critical");
-  EXPECT_NE(overstay.front().detail.find("goes on"), std::string::npos);
+  EXPECT_NE(overstay.front().detail.find("has not ended"), std::string::npos);
   EXPECT_EQ(got.of(report_kind::stall).front().detail, "in a critical section");
 }
 
@@ -649,7 +650,7 @@ TEST_F(watchdog, a_worker_may_end_while_another_is_told_of) {
   EXPECT_TRUE(spin_until([&] { return got.of(report_kind::stall_ended).size() == 2; }));
 }
 
-// ---- asleep
+// ---- idle workers
 
 /// Voluntary switches of the watchdog's thread: how often it has gone to sleep.
 long sleeps_of_watchdog() {
@@ -678,7 +679,7 @@ TEST_F(watchdog, does_not_wake_while_nothing_runs_and_wakes_with_the_first_poll)
   bool slept = false;
   for (int tries = 0; tries < 50 && !slept; ++tries) {
     const long before = sleeps_of_watchdog();
-    std::this_thread::sleep_for(300ms);  // what is measured: nothing happens in this time
+    std::this_thread::sleep_for(300ms);  // the measurement: nothing happens in this time
     slept = sleeps_of_watchdog() == before;
   }
   EXPECT_TRUE(slept);

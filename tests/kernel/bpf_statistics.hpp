@@ -18,13 +18,13 @@ namespace sched_test {
 
 namespace scx = asio_pulse::scx;
 
-/// While this object lives, the kernel counts, which it does not do otherwise.
+/// The kernel keeps these statistics only while such an object exists.
 ///
 /// \par Errors  std::runtime_error.
 class bpf_statistics {
  public:
   bpf_statistics() : fd_(bpf_enable_stats(BPF_STATS_RUN_TIME)) {
-    if (!fd_) throw std::runtime_error("the kernel counts no runs of BPF programs");
+    if (!fd_) throw std::runtime_error("the kernel does not count runs of BPF programs");
   }
 
  private:
@@ -55,13 +55,13 @@ class tick_count {
     });
     if (!program_) throw std::runtime_error("there is no BPF program scx_pulse_tick");
   }
-  /// So far, on all CPUs. The tick that moved a control block is in it already: it has ended before
-  /// the thread goes on.
+  /// The number so far, on all CPUs. It includes the tick that has changed a control block, because
+  /// that tick ends before the thread continues.
   [[nodiscard]] std::uint64_t now() const {
     bpf_prog_info info{};
     std::uint32_t size = sizeof(info);
     if (bpf_obj_get_info_by_fd(program_.get(), &info, &size) != 0)
-      throw std::runtime_error("the program scx_pulse_tick cannot be asked");
+      throw std::runtime_error("the statistics of the program scx_pulse_tick cannot be read");
     return info.run_cnt;
   }
 

@@ -170,7 +170,7 @@ TEST_F(loader_command, a_program_attaches_and_is_told_how_things_are) {
   EXPECT_TRUE(
       vm::eventually([&] { return vm::load(block.worker_state) == ASIO_PULSE_WORKER_RUNNING; }));
   EXPECT_TRUE(vm::eventually([&] { return vm::load(block.preempt_seq) > 0; }))
-      << "it never yields, so it is hinted at";
+      << "it never yields, so it gets hints";
 
   const std::uint64_t told = vm::load(mine.system().updated_ns);
   EXPECT_TRUE(vm::eventually([&] { return vm::load(mine.system().updated_ns) != told; }, 5s));

@@ -62,7 +62,8 @@ TEST_F(robustness_of_the_command, killed_and_started_again) {
     EXPECT_EQ(loader.wait(), 128 + SIGKILL);
   }
   EXPECT_TRUE(thread.goes_on());
-  EXPECT_TRUE(std::filesystem::exists(socket_path));  // nobody could remove it: not in the way
+  EXPECT_TRUE(
+      std::filesystem::exists(socket_path));  // no process could remove it, and it must not disturb
   vm::child loader{{"scx_pulse"}};
   wait_for(loader);
   EXPECT_TRUE(vm::eventually([&] { return vm::scheduled_by_bpf(thread.tid()); }));
@@ -84,7 +85,7 @@ TEST_F(robustness_of_the_command, a_second_one_is_refused) {
   expect_clean_end(first);
 }
 
-// Beside them are those that need no kernel with sched_ext: tests/unit/bpf.
+// tests/unit/bpf has the cases that need no kernel with sched_ext.
 TEST_F(robustness_of_the_command, without_privilege_or_btf_it_says_so_and_leaves_nothing) {
   const auto refused = [](const std::function<void()>& spoil, const std::string& why) {
     const long loads = loads_so_far();
@@ -104,7 +105,7 @@ TEST_F(robustness_of_the_command, without_privilege_or_btf_it_says_so_and_leaves
         if (setgid(65534) != 0 || setuid(65534) != 0) _exit(126);
       },
       "CAP_SYS_ADMIN is not in effect");
-  // A file that is no BTF, in a mount namespace that ends with the child.
+  // A file that is not BTF, in a mount namespace that ends with the child.
   refused(
       [] {
         if (unshare(CLONE_NEWNS) != 0 ||

@@ -103,11 +103,12 @@ TEST(robustness, sigkill_of_the_loader_leaves_nothing_and_harms_nobody) {
 
 TEST(robustness, fifty_loads_and_unloads) {
   constexpr int times = 50;
-  // Not hogs: while there is no scheduler they are ordinary threads, and the loader is to get on.
+  // Not hogs: while there is no scheduler they are ordinary threads, and the loader has to make
+  // progress.
   const auto nap = [] { std::this_thread::sleep_for(1ms); };
   vm::spinner first{nap};
   vm::spinner second{nap};
-  load_for(first);  // what is allocated once and for all, is now
+  load_for(first);  // permanent allocations are made now
   const int files = open_files();
   const long loads = loads_so_far();
   for (int i = 0; i < times; ++i) {
@@ -139,7 +140,8 @@ TEST(robustness, sysrq_throws_the_scheduler_out) {
   EXPECT_FALSE(vm::scheduled_by_bpf(thread.tid()));
   EXPECT_TRUE(thread.goes_on());
 
-  // The object of a scheduler that has ended can still be used for what does not need it.
+  // The object of a scheduler that has ended can still be used for calls that do not need the
+  // scheduler.
   EXPECT_NO_THROW({
     (void)loaded->counts();
     (void)loaded->queued();
@@ -172,7 +174,7 @@ TEST(robustness, a_second_loader_is_refused) {
   const long loads = loads_so_far();
   try {
     const scheduler second{scheduler_options{}};
-    FAIL() << "two schedulers at once";
+    FAIL() << "two schedulers at the same time";
   } catch (const std::runtime_error& e) {
     // One sentence that says why, not a bare number.
     EXPECT_THAT(e.what(), testing::ContainsRegex("another|already|scheduler"));

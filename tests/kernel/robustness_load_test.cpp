@@ -58,7 +58,7 @@ class eager_worker {
   vm::spinner thread_;
 };
 
-/// Two to a CPU are enough that each has somebody to yield to.
+/// Two for each CPU, so that each has another thread to yield to.
 class workers {
  public:
   workers(scheduler& s, std::span<asio_pulse_scb> blocks, unsigned count) {
@@ -93,14 +93,14 @@ scheduler_options quick_slices() {
 
 TEST(robustness, a_full_ring_buffer_loses_records_and_no_hints) {
   scheduler_options options = quick_slices();
-  options.ring_bytes = 4096;  // the smallest there is
+  options.ring_bytes = 4096;  // the smallest possible ring
   constexpr std::uint64_t room = 4096 / (sizeof(asio_pulse_hint) + 8);
   scheduler loaded{options};
   workers some{loaded, loaded.open_process(getpid()).blocks, 4};
 
   ASSERT_TRUE(vm::eventually([&] { return some.lost() > 0; }, 60s))
       << some.hints() << " hints, room for " << room;
-  // Hints continue, and workers react, although nobody reads the records any more.
+  // Hints continue, and workers react, although no process reads the records any more.
   for (const auto& worker : some) {
     const std::uint64_t before = worker->hints();
     EXPECT_TRUE(vm::eventually([&] { return worker->hints() > before + 3; }));
@@ -111,7 +111,7 @@ TEST(robustness, a_full_ring_buffer_loses_records_and_no_hints) {
   const auto collect = [&](const asio_pulse_hint& h) { records.push_back(h); };
   const std::uint64_t told = some.hints();
   loaded.consume_hints(collect);
-  // What was there, and what came while it was taken out.
+  // The records that were in the ring, and those that came while it was read.
   EXPECT_GE(records.size(), room / 2);
   EXPECT_LE(records.size(), room + some.hints() - told);
   for (const asio_pulse_hint& h : records) {
@@ -119,7 +119,8 @@ TEST(robustness, a_full_ring_buffer_loses_records_and_no_hints) {
     EXPECT_GE(h.slot, 1);
     EXPECT_LE(h.slot, 4);
   }
-  // There is room again: what comes now is recorded, with the numbers that were lost left out.
+  // There is room again: new records are complete, and the sequence numbers of the lost ones are
+  // missing.
   const std::uint64_t newest =
       std::max_element(records.begin(), records.end(), [](auto& a, auto& b) {
         return a.seq < b.seq;
@@ -177,7 +178,7 @@ TEST(robustness, ten_thousand_threads_come_and_go) {
     }
     registered.count_down();
     ran.wait();
-    // Some are taken off by the loader first, as when a program detaches; most just end.
+    // The loader removes some first, as when a program detaches; most threads just end.
     for (std::uint32_t i = 0; i < at_once; i += taken_off_each) loaded.remove_worker(all[i].tid);
     may_end.count_down();
     for (newcomer& one : all) one.thread.join();
@@ -191,17 +192,17 @@ TEST(robustness, ten_thousand_threads_come_and_go) {
   EXPECT_LE(loaded.queued(), at_once);  // as each CPU saw it at its last tick
   EXPECT_EQ(loaded.counts().stale, before.stale);
 
-  // And after all of them another one is a worker like the first.
+  // After all of them another thread can be a worker, like the first.
   workers one{loaded, blocks, 1};
   EXPECT_TRUE(vm::eventually(
       [&] { return vm::load((*one.begin())->block().worker_state) == ASIO_PULSE_WORKER_RUNNING; }));
 }
 
 TEST(robustness, an_ordinary_thread_that_takes_a_cpu_starves_no_worker) {
-  // Ordinary threads come before SCHED_EXT ones: the CPU of one that never sleeps is lost to us,
-  // with the threads that wait for it. The other CPU is busy, but its threads take turns.
-  // The thread that it displaces stays in that CPU's own queue, where no other CPU looks: a kernel
-  // without a deadline server for sched_ext lets it wait for as long as the other runs.
+  // Ordinary threads come before SCHED_EXT ones. If one never sleeps, SCHED_EXT threads do not get
+  // its CPU. The other CPU is busy, but its threads take turns. The thread that is displaced stays
+  // in the queue of the first CPU, where no other CPU looks. A kernel without a deadline server for
+  // sched_ext lets it wait for as long as the other thread runs.
   std::ifstream symbols("/proc/kallsyms");
   bool served = false;
   for (std::string line; !served && std::getline(symbols, line);) {
@@ -239,16 +240,17 @@ TEST(robustness, stress_for_45_seconds) {
   workers some{loaded, loaded.open_process(getpid()).blocks, 4};
   const scx_pulse_counts before = loaded.counts();
 
-  // Once as SCHED_EXT threads, which the scheduler has to deal with: forks, exits, wakeups, hogs.
-  // They inherit the policy.
+  // First as SCHED_EXT threads, with forks, exits, wakeups and hogs that the scheduler has to
+  // handle. They inherit the policy.
   vm::child under_it{[] {
     vm::enter_sched_ext();
     execlp("stress-ng", "stress-ng", "--cpu", "2", "--fork", "2", "--switch", "2", "--pthread", "2",
            "--timeout", "45", nullptr);
     return 127;
   }};
-  // And once beside it, as ordinary threads. Those come before SCHED_EXT ones in every kernel:
-  // loads that leave the CPUs nothing would starve them, whatever a BPF scheduler does.
+  // Then beside it, as ordinary threads. These come before SCHED_EXT ones in every kernel. A load
+  // that uses all of the CPU time would starve the SCHED_EXT threads, whatever a BPF scheduler
+  // does.
   vm::child beside_it{{"stress-ng", "--cpu", "2", "--cpu-load", "20", "--timeout", "45"}};
 
   std::uint64_t turns = 0;

@@ -50,7 +50,7 @@ void spin(std::chrono::nanoseconds wall) {
   while (clock_type::now() < end) {
   }
 }
-/// Binds both the worker and the thread that has to wait for it.
+/// Binds both the worker and the thread that has to wait for it to one CPU.
 void bind_here_to(unsigned cpu) {
   cpu_set_t set;
   CPU_ZERO(&set);
@@ -90,7 +90,7 @@ class runtime : public testing::Test {
     o.stall_threshold = o.yield_threshold = o.isolate_threshold = 0ns;
     o.on_report = [](const asio_pulse::report&) {};
     o.max_critical = 0ns;
-    o.quantum = 1h;  // what yields does so for a hint
+    o.quantum = 1h;  // a yield is the reaction to a hint
     o.hints = hint_source::kernel;
     o.hint_socket = socket_path;
     return o;
@@ -174,7 +174,7 @@ TEST_F(runtime, its_cpu_clock_is_right_beside_others) {
   }
   std::printf("wall %.1f ms, CPU %.1f ms, charged %.1f ms\n", 1e-6 * double(wall.count()),
               1e-6 * double(cpu.count()), 1e-6 * double(charged.count()));
-  EXPECT_LT(cpu, wall * 9 / 10) << "nobody else was there";
+  EXPECT_LT(cpu, wall * 9 / 10) << "no other thread has run";
   // Every switch costs a little that one of the clocks has and the other has not, and an emulated
   // one costs a lot. Wall time would be twice as much and more.
   EXPECT_NEAR(double(charged.count()), double(cpu.count()), 0.15 * double(cpu.count()));
@@ -303,14 +303,14 @@ TEST_F(runtime, an_idle_scheduler_changes_nothing) {
   auto o = opts();
   o.hints = hint_source::off;
   const std::vector<int> without = pulse_test::fixed_program(o);
-  ASSERT_NO_FATAL_FAILURE(
-      start_loader({"--slice-ms", "1000"}));  // no thread overruns that here, so there is no hint
+  ASSERT_NO_FATAL_FAILURE(start_loader(
+      {"--slice-ms", "1000"}));  // no thread overruns this slice here, so there is no hint
   o.hints = hint_source::kernel;
   EXPECT_EQ(without, pulse_test::fixed_program(o));
   EXPECT_GE(without.size(), 2000U);
 }
 
-// ---- demonstrations: what others on the worker's CPU feel
+// ---- demonstrations: the effect on other threads on the worker's CPU
 
 /// How late a thread that sleeps for a millisecond is woken on this CPU, in microseconds.
 std::vector<long> lateness_beside(const std::function<void()>& worker) {
@@ -318,7 +318,7 @@ std::vector<long> lateness_beside(const std::function<void()>& worker) {
   std::vector<long> late;
   std::thread victim([&] {
     vm::enter_sched_ext();
-    // CPU-bound itself: one that mostly sleeps is let in at once by any scheduler.
+    // It is CPU-bound itself: any scheduler runs a thread that mostly sleeps at once.
     while (!over) {
       const auto begun = clock_type::now();
       spin(1ms);
@@ -375,9 +375,10 @@ TEST_F(runtime, starvation_and_liars_beside_a_victim) {
     ASSERT_FALSE(late.empty()) << a.name;
     tell(a.name, late, worker);
     const long worst = *std::max_element(late.begin(), late.end());
-    // A slice of 5 ms, a tick of at most 4, emulated; a liar is believed for 50 ms, once.
+    // A slice of 5 ms, and a tick of at most 4 ms, emulated. A worker that claims to be in a
+    // critical section is protected for 50 ms, once.
     EXPECT_LT(worst, a.lies ? 200'000 : 100'000) << a.name;
-    EXPECT_GE(late.size(), 200U) << a.name << ": the victim got next to nothing";
+    EXPECT_GE(late.size(), 200U) << a.name << ": the other thread got almost no CPU time";
     if (std::string(a.mode) == "observer") {
       EXPECT_EQ(worker.escalations, 0U) << a.name;
     } else {

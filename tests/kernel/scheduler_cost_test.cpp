@@ -48,8 +48,8 @@ program_time time_of(const std::string& prefix) {
   return sum;
 }
 
-/// Threads with small stacks, on one CPU, that only yield or only sleep. On two, how long one
-/// virtual CPU waits for the other's lock would be all that is measured.
+/// Threads with small stacks, on one CPU, that only yield or only sleep. On two, the result would
+/// mostly be the time that one virtual CPU waits for a lock of the other.
 class crowd {
  public:
   enum class work { yield, sleep };
@@ -109,15 +109,15 @@ class crowd {
   std::vector<::pthread_t> threads_;
 };
 
-/// The smallest of several short measurements: what the host takes away, what it makes others wait
-/// for, and what else the kernel does meanwhile only add.
+/// The smallest of several short measurements, because interruptions by the host and other work of
+/// the kernel only add to the time.
 double cost_of_a_switch(const std::string& prefix, unsigned threads, crowd::work what) {
   const bpf_statistics statistics;
   crowd c(threads, what);
   EXPECT_EQ(c.failed(), 0U);
   c.go();
   const unsigned scale = ns_per_instruction();
-  // Each of ten thousand has had a turn by then, and is known.
+  // By then each of the ten thousand threads has had a turn, and the scheduler knows it.
   std::this_thread::sleep_for(scale == 0 ? 300ms : 500ms);
   std::vector<double> each;
   double programs = 0;
@@ -146,7 +146,8 @@ class minimal_scheduler {
  public:
   minimal_scheduler() : skeleton_(minimal_bpf__open()) {
     bpf_program__set_flags(skeleton_->progs.minimal_init, BPF_F_SLEEPABLE);
-    bpf_map__set_map_flags(skeleton_->maps.minimal, 1U << 13);  // BPF_F_LINK: it goes with us
+    bpf_map__set_map_flags(skeleton_->maps.minimal,
+                           1U << 13);  // BPF_F_LINK: it is detached when this process ends
     EXPECT_EQ(minimal_bpf__load(skeleton_), 0);
     bpf_link* const filled = bpf_map__attach_struct_ops(skeleton_->maps.minimal);
     EXPECT_NE(filled, nullptr);
@@ -214,7 +215,8 @@ TEST(scheduler_cost, at_most_twice_a_minimal_scheduler) {
 TEST(scheduler_cost, does_not_grow_with_the_number_of_threads) {
   const double minimal_few = of_minimal(10, crowd::work::yield);
   const double minimal_many = of_minimal(10000, crowd::work::yield);
-  // A worker is registered: so all threads are looked for, and its own turns are published.
+  // A worker is registered. So the scheduler looks up all threads, and publishes the CPU time of
+  // the worker.
   const double few = of_ours(10, crowd::work::yield, SCX_PULSE_ROUND_ROBIN, true);
   const double many = of_ours(10000, crowd::work::yield, SCX_PULSE_ROUND_ROBIN, true);
   const double any = ns_per_instruction() != 0 ? 1.0 : std::max(1.0, minimal_many / minimal_few);
@@ -225,7 +227,8 @@ TEST(scheduler_cost, does_not_grow_with_the_number_of_threads) {
   EXPECT_LE(many / few, 1.2 * any);
 }
 
-// Threads that may not move, and a busy CPU that would take them over: it must not keep looking.
+// Threads that may not move, and a busy CPU that would take them over. It must not look for them
+// all the time.
 TEST(scheduler_cost, threads_that_may_not_move_stall_nobody) {
   bench b;
   ext_thread hungry(hog(), 0);

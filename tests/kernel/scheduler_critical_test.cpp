@@ -18,7 +18,7 @@ struct outcome {
   std::vector<double> undisturbed_ns;  // the time until it had
 };
 
-// One section of a worker that has just slept, after a slice's beginning of its own.
+// One section of a worker that has just slept, so that it begins with a new slice.
 outcome run_sections(bench& b, std::atomic<std::uint64_t>& turns, std::chrono::nanoseconds length,
                      unsigned count) {
   outcome result;
@@ -78,7 +78,8 @@ TEST(scheduler_critical, beyond_the_bound_the_competitor_runs_and_it_is_counted)
   const outcome o = run_sections(b, turns, 500ms, 4);
   EXPECT_EQ(o.sections, 4U);
   EXPECT_EQ(o.disturbed, 4U);
-  // The kernel's bound begins at its tick, the worker's clock at what it sees of one.
+  // The kernel's bound begins at its tick, and the worker's measurement when the worker notices the
+  // tick.
   EXPECT_GE(quantile(o.undisturbed_ns, 0.5), static_cast<double>((50ms - 2 * tick).count()));
   EXPECT_EQ(peek(b.block(1).violations), 4U);
   EXPECT_EQ(b.counts().violations, 4U);
@@ -90,7 +91,7 @@ TEST(scheduler_critical, beyond_the_bound_the_competitor_runs_and_it_is_counted)
               quantile(o.undisturbed_ns, 0.5) / 1e6);
 }
 
-// Without the flag the same thread is interrupted: what protects is not chance.
+// Without the flag the same thread is interrupted, so the protection is no accident.
 TEST(scheduler_critical, without_the_flag_it_is_interrupted) {
   bench b;
   std::atomic<std::uint64_t> turns{0};
@@ -130,7 +131,7 @@ TEST(scheduler_critical, a_liar_that_acknowledges_gets_no_more) {
   const double share = static_cast<double>(other.cpu_ns() - honest) /
                        static_cast<double>(other.cpu_ns() - honest + w.cpu_ns() - liar);
   w.join();
-  std::printf("beside the liar: %.1f %% of the CPU\n", share * 100);
+  std::printf("beside the hostile worker: %.1f %% of the CPU\n", share * 100);
   EXPECT_GT(share, 0.3);
 }
 

@@ -13,7 +13,7 @@ namespace {
 
 using namespace sched_test;
 
-/// CPUs that share their last cache with `cpu`, as the kernel says it.
+/// The CPUs that share the last-level cache with `cpu`, as the kernel reports them.
 std::vector<int> neighbours(int cpu) {
   const std::string list = vm::read("/sys/devices/system/cpu/cpu" + std::to_string(cpu) +
                                     "/cache/index3/shared_cpu_list");
@@ -44,7 +44,7 @@ std::array<unsigned, 4> wakes(int home, int times) {
       ++woke.at(static_cast<std::size_t>(::sched_getcpu()));
     }
   });
-  sleeper.join();  // it does not stop before it is done
+  sleeper.join();  // it does not stop before it has finished
   std::printf("last on %d, which is busy; woke on 0 to 3: %u %u %u %u times\n", home, woke[0],
               woke[1], woke[2], woke[3]);
   return woke;
@@ -54,7 +54,8 @@ class scheduler_domains : public testing::Test {
  protected:
   void SetUp() override {
     ASSERT_EQ(std::thread::hardware_concurrency(), 4U);
-    ASSERT_EQ(neighbours(0), (std::vector{0, 1})) << "the machine has not the caches asked for";
+    ASSERT_EQ(neighbours(0), (std::vector{0, 1}))
+        << "the machine does not have the requested caches";
     ASSERT_EQ(neighbours(3), (std::vector{2, 3}));
   }
 };
@@ -79,8 +80,8 @@ TEST_F(scheduler_domains, without_one_nearby_it_goes_to_one_far_away) {
   EXPECT_EQ(b.trouble(), "");
 }
 
-// CPU 1 has one thread of its own. Of the others one waits nearby, and three wait far away, who may
-// come as well: the longer queue is the farther one.
+// CPU 1 has one thread. One of the other threads waits nearby, and three wait far away. All may
+// move to CPU 1. The longer queue is the farther one.
 TEST_F(scheduler_domains, work_is_taken_over_from_nearby_first) {
   constexpr int rounds = 20;
   int near_first = 0;
@@ -97,13 +98,14 @@ TEST_F(scheduler_domains, work_is_taken_over_from_nearby_first) {
       };
     };
     ext_thread own(hog(), 1);
-    ext_thread other(hog(), 3);  // its CPU takes over no thread meanwhile: they may not run there
+    ext_thread other(hog(),
+                     3);  // its CPU takes over no thread meanwhile, because they may not run there
     std::vector<std::unique_ptr<ext_thread>> near;
     std::vector<std::unique_ptr<ext_thread>> far;
     for (int i = 0; i < 2; ++i) near.push_back(std::make_unique<ext_thread>(mover(1), 0));
     for (int i = 0; i < 4; ++i) far.push_back(std::make_unique<ext_thread>(mover(2), 2));
     std::this_thread::sleep_for(10ms);
-    // All may come from now on. (How long this takes is little of a tick, in which CPU 1 looks
+    // From now on all may move. (This takes only a small part of a tick, in which CPU 1 looks
     // once.)
     for (const auto& t : near) allow(t->tid(), {0, 1});
     for (const auto& t : far) allow(t->tid(), {1, 2});

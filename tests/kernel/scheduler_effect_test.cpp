@@ -53,14 +53,14 @@ bool wait_for(bench& b, std::uint64_t scx_pulse_counts::*count, std::uint64_t at
 
 TEST(scheduler_effect, a_kick_ends_the_slice_within_a_tick) {
   scx::scheduler_options options = enforced();
-  options.slice = 200ms;  // so that nothing else ends it
+  options.slice = 200ms;  // so that nothing else ends the escalation
   options.grace = 30ms;
   options.throttle = 5ms;
   bench b(options);
   std::atomic<std::uint64_t> turns{0};
   ext_thread other(hog(&turns), 1);
   std::vector<double> late;
-  // The worker itself sees when it was off its CPU: its wall time jumps.
+  // The worker notices that it was off its CPU by a jump of the wall time.
   std::atomic<std::uint64_t> gap_begins[64] = {};
   std::atomic<unsigned> gaps{0};
   ext_thread w(
@@ -218,10 +218,11 @@ TEST(scheduler_effect, it_ends_by_itself_by_sleep_and_by_the_mode) {
   options.throttle = 100ms;
   bench b(options);
   deaf_worker w(b, ASIO_PULSE_POLICY_CGROUP_THROTTLE);
-  // By time, and then again, for it still does not listen.
+  // The escalation ends after its time, and then begins again, because the worker still ignores
+  // hints.
   ASSERT_TRUE(wait_for(b, &scx_pulse_counts::throttles, 3));
   EXPECT_GE(b.counts().released, 2U);
-  // By sleep.
+  // It ends when the worker sleeps.
   b.change([](scx_pulse_settings& s) { s.throttle_ns = in_ns(30s); });
   ASSERT_TRUE(wait_for(b, &scx_pulse_counts::throttles, b.counts().throttles + 1));
   std::uint64_t released = b.counts().released;
@@ -229,7 +230,7 @@ TEST(scheduler_effect, it_ends_by_itself_by_sleep_and_by_the_mode) {
   EXPECT_EQ(b.counts().released, released);
   w.sleeps = true;
   EXPECT_TRUE(wait_for(b, &scx_pulse_counts::released, released + 1));
-  // By the mode.
+  // It ends when the mode changes.
   ASSERT_TRUE(wait_for(b, &scx_pulse_counts::throttles, b.counts().throttles + 1));
   released = b.counts().released;
   b.change([](scx_pulse_settings& s) { s.mode = ASIO_PULSE_MODE_OBSERVER_ONLY; });

@@ -20,7 +20,7 @@ struct row {
 };
 
 constexpr auto grace = 4ms;
-// Longer than a slice, the grace and the ticks that each of them may take to be seen.
+// Longer than a slice, the grace, and the ticks by which each of them may be noticed late.
 const auto looked_at = default_slice + grace + 3 * tick;
 
 std::vector<row> all_rows() {
@@ -64,7 +64,7 @@ void behave(bench& b, const row& r, bool listens) {
     if (hinted == 0 && peek(block.preempt_seq) != block.last_ack_seq) hinted = now;
     if (r.acknowledges) acknowledge(block);
     if (hinted != 0 && now - hinted > in_ns(looked_at)) break;
-    if (now - begun > in_ns(2s)) break;  // no hint came: the test says so
+    if (now - begun > in_ns(2s)) break;  // no hint came; the test checks that
   }
 }
 
@@ -95,7 +95,7 @@ void whole_table(bool competitor) {
         poke(block.escapable, r.escapable);
         poke(block.critical, r.critical);
         poke(block.last_ack_seq, peek(block.preempt_seq));
-        std::this_thread::sleep_for(1ms);  // whatever was, is over
+        std::this_thread::sleep_for(1ms);  // earlier escalations are over
         const scx_pulse_counts before = b.counts();
         std::this_thread::sleep_for(1ms);
         behave(b, r, where == standing::running);
@@ -112,7 +112,7 @@ void whole_table(bool competitor) {
             << "standing " << static_cast<int>(where) << " enforced " << r.enforced << " policy "
             << static_cast<int>(r.policy) << " escapable " << r.escapable << " critical "
             << r.critical << " acknowledges " << r.acknowledges << " elapsed " << r.elapsed;
-        // What comes first: a HYBRID may have gone on to the throttle by now.
+        // Only the first escalation is checked: a HYBRID may have reached the throttle by now.
         EXPECT_EQ(kicks > 0, expected && r.policy != ASIO_PULSE_POLICY_CGROUP_THROTTLE);
         EXPECT_EQ(after.hints > before.hints, where == standing::running);
       }
@@ -170,7 +170,8 @@ TEST(scheduler_escalation, revoked_trust_protects_no_more) {
   std::uint64_t violated = 0;
   for (const asio_pulse_hint& record : b.records()) {
     if (record.kind == ASIO_PULSE_VIOLATION) violated = record.time_ns;
-    EXPECT_TRUE(record.kind != ASIO_PULSE_KICKED || violated != 0) << "kicked while trusted";
+    EXPECT_TRUE(record.kind != ASIO_PULSE_KICKED || violated != 0)
+        << "kicked while it was protected";
   }
 }
 

@@ -94,7 +94,7 @@ fairness measure(bench& b, unsigned count, std::chrono::nanoseconds time) {
       "CPUs\n",
       count, result.worst * 100, deviation(charged) * 100, result.host_took * 100,
       result.longest_ms, static_cast<unsigned long long>(result.longest));
-  // Else two CPUs were not what was shared, or the threads did not run.
+  // Otherwise the threads did not share two CPUs, or did not run.
   EXPECT_GT(sum_of(charged), 1.8 * static_cast<double>(in_ns(time)));
   EXPECT_EQ(b.trouble(), "");
   return result;
@@ -118,12 +118,12 @@ void fair_shares(scx_pulse_local_policy policy, unsigned imbalance, unsigned cou
   options.imbalance = imbalance;
   bench b(options);
   fairness f = measure(b, count, measured_for);
-  // Once again at most: what a thread waits while the host is busy is in no clock to be taken off.
+  // At most once again: no clock shows how long a thread has waited because the host was busy.
   if (f.worst > 0.05 || f.longest > most_wait_ticks(count)) {
-    std::printf("and once again:\n");
+    std::printf("second measurement:\n");
     f = measure(b, count, measured_for);
   }
-  // Then the result shows only what the host left for each thread.
+  // Then the result shows only how much CPU time the host left for each thread.
   if (f.host_took > 0.5) GTEST_SKIP() << "the host took most of the machine's time";
   ::testing::Test::RecordProperty("worst_percent", std::to_string(f.worst * 100));
   ::testing::Test::RecordProperty("longest_wait_ms", std::to_string(f.longest_ms));

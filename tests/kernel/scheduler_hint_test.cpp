@@ -20,10 +20,10 @@ struct lateness {
 
 // From the end of the slice, by the CPU time that the kernel has for the worker, until it sees that
 // preempt_seq has moved. An emulated machine loses ticks when its host is busy, and no scheduler
-// can hint in a tick that does not come: so what counts is how many came. Nothing is left out.
+// can send a hint in a tick that does not come. So the test counts the ticks. No wait is left out.
 lateness measure(bench& b, std::size_t hints) {
   lateness result;
-  const tick_count ticks;  // nobody else is SCHED_EXT: they are the worker's
+  const tick_count ticks;  // no other thread is SCHED_EXT, so these are the worker's ticks
   ext_thread w(
       b, 1,
       [&](const std::atomic<bool>&) {
@@ -74,7 +74,7 @@ TEST(scheduler_hint, within_one_tick_of_the_overrun) {
   EXPECT_LE(quantile(l.ns, 0.5), 1.25 * static_cast<double>(tick.count()));
 }
 
-// Beside a competitor: by the CPU time that the kernel says the worker had had.
+// Beside a competitor: by the worker's CPU time, as the kernel reports it.
 TEST(scheduler_hint, within_one_tick_beside_a_competitor) {
   bench b;
   ext_thread other(hog(), 1);

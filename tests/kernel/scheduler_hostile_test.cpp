@@ -46,7 +46,8 @@ honest_latency beside(bench& b, const std::function<void(asio_pulse_scb&, std::m
         }
       },
       1);
-  std::this_thread::sleep_for(500ms);  // the bound of what they claim at first
+  std::this_thread::sleep_for(
+      500ms);  // the bound of the critical sections that they claim at first
   const std::uint64_t cpu = honest.cpu_ns();
   const std::uint64_t begun = now_ns();
   measure = true;
@@ -74,7 +75,7 @@ TEST(scheduler_hostile, random_bytes) {
         for (unsigned i = 0; i < sizeof(block) / 8; ++i) poke(words[i], random());
       },
       3, 4s);
-  // They may be critical for the bound, all of them, if their bytes fall so.
+  // By chance, the random bytes may make all of them critical for the bound.
   EXPECT_LE(h.longest_wait_ns, wait_bound_ns(3, 50ms));
   EXPECT_GT(h.share, 0.15);
   EXPECT_GT(b.counts().hostile, 0U);
@@ -95,7 +96,7 @@ TEST(scheduler_hostile, acknowledges_the_future) {
       },
       1);
   EXPECT_GT(b.counts().hostile, 0U);
-  EXPECT_GT(b.block(1).escalations, 0U) << "it was believed";
+  EXPECT_GT(b.block(1).escalations, 0U) << "the false contents had an effect";
   EXPECT_GT(h.share, 0.4);
 }
 
@@ -120,7 +121,7 @@ TEST(scheduler_hostile, most_urgent_of_all) {
   // host's pauses.
   EXPECT_LE(h.longest_wait_ns, 200e6 + wait_bound_ns(3, 5ms));
   EXPECT_GT(h.share, 0.02);
-  // An invalid priority is not believed.
+  // An invalid priority is ignored.
   poke(b.block(100).priority, 65535);
   const std::uint64_t before = b.counts().hostile;
   ext_thread w(b, 101, [&](const std::atomic<bool>& stop) {
@@ -135,8 +136,8 @@ TEST(scheduler_hostile, anothers_block) {
   scx::scheduler_options options = enforced();
   options.grace = 20ms;
   bench b(options);
-  // The worker of slot 2 writes that of slot 1: acknowledges for it, and agrees to what it did not.
-  // Within a process that is permitted; the kernel's state of slot 1 does not change.
+  // The worker of slot 2 writes the block of slot 1: it acknowledges hints, and agrees to
+  // escalations. Within a process that is permitted; the kernel's state of slot 1 does not change.
   ext_thread victim(b, 1, hog(), 0);
   ext_thread liar(
       b, 2,
@@ -152,7 +153,8 @@ TEST(scheduler_hostile, anothers_block) {
       1);
   std::this_thread::sleep_for(500ms);
   liar.join();
-  // The victim does not answer, so one hint is outstanding; the liar may have been hinted itself.
+  // The worker of slot 1 does not answer, so one hint is outstanding. The other worker may have got
+  // a hint itself.
   EXPECT_EQ(b.counts().hints, peek(b.block(1).preempt_seq) + peek(b.block(2).preempt_seq));
   EXPECT_EQ(peek(b.block(1).preempt_seq), 1U);
   EXPECT_EQ(b.counts().kicks + b.counts().throttles, 0U);  // neither agreed

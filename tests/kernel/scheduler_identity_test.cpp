@@ -69,7 +69,7 @@ TEST(scheduler_identity, a_dead_worker_is_reaped_and_its_number_is_nobodys) {
 
   vm::write("/proc/sys/kernel/ns_last_pid", std::to_string(tid - 1));
   ext_thread again(hog());
-  if (again.tid() != tid) GTEST_SKIP() << "the number went to somebody else";
+  if (again.tid() != tid) GTEST_SKIP() << "another thread has got the number";
   std::this_thread::sleep_for(200ms);
   again.join();
   EXPECT_EQ(b.counts().registered, 1U);
@@ -94,7 +94,7 @@ TEST(scheduler_identity, a_registration_of_another_thread_is_not_believed) {
   misregistered(1, 0);
   EXPECT_EQ(b.counts().stale, 1U);
   misregistered(0, 1);
-  EXPECT_GE(b.counts().stale, 2U);  // the first thread may look once more as it ends
+  EXPECT_GE(b.counts().stale, 2U);  // the first thread may look once more when it ends
   EXPECT_EQ(b.counts().registered, 0U);
   EXPECT_EQ(b.counts().hints, 0U);
   EXPECT_EQ(peek(b.block(1).cpu_sequence), 0U);
@@ -202,7 +202,7 @@ TEST(scheduler_identity, detached_it_says_that_nobody_publishes) {
   auto s = std::make_unique<scx::scheduler>(scx::scheduler_options{});
   const scx::process_blocks blocks = s->open_process(::getpid());
   const std::size_t bytes = blocks.blocks.size_bytes();
-  // As a program has it: a mapping of its own, which outlives the loader.
+  // A mapping as programs have it, which outlives the loader.
   void* const memory = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, blocks.fd, 0);
   ASSERT_NE(memory, MAP_FAILED);
   auto& block = static_cast<asio_pulse_scb*>(memory)[1];

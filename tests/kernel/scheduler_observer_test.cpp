@@ -18,14 +18,14 @@ using namespace sched_test;
 constexpr unsigned comes_and_goes = 8;
 constexpr unsigned workers = 8;
 
-/// What each of them does all the time. The first three never acknowledge.
+/// The behaviour of each worker. The first three never acknowledge.
 void misbehave(bench& b, unsigned slot, const std::atomic<bool>& stop) {
   asio_pulse_scb& block = b.block(slot);
   std::mt19937_64 random(slot);
   const auto agree = [&block](asio_pulse_policy policy) {
     poke(block.policy, policy);
     poke(block.escapable, 1);
-    poke(block.mode, ASIO_PULSE_MODE_ENFORCED);  // the kernel's to say, and no business of its
+    poke(block.mode, ASIO_PULSE_MODE_ENFORCED);  // values that only the kernel may write
   };
   const auto policy = static_cast<asio_pulse_policy>(1 + slot % 3);
   agree(policy);
@@ -36,13 +36,13 @@ void misbehave(bench& b, unsigned slot, const std::atomic<bool>& stop) {
         for (unsigned i = 0; i < sizeof(block) / 8; ++i) poke(words[i], random());
         break;
       }
-      case 5:  // acknowledges what was never asked
+      case 5:  // acknowledges hints that were never sent
         poke(block.last_ack_seq, ~std::uint64_t{0});
         break;
       case 6:  // critical for ever
         poke(block.critical, 1);
         break;
-      case 7: {  // answers at once, and sleeps now and then: not so often that no hint comes
+      case 7: {  // acknowledges at once, and sleeps now and then, but not so often that it gets no hints
         const std::uint64_t until = now_ns() + in_ns(100ms);
         while (now_ns() < until) acknowledge(block);
         std::this_thread::sleep_for(1ms);
@@ -72,7 +72,7 @@ void nobody_is_kicked(std::chrono::seconds time) {
     threads.push_back(std::make_unique<ext_thread>(
         b, slot, [&b, slot](const std::atomic<bool>& stop) { misbehave(b, slot, stop); }));
 
-  std::uint64_t stepped_in = 0;  // by the records, of which none may be lost unseen
+  std::uint64_t stepped_in = 0;  // by the records, none of which may be lost without being counted
   const auto read_records = [&] {
     for (const asio_pulse_hint& record : b.records())
       stepped_in += record.kind == ASIO_PULSE_KICKED || record.kind == ASIO_PULSE_THROTTLED;
@@ -115,10 +115,10 @@ void nobody_is_kicked(std::chrono::seconds time) {
   EXPECT_GE(took, static_cast<double>(time.count()));
   EXPECT_EQ(c.kicks, 0U);
   EXPECT_EQ(c.throttles, 0U);
-  EXPECT_EQ(c.released, 0U) << "something was undone that was never done";
+  EXPECT_EQ(c.released, 0U) << "an escalation was undone that was never begun";
   EXPECT_EQ(stepped_in, 0U);
-  EXPECT_EQ(c.lost_hints, 0U) << "so not every record was seen";
-  // Those who do not scribble in the kernel's half of their block.
+  EXPECT_EQ(c.lost_hints, 0U) << "not every record was seen";
+  // The workers that do not write into the kernel's half of their block.
   for (const unsigned slot : {1U, 2U, 3U, 5U, 6U, 7U})
     EXPECT_EQ(peek(b.block(slot).escalations), 0U) << "slot " << slot;
   EXPECT_LE(standstills, static_cast<unsigned>(time.count()) / 10) << "seconds without a hint";

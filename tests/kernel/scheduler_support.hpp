@@ -42,8 +42,8 @@ inline std::uint64_t clock_ns(clockid_t clock) {
 inline std::uint64_t now_ns() { return clock_ns(CLOCK_MONOTONIC); }
 inline std::uint64_t thread_cpu_ns() { return clock_ns(CLOCK_THREAD_CPUTIME_ID); }
 
-/// Moves with the ticks of the machine: tells lateness of the scheduler from that of the virtual
-/// machine, whose ticks come late when the host is busy.
+/// A clock that advances with the ticks of the machine. It distinguishes lateness of the scheduler
+/// from that of the virtual machine, whose ticks come late when the host is busy.
 inline std::uint64_t tick_clock_ns() { return clock_ns(CLOCK_MONOTONIC_COARSE); }
 
 /// The machine's tick, as its kernel was built: 4 ms (250 Hz) in Debian's, 1 ms where CONFIG_HZ is

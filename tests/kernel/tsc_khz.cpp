@@ -8,7 +8,7 @@
 /// \file
 /// Prints how many thousand times a second this machine's time stamp counter counts. QEMU hands the
 /// host's counter to the guest, whose kernel measures it against an emulated timer as it boots: on
-/// a busy host it has found a seventieth, and its clocks ran away.
+/// a busy host it once measured a seventieth of the rate, so that its clocks were much too fast.
 
 namespace {
 

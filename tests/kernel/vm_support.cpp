@@ -28,7 +28,7 @@ constexpr int sched_ext_policy = 7;  // <linux/sched.h>, too new for the C libra
 
 void set_policy(pid_t tid, int policy) {
   const sched_param parameters{};
-  // Not sched_setscheduler(): C libraries are free to know only the policies of their time.
+  // Not sched_setscheduler(), because a C library may accept only the policies that it knows.
   if (syscall(SYS_sched_setscheduler, tid, policy, &parameters) != 0) fail("sched_setscheduler");
 }
 

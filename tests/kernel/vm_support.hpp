@@ -30,7 +30,8 @@ void expect_kernel_message(const std::string& pattern);
 /// The kernel's messages when that CPU goes offline and online again, which ends the scheduler.
 void expect_cpu_1_to_come_and_go();
 
-/// Looks every 2 ms until it is so, or the time is over; says whether it became so.
+/// Checks the condition every 2 ms until it is true or the time is over, and returns whether it
+/// became true.
 bool eventually(const std::function<bool()>& condition,
                 std::chrono::milliseconds limit = std::chrono::seconds{10});
 

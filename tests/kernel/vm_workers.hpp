@@ -19,8 +19,8 @@
 
 namespace vm {
 
-/// Runs in a SCHED_EXT thread, again and again, until its owner ends. It is not a worker: nobody
-/// has registered it.
+/// Runs in a SCHED_EXT thread, again and again, until its owner ends. It is not a worker, because
+/// it is not registered.
 ///
 /// \par Thread safety  Distinct objects: safe. Shared objects: constant members are safe.
 class spinner {
@@ -60,7 +60,7 @@ class spinner {
   std::thread thread_;
 };
 
-/// What the scheduler wants to know of a thread of this process.
+/// The identity of a thread of this process, as the scheduler needs it.
 inline scx_pulse_registration registration_of(pid_t tid, std::uint32_t slot) {
   return {start_ticks(tid), static_cast<std::uint32_t>(getpid()), slot};
 }
@@ -76,7 +76,7 @@ template <class T>
 void store(T& word, T value) {
   __atomic_store_n(&word, value, __ATOMIC_RELAXED);
 }
-/// Acts upon a hint, if there is one, as the runtime does; says whether.
+/// Reacts to a hint, if there is one, as the runtime does, and returns whether there was one.
 inline bool acknowledge(asio_pulse_scb& block) {
   const std::uint64_t seen = load(block.preempt_seq);
   if (seen == load(block.last_ack_seq)) return false;

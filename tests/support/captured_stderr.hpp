@@ -12,8 +12,8 @@
 
 namespace pulse_test {
 
-/// Captures what the library writes to stderr from here on, at most as much as a pipe holds. With
-/// GoogleTest's own capture descriptor 2 is a file that is also read, which the library does not
+/// Captures what the library writes to stderr from here on, at most as much as a pipe holds.
+/// GoogleTest's own capture makes descriptor 2 a file that is also read, which the library does not
 /// take for standard error.
 class captured_stderr {
  public:

@@ -87,7 +87,7 @@ class fake_loader {
     ::unlink(path_.c_str());
   }
 
-  /// Workers that have a control block now, and ever had.
+  /// The number of workers that have a control block now, and that ever had one.
   [[nodiscard]] int attached() const noexcept { return attached_.load(); }
   [[nodiscard]] int attachments() const noexcept { return attachments_.load(); }
   [[nodiscard]] asio_pulse_scb& block(std::uint32_t slot = 1) noexcept { return blocks_[slot]; }
@@ -158,7 +158,7 @@ class fake_loader {
         break;
     }
     if (reply.refusal != ASIO_PULSE_OK) {
-      const std::string text = "the test wants it so";
+      const std::string text = "refused by the test";
       std::memcpy(reply.text, text.data(), text.size());
       reply.text_bytes = static_cast<std::uint32_t>(text.size());
     }

@@ -7,7 +7,7 @@
 #include <asio_pulse/preemptible.hpp>
 
 /// \file
-/// What the tests of synchronous code that yields have in common.
+/// Common parts of the tests of synchronous code that yields.
 
 namespace pulse_test {
 
@@ -25,8 +25,8 @@ inline asio_pulse::options eager() {
   return o;
 }
 
-/// Deep in synchronous code: calls itself `depth` times, then yields until somebody else has run.
-/// Nothing of the fiber is passed down.
+/// Deep in synchronous code: calls itself `depth` times, then yields until another handler has run.
+/// No handle of the fiber is passed down.
 [[gnu::noinline]] inline void yield_deep_down(int depth, const int& others) {
   if (depth > 0) {
     yield_deep_down(depth - 1, others);

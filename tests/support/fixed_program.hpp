@@ -7,8 +7,8 @@
 
 namespace pulse_test {
 
-/// What a fixed program of tasks, strands and checkpoints does, in order; with hints, once its
-/// worker has its control block.
+/// The actions of a fixed program of tasks, strands and checkpoints, in order. With hints, it
+/// starts once its worker has its control block.
 inline std::vector<int> fixed_program(asio_pulse::options o) {
   const bool with_hints = o.hints != asio_pulse::hint_source::off;
   asio_pulse::io_context io{std::move(o)};

@@ -61,7 +61,7 @@ class raw_client {
   void say(std::string_view text) const {
     (void)!::send(socket_, text.data(), text.size(), MSG_NOSIGNAL);
   }
-  /// All that comes until the other side closes.
+  /// Everything that is received until the other side closes.
   [[nodiscard]] std::string hear() const {
     std::string all;
     char bytes[4096];
@@ -164,7 +164,7 @@ inline std::string look_as(uid_t user, std::uint64_t pid) {
       .said();
 }
 
-/// The CPU time that a thread of another process has used. Nothing: there is no such thread.
+/// The CPU time that a thread of another process has used; empty if there is no such thread.
 inline std::optional<std::chrono::nanoseconds> cpu_of_thread(std::uint64_t pid,
                                                              std::string_view name) {
   std::error_code gone;

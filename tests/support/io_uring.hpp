@@ -12,8 +12,8 @@
 #include <cstring>
 
 /// \file
-/// Included by a test program that is built for io_uring: where this machine has none, it ends
-/// before the first test, with the exit status that says "skipped".
+/// Included by a test program that is built for io_uring: if this machine has none, it ends before
+/// the first test, with the exit status for "skipped".
 
 namespace pulse_test {
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 
 // Linked into test programs that are declared SINGLE_THREADED, which the build with ThreadSanitizer
-// leaves out. If one of them starts a thread after all, that fails, so that the declaration stays
+// leaves out. If one of them starts a thread nevertheless, it fails, so that the declaration stays
 // true.
 
 #include <pthread.h>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
 
-// Does a program under this sanitizer start on this machine at all? tests/run asks before ctest
-// does.
+// Checks whether a program with this sanitizer starts on this machine at all. tests/run runs it
+// before ctest.
 int main() {}

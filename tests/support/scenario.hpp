@@ -29,7 +29,7 @@ namespace pulse_test {
 
 using namespace std::chrono_literals;
 
-/// Every checkpoint yields and every operation is parked once: see the header.
+/// Every checkpoint yields and every operation is parked once; see the header.
 using asio_pulse::hooks::detail::always_preempt;
 
 /// Options with which only budgets decide, and a promoted task keeps its tier, however busy the
@@ -61,8 +61,8 @@ inline asio_pulse::task_options unlimited(std::string name) {
   return {.name = std::move(name), .budget = 0ns};
 }
 
-/// Over budget for seconds, once it has used a millisecond: longer than any of these tests runs
-/// with it.
+/// Once it has used a millisecond it is over budget for seconds, which is longer than any of these
+/// tests.
 inline asio_pulse::task_options stingy(std::string name) {
   return {.name = std::move(name), .budget = 200us, .per = 10s};
 }
@@ -74,7 +74,7 @@ inline void climb_to_yield(asio_pulse::io_context& io, const asio_pulse::task& t
     io.restart();
     io.run();
   }
-  // Once more: a debt far longer than what the test will take.
+  // Once more, so that the debt lasts far longer than the test.
   asio_pulse::post(t, [] { burn(1ms); });
   io.restart();
   io.run();
@@ -106,11 +106,12 @@ class offender {
   asio_pulse::task task;
 };
 
-/// Lives as long as a handler runs, and fails the test where two of a kind do at a time.
+/// An object lives while a handler runs. The test fails if two handlers of a kind run at the same
+/// time.
 class alone {
  public:
   explicit alone(std::atomic<int>& inside) : inside_(inside) {
-    EXPECT_EQ(inside_.fetch_add(1), 0) << "two at a time";
+    EXPECT_EQ(inside_.fetch_add(1), 0) << "two handlers at the same time";
   }
   ~alone() { inside_.fetch_sub(1); }
   alone(const alone&) = delete;

@@ -31,7 +31,7 @@ namespace stalls {
 
 inline std::atomic<bool> released{false};
 
-// The loops ask without a function of their own, which would be the one to blame.
+// The loops check without calling a function, because that function would be blamed.
 
 /// ThreadSanitizer delivers signals where a thread calls a function that it intercepts.
 inline void let_signals_in() noexcept {
@@ -96,7 +96,7 @@ class slow_name_server {
     _res.retrans = 10;
     _res.retry = 1;
   }
-  /// Waits for the question, for so long at most (negative: for good), and answers that there is no
+  /// Waits for a query, at most this long (negative: without a limit), and answers that there is no
   /// such name.
   void answer(std::chrono::milliseconds patience = std::chrono::milliseconds{-1}) const {
     pollfd question{.fd = socket_, .events = POLLIN, .revents = 0};
@@ -178,7 +178,7 @@ struct slow_to_destroy {
   asm volatile("" ::"r"(&object) : "memory");
 }
 
-// Inlined into its caller at -O2: named all the same.
+// Inlined into its caller at -O2; it must be named nevertheless.
 [[gnu::always_inline]] inline void inlined_spin() noexcept {
   while (let_signals_in(), !released.load(std::memory_order_relaxed)) asm volatile("");
 }

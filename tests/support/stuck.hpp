@@ -14,7 +14,7 @@
 
 namespace pulse_test {
 
-inline constexpr auto long_enough = 60s;  // for what must happen, on any machine
+inline constexpr auto long_enough = 60s;  // for events that must happen on any machine
 
 inline asio_pulse::options with_spares(std::size_t n, std::chrono::nanoseconds cooldown = 1h) {
   auto o = steady();
@@ -81,7 +81,7 @@ class compensated {
   [[nodiscard]] auto& service() { return asio_pulse::detail::service_of(io); }
   [[nodiscard]] auto spares() { return service().spares()->snapshot(); }
 
-  /// Says that so many workers are stuck until one more spare is active.
+  /// Reports this many workers as stuck until one more spare is active.
   [[nodiscard]] bool compensate(std::size_t stuck) {
     const auto before = spares().activated;
     return until([&] {
@@ -94,7 +94,7 @@ class compensated {
     return until([&] { return spares().active == 0; });
   }
 
-  /// Handlers that are stuck() just now; says so while it exists, in the watchdog's place.
+  /// The number of handlers that are stuck() now; the object reports them in place of the watchdog.
   class watched {
    public:
     explicit watched(compensated& c)
@@ -126,7 +126,7 @@ class compensated {
     --stuck_;
   }
 
-  /// A worker of the program's.
+  /// A worker of the program.
   [[nodiscard]] std::future<std::size_t> worker() {
     return std::async(std::launch::async, [this] { return io.run(); });
   }
@@ -147,7 +147,7 @@ class compensated {
     return comes(ended);
   }
 
-  /// As new.
+  /// As a new context.
   void restart() {
     work.reset();
     io.restart();

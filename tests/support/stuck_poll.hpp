@@ -66,7 +66,7 @@ class stuck_poll {
   stuck_poll(const stuck_poll&) = delete;
   stuck_poll& operator=(const stuck_poll&) = delete;
 
-  /// Lets the thread end, when nobody looks at it any more.
+  /// Lets the thread end, when no other thread looks at it any more.
   void let_go() {
     const std::lock_guard lock(mutex_);
     gone_ = true;
@@ -75,7 +75,7 @@ class stuck_poll {
 
   [[nodiscard]] pid_t tid() const noexcept { return tid_; }
   [[nodiscard]] const asio_pulse::hooks::thread_state& state() const noexcept { return *state_; }
-  /// Which poll it is.
+  /// Identifies the poll.
   [[nodiscard]] asio_pulse::timing::ticks start() const noexcept { return start_; }
   [[nodiscard]] asio_pulse::hooks::task_record& task() noexcept { return task_; }
   [[nodiscard]] plain_arbiter& arbiter() noexcept { return arbiter_; }

@@ -56,9 +56,9 @@ constexpr std::chrono::microseconds nap{100};
 /// Blocks for a moment, with a system call that multithreaded programs make anyway.
 void nap_in_kernel() {
   std::mutex mutex;
-  std::condition_variable nobody;
+  std::condition_variable never_notified;
   std::unique_lock lock(mutex);
-  nobody.wait_for(lock, nap);
+  never_notified.wait_for(lock, nap);
 }
 
 enum class rseq_behaviour {
@@ -162,9 +162,9 @@ probe_result probe_rseq() noexcept {
   if (rseq_word() == nullptr) {
     return verdict(false, rseq_state());
   }
-  // On the calling thread. A thread started for this would end the C library's single-threaded
-  // shortcuts (its mutexes and shared_ptr's counts without locked instructions) for good, which
-  // costs a single-threaded program more than everything else here.
+  // On the calling thread. A thread started for this would permanently disable the C library's
+  // shortcuts for single-threaded programs (its mutexes and shared_ptr's counts without locked
+  // instructions), which costs such a program more than everything else here.
   auto behaviour = rseq_behaviour::lost;
   {
     sigset_t all;

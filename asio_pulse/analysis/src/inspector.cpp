@@ -153,12 +153,12 @@ void inspector::connect(std::uint64_t pid, std::error_code& ec) {
       detail_ = fmt::format("there is no process {}", pid);
     } else if (ec == std::errc::connection_refused) {
       detail_ = fmt::format(
-          "process {} has no asio-pulse context that can be looked into (options::inspectable), or "
-          "lives in another network namespace",
+          "process {} has no asio-pulse context that can be inspected (options::inspectable), or "
+          "is in another network namespace",
           pid);
     } else if (ec == std::errc::resource_unavailable_try_again) {
       ec = std::make_error_code(std::errc::timed_out);
-      detail_ = fmt::format("process {} lets nobody in: too many are waiting", pid);
+      detail_ = fmt::format("process {} accepts no more connections: too many are waiting", pid);
       return;
     } else {
       detail_ = fmt::format("process {}: {}", pid, ec.message());
@@ -170,7 +170,7 @@ void inspector::connect(std::uint64_t pid, std::error_code& ec) {
   if (const listener other = who_listens(s.get(), pid); other != listener::the_process) {
     ec = std::make_error_code(std::errc::permission_denied);
     detail_ = other == listener::impostor
-                  ? fmt::format("somebody else answers in the name of process {}", pid)
+                  ? fmt::format("another process answers in place of process {}", pid)
                   : fmt::format("process {} belongs to another user", pid);
     return;
   }
@@ -219,13 +219,14 @@ std::string inspector::exchange(const std::string& request, std::size_t longest,
   std::uint64_t size = 0;
   if (!line.starts_with(ok) ||
       !detail::parse_number(std::string_view(line).substr(ok.size()), size)) {
-    return fail(std::make_error_code(std::errc::protocol_not_supported),
-                fmt::format("the process does not speak {}: its asio-pulse is of another version",
-                            detail::protocol));
+    return fail(
+        std::make_error_code(std::errc::protocol_not_supported),
+        fmt::format("the process does not use protocol {}: it has another version of asio-pulse",
+                    detail::protocol));
   }
   if (size > longest) {
     return fail(std::make_error_code(std::errc::bad_message),
-                fmt::format("the process's answer has {} bytes, and may have {}", size, longest));
+                fmt::format("the process's answer has {} bytes; the limit is {}", size, longest));
   }
   in.erase(0, line.size() + 1);
   if (!read_until(socket_, in, clock_type::now() + reading, ec,
@@ -243,7 +244,7 @@ process_metrics inspector::fetch(const metrics_request& what, std::error_code& e
   process_metrics m;
   if (!ec && !detail::decode(answer, m)) {
     ec = std::make_error_code(std::errc::bad_message);
-    detail_ = "the process's answer is damaged, or of another version of asio-pulse";
+    detail_ = "the process's answer is damaged, or comes from another version of asio-pulse";
     close();
     m = {};
   }
@@ -278,7 +279,7 @@ std::vector<inspectable_process> inspectable_processes(std::error_code& ec) {
 
 void inspector::connect(std::uint64_t, std::error_code& ec) {
   ec = std::make_error_code(std::errc::function_not_supported);
-  detail_ = "looking into other processes works on Linux only";
+  detail_ = "other processes can be inspected on Linux only";
 }
 process_metrics inspector::fetch(const metrics_request&, std::error_code& ec,
                                  std::chrono::milliseconds) {

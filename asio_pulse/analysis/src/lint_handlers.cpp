@@ -66,14 +66,13 @@ class handler_rules {
     const bool occupancy = now_.totals.clock == timing::clock_kind::steady;
     for (const site_metrics& site : now_.sites) {
       if (site.longest < long_poll || (occupancy && was_blocked(site))) continue;
-      out_.add(
-          lint_kind::long_poll, harm::delays, site.longest, site.type,
-          fmt::format("{}{}{} ran for up to {} without a break ({} polls, {} on average): nothing "
-                      "else ran on its worker meanwhile.",
-                      seen_in(site.type), quoted(site.type), at(site.place),
-                      short_duration(site.longest), site.polls,
-                      short_duration(mean_of(site.cpu, site.polls))),
-          cut_it_up);
+      out_.add(lint_kind::long_poll, harm::delays, site.longest, site.type,
+               fmt::format("{}{}{} ran for up to {} without a break ({} polls, {} on average): "
+                           "nothing else ran on its worker meanwhile.",
+                           seen_in(site.type), quoted(site.type), at(site.place),
+                           short_duration(site.longest), site.polls,
+                           short_duration(mean_of(site.cpu, site.polls))),
+               cut_it_up);
     }
   }
 
@@ -89,8 +88,8 @@ class handler_rules {
     for (const worker_metrics& worker : now_.workers) {
       if (worker.running.empty() || worker.running_for < stuck) continue;
       const stall_metrics* const stall = stall_of(worker);
-      // Blocked handlers have lints of their own, and time that the kernel took away is not the
-      // task's fault.
+      // There are other lints for blocked handlers, and the task is not responsible for time that
+      // the kernel gave to other threads.
       if (stall != nullptr && stall->cause != stall_cause::spinning &&
           stall->cause != stall_cause::unknown) {
         continue;
@@ -101,18 +100,17 @@ class handler_rules {
         return f.how == harm::delays && f.what.kind == lint_kind::long_poll &&
                f.what.subject == worker.running;
       });
-      out_.add(
-          lint_kind::long_poll, harm::goes_on, worker.running_for, worker.running,
-          fmt::format("{}{}{} has been running on thread {} for {} and goes on: nothing else runs "
-                      "on that worker.",
-                      seen_in(worker.running), quoted(worker.running), at(place), worker.thread,
-                      short_duration(worker.running_for)),
-          cut_it_up);
+      out_.add(lint_kind::long_poll, harm::goes_on, worker.running_for, worker.running,
+               fmt::format("{}{}{} has been running on thread {} for {} and has not ended: nothing "
+                           "else can run on that worker.",
+                           seen_in(worker.running), quoted(worker.running), at(place),
+                           worker.thread, short_duration(worker.running_for)),
+               cut_it_up);
     }
   }
 
   // A worker that was stuck before the collection began has no recorder. Only the watchdog knows
-  // it.
+  // about it.
   void unseen_workers() {
     for (const stall_metrics& s : now_.stalls) {
       const bool computes = s.cause == stall_cause::spinning || s.cause == stall_cause::unknown;
@@ -122,8 +120,8 @@ class handler_rules {
         continue;
       }
       out_.add(lint_kind::long_poll, harm::goes_on, s.lasted, s.site,
-               fmt::format("{}{}{} has been running on thread {} for {} and goes on: nothing else "
-                           "runs on that worker.",
+               fmt::format("{}{}{} has been running on thread {} for {} and has not ended: nothing "
+                           "else can run on that worker.",
                            seen_in(s.site), quoted(s.site), at(s.place), s.thread,
                            short_duration(s.lasted)),
                cut_it_up);
@@ -149,13 +147,13 @@ class handler_rules {
       if (site.type == worst->batch_site && worst->longest_batch < batch_to_poll * site.longest)
         return;
     }
-    out_.add(
-        lint_kind::greedy_strand, harm::delays, worst->longest_batch, worst->batch_site,
-        fmt::format("A strand kept its worker for {} without a break, handler after handler; the "
-                    "last one was {}.",
-                    short_duration(worst->longest_batch), quoted(worst->batch_site)),
-        "Guard only what shares state with the strand, and post the rest outside of it; split it "
-        "into one strand for each object; give its task a budget, then its batches are cut.");
+    out_.add(lint_kind::greedy_strand, harm::delays, worst->longest_batch, worst->batch_site,
+             fmt::format("A strand ran handler after handler and kept its worker busy for {} "
+                         "without a break; the last handler was {}.",
+                         short_duration(worst->longest_batch), quoted(worst->batch_site)),
+             "Use the strand only for handlers that share state, and post the others outside of "
+             "it; or split it into one strand for each object; or give its task a budget, so that "
+             "its batches are cut short.");
   }
 
   // ---- handlers that wait
@@ -208,8 +206,8 @@ class handler_rules {
 
   static constexpr const char* cut_it_up =
       "Put ASIO_PULSE_CHECKPOINT() or co_await asio_pulse::checkpoint() into its loop; or do a "
-      "piece at a time and post the rest; or give it to a task with .isolatable = true, whose long "
-      "handlers run on threads of their own.";
+      "part of the work at a time and post the rest; or run it in a task with .isolatable = true, "
+      "whose long handlers are moved to other threads.";
 
   const context_metrics& now_;
   findings& out_;

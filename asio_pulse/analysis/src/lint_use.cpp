@@ -81,15 +81,14 @@ class use_rules {
       // Since the beginning there is no interval, so the share is that of all handlers' CPU time.
       const double used = share(cpu, before_ != nullptr ? interval_ : all);
       if (polls < many_polls || part < mostly_again || used < much_of_a_cpu) continue;
-      out_.add(
-          lint_kind::self_waking, harm::uses, cpu, site.type,
-          fmt::format("{}{} ran again directly after itself in {:.0f} % of {} polls, with {:.0f} % "
-                      "of {}: it wakes itself rather than wait for something.",
-                      quoted(site.type), at(site.place), 100 * part, polls, 100 * used,
-                      before_ != nullptr ? "a CPU" : "the CPU time"),
-          "Let it wait: for an asynchronous operation, for a timer between two tries, or for "
-          "whoever has work for it to post it. Where it computes in pieces, that is fine; a budget "
-          "puts it behind the others.");
+      out_.add(lint_kind::self_waking, harm::uses, cpu, site.type,
+               fmt::format("{}{} ran again directly after itself in {:.0f} % of {} polls, and used "
+                           "{:.0f} % of {}: it posts itself instead of waiting for an event.",
+                           quoted(site.type), at(site.place), 100 * part, polls, 100 * used,
+                           before_ != nullptr ? "a CPU" : "the CPU time"),
+               "Let it wait for an asynchronous operation or a timer, or let the code that "
+               "produces its work post it. If it computes in pieces, that is fine; with a budget, "
+               "other handlers run in between.");
     }
   }
 
@@ -106,13 +105,13 @@ class use_rules {
     if (!rises && p90 < high_delay) return;
     const std::string now_text =
         fmt::format("one in ten handlers that were ready waited {} or longer", short_duration(p90));
-    out_.add(
-        lint_kind::rising_delay, harm::delays, p90, {},
-        rises ? fmt::format("The queue delay rises: {}, where {} was usual.", now_text,
-                            short_duration(usual))
-              : fmt::format("The queue delay is high: {}.", now_text),
-        "See which sites use the workers; cut long polls; give a budget to what can wait. If all "
-        "workers are busy with what cannot, let more threads call run(), or take less work in.");
+    out_.add(lint_kind::rising_delay, harm::delays, p90, {},
+             rises ? fmt::format("The queue delay rises: {}, where {} was usual.", now_text,
+                                 short_duration(usual))
+                   : fmt::format("The queue delay is high: {}.", now_text),
+             "Find the sites that use the workers, shorten long polls, and give a budget to work "
+             "that can wait. If the workers are busy with work that cannot wait, let more threads "
+             "call run(), or accept less work.");
   }
 
   void hot_task() {
@@ -129,8 +128,9 @@ class use_rules {
                       "{:.0f} % of a CPU.",
                       quoted(task.name), task.id, to_string(task.level), 100 * of_all,
                       now_.task_count, 100 * of_a_cpu),
-          "If the others wait for it: a smaller budget (task_options::budget), checkpoints in its "
-          "long handlers, or .isolatable = true, which moves it to threads of their own.");
+          "If other tasks wait for it, give it a smaller budget (task_options::budget), put "
+          "checkpoints into its long handlers, or set .isolatable = true, so that its long "
+          "handlers are moved to other threads.");
     }
   }
 
@@ -139,14 +139,13 @@ class use_rules {
     // In both readings, because a single burst is what budgets are for.
     if (parked < many_parked || (before_ != nullptr && before_->totals.parked < many_parked))
       return;
-    out_.add(
-        lint_kind::held_back, harm::uses, nanoseconds{0}, {},
-        fmt::format("{} operations are put back and wait until others have run.", parked),
-        "Where these tasks are meant to wait, that is fine. Else raise their budgets, or take less "
-        "work in: it is more than the budgets let through.");
+    out_.add(lint_kind::held_back, harm::uses, nanoseconds{0}, {},
+             fmt::format("{} operations are put back and wait until others have run.", parked),
+             "If these tasks are meant to wait, that is fine. Otherwise raise their budgets, or "
+             "accept less work: there is more than the budgets allow.");
   }
 
-  // ---- what is not seen
+  // ---- what is not measured
 
   void blind_spots() {
     nanoseconds longest{0};
@@ -159,8 +158,8 @@ class use_rules {
                fmt::format("A poll lasted {}, and no stall was found: the watchdog is off, or its "
                            "threshold is higher.",
                            short_duration(longest)),
-               "Set options::watchdog to true and options::stall_threshold to some milliseconds: a "
-               "handler that does not end is then named, with its stack, while it is stuck.");
+               "Set options::watchdog to true and options::stall_threshold to some milliseconds: "
+               "then a handler that does not end is reported while it is stuck, with its stack.");
     }
     if (!now_.enabled) {
       out_.add(lint_kind::not_collected, harm::blind_spots, nanoseconds{0}, {},
@@ -174,8 +173,8 @@ class use_rules {
     if (now_.uncollected_workers != 0) {
       out_.add(
           lint_kind::not_collected, harm::blind_spots, nanoseconds{1}, {},
-          fmt::format("{} worker{} not collected from: the instruments hold {} KiB and may take no "
-                      "more.",
+          fmt::format("{} worker{} not measured: the instruments already use {} KiB and may not "
+                      "use more memory.",
                       now_.uncollected_workers, now_.uncollected_workers == 1 ? " is" : "s are",
                       now_.instrument_bytes / 1024),
           "Raise options::instrument_bytes.");

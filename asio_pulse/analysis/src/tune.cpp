@@ -255,7 +255,7 @@ std::string too_short(const recording& r) {
   }
   if (lost > kept / least_kept_of_lost) {
     return fmt::format(
-        "the recording is not whole: at most a tenth of its events may be lost (got {} of {})",
+        "the recording is incomplete: at most a tenth of its events may be lost (got {} of {})",
         lost, lost + std::min(kept, ~std::uint64_t{0} - lost));
   }
   return {};

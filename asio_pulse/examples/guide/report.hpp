@@ -44,7 +44,7 @@ inline std::uint64_t digest(const document& d) {
 //! [deep]
 
 //! [preemptible]
-// Runs digest() in a handler on a fiber, and hands its result to whoever awaits this.
+// Runs digest() in a handler on a fiber, and passes the result to the coroutine that awaits this.
 inline asio::awaitable<std::string> async_report(const asio_pulse::task& t, const document& d) {
   return asio::async_initiate<decltype(asio::use_awaitable), void(std::string)>(
       [&](auto done) {

@@ -43,7 +43,7 @@ enum class determinism : std::uint8_t {
   defensive       ///< hints were lost: the worker behaves as under the highest pressure
 };
 
-/// The enumerator's name; "unknown" for a value that is none of them.
+/// The enumerator's name; "unknown" for a value that is not an enumerator.
 std::string_view to_string(hint_source) noexcept;
 std::string_view to_string(escalation_policy) noexcept;
 std::string_view to_string(determinism) noexcept;
@@ -51,7 +51,7 @@ std::string_view to_string(determinism) noexcept;
 /// Where the hints of this process come from at present.
 struct hint_status {
   hint_source source = hint_source::off;  ///< kernel, local or off
-  std::string why;                        ///< a sentence: the source, or why there is none
+  std::string why;                        ///< the source, or the reason why there is none
   std::uint32_t workers = 0;              ///< how many threads get hints
 };
 

@@ -61,7 +61,7 @@ class no_yield_scope {
  public:
   no_yield_scope() noexcept : entered_(detail::enter_no_yield()) {}
   ~no_yield_scope() {
-    if (!detail::leave_no_yield(entered_)) detail::tell_misuse("a no_yield_scope");
+    if (!detail::leave_no_yield(entered_)) detail::report_misuse("a no_yield_scope");
   }
   no_yield_scope(const no_yield_scope&) = delete;
   no_yield_scope& operator=(const no_yield_scope&) = delete;

@@ -38,7 +38,7 @@ enum class isolation_priority : std::uint8_t {
   nice,    ///< options::isolation_nice
 };
 
-/// The enumerator's name; "unknown" for a value that is none of them.
+/// The enumerator's name; "unknown" for a value that is not an enumerator.
 std::string_view to_string(isolation_priority) noexcept;
 
 /// Which handlers may be put behind those of other tasks. Within a task, and within a strand, the
@@ -54,7 +54,7 @@ enum class handler_order : std::uint8_t {
   per_task
 };
 
-/// The enumerator's name; "unknown" for a value that is none of them.
+/// The enumerator's name; "unknown" for a value that is not an enumerator.
 std::string_view to_string(handler_order) noexcept;
 
 /// When figures are collected.
@@ -64,7 +64,7 @@ enum class instrument_mode : std::uint8_t {
   on          ///< always
 };
 
-/// The enumerator's name; "unknown" for a value that is none of them.
+/// The enumerator's name; "unknown" for a value that is not an enumerator.
 std::string_view to_string(instrument_mode) noexcept;
 
 /// A task's name and budget.
@@ -124,10 +124,10 @@ struct options {
   /// reported. It has no budget by default, since a whole server may consist of it.
   task_options unnamed = {.name = "unnamed", .budget = std::chrono::nanoseconds{0}};
 
-  /// Each accepted connection becomes a task of its own, instead of work of its listener's task.
+  /// Each accepted connection becomes a separate task, instead of work of its listener's task.
   bool accept_rule = true;
 
-  /// Each outgoing connection becomes a task of its own, instead of work of the task that opens it,
+  /// Each outgoing connection becomes a separate task, instead of work of the task that opens it,
   /// unless the program declared that task.
   bool connect_rule = true;
 
@@ -262,7 +262,7 @@ struct options {
   int trace_signal = 0;
 
   /// pulse_top, run by the same user, may look into this context. This needs a thread in the
-  /// process, which sleeps while nobody looks.
+  /// process, which sleeps while no client is connected.
   bool inspectable = true;
 };
 

@@ -29,7 +29,7 @@ enum class event_kind : std::uint8_t {
   queue_delay  ///< a probe became ready at the start, and ran at the end
 };
 
-/// The enumerator's name; "unknown" for a value that is none of them.
+/// The enumerator's name; "unknown" for a value that is not an enumerator.
 std::string_view to_string(event_kind) noexcept;
 
 /// One event. 16 bytes, in memory and in a file (little-endian).

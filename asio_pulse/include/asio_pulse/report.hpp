@@ -86,9 +86,9 @@ std::string escape(std::string_view text, std::size_t max_bytes);
 /// (POSIX guarantees this for up to PIPE_BUF bytes on a pipe).
 ///
 /// The call does not wait for stderr: a thread of the library does the writing. A report is dropped
-/// if 32 reports are queued already, nobody reads the pipe, or the disk is full. The next line that
-/// can be written ends with the number of dropped ones: "dropped=3". The end of the program, and of
-/// a context, waits up to 100 ms for the queue.
+/// if 32 reports are queued already, the pipe has no reader, or the disk is full. The next line
+/// that can be written ends with the number of dropped ones: "dropped=3". The end of the program,
+/// and of a context, waits up to 100 ms for the queue.
 ///
 /// Nothing is written if descriptor 2 is no longer standard error, because it was closed and its
 /// number now belongs to a socket or another file. It is taken for standard error if it is the file

@@ -64,7 +64,7 @@ struct poll_mark {
 /// poll has undone it.
 bool leave_no_yield(const poll_mark& entered) noexcept;
 /// Reports that `what` was left in another poll than the one that entered it.
-void tell_misuse(const char* what) noexcept;
+void report_misuse(const char* what) noexcept;
 
 /// Makes `t` the task to which new operations belong, and returns the previous one. Out of line,
 /// because it is used in scopes in which a fiber may be suspended.
@@ -86,7 +86,8 @@ hooks::task_record* exchange_current(hooks::task_record* t) noexcept;
 /// \par Thread safety  Any thread; refers to the calling thread only. Not in signal handlers.
 /// \par Errors         None (noexcept).
 /// \par Memory order   None: the state is thread-local.
-/// \par Source         Seastar, need_preempt(): asking must cost next to nothing, or nobody asks.
+/// \par Source         Seastar, need_preempt(): a check must cost almost nothing, so that it can be
+///                     made often.
 [[nodiscard]] ASIO_PULSE_DETAIL_INLINE bool should_yield() noexcept {
   if (!detail::may_be_wanted()) [[likely]] {
     return false;

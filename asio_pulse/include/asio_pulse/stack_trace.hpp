@@ -67,7 +67,7 @@ enum class stall_cause : std::uint8_t {
   stopped       ///< the thread was stopped by a signal or a debugger: not the task's fault
 };
 
-/// The enumerator's name; "unknown" for a value that is none of them.
+/// The enumerator's name; "unknown" for a value that is not an enumerator.
 std::string_view to_string(stall_cause) noexcept;
 
 /// Why a report of a stall has no stack.
@@ -76,7 +76,7 @@ enum class no_stack : std::uint8_t {
   switched_off,      ///< options::stall_signal is negative
   moved_on,          ///< the thread continued while its stack was being taken
   signal_blocked,    ///< the thread blocks the signal
-  handler_replaced,  ///< the program has since installed a handler of its own for the signal
+  handler_replaced,  ///< the program has since installed its own handler for the signal
   no_answer,         ///< the thread got no CPU time to handle the signal
   not_permitted,     ///< the kernel does not show where the thread is blocked, because the process
                      ///< has changed its user
@@ -84,7 +84,7 @@ enum class no_stack : std::uint8_t {
   no_descriptor,     ///< no file descriptor was free
   no_memory,
   unreadable,   ///< the stack was read, but could not be unwound
-  unsupported,  ///< this system has no way to take it
+  unsupported,  ///< stacks cannot be taken on this system
   filtered      ///< a seccomp filter may end the process for the system calls that are needed
 };
 

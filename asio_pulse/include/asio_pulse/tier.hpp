@@ -47,10 +47,10 @@ enum class reason : std::uint8_t {
   idle,                ///< a window without a poll
 };
 
-/// "monitor", "warn", "yield", "isolate"; "unknown" for a value that is none of them.
+/// "monitor", "warn", "yield", "isolate"; "unknown" for a value that is not an enumerator.
 std::string_view to_string(tier) noexcept;
 
-/// The enumerator's name; "unknown" for a value that is none of them.
+/// The enumerator's name; "unknown" for a value that is not an enumerator.
 std::string_view to_string(reason) noexcept;
 
 /// When a task is promoted to a higher tier, and when it is demoted. The durations from which a

@@ -122,8 +122,8 @@ static_assert(sizeof(tier_decision) == 16, "returned in two registers");
 class tier_manager {
  public:
   /// Windows become up to 2^3 = 8 times as long: by default 0.8 s in Yield and 8 s in Isolate. This
-  /// is a guess: with less, a task changes its tier more often; with more, it is treated as bad for
-  /// longer after it was mended.
+  /// is a guess: with less, a task changes its tier more often; with more, it is held back for
+  /// longer after its behaviour has improved.
   static constexpr std::uint8_t max_backoff = 3;
 
   /// Call it after each poll, when the cost of the poll has been charged to `budget`.

@@ -36,7 +36,7 @@ class context_companion {
   virtual void opened() noexcept = 0;
   /// The context is about to lose its port or is being destroyed. May be called more than once.
   ///
-  /// \par Blocking  Waits until the parts that were told by opened() no longer use the context,
+  /// \par Blocking  Waits until the parts that opened() has notified no longer use the context,
   ///                unless the caller is inside such a use.
   virtual void closing() noexcept = 0;
 

@@ -199,7 +199,7 @@ void context_core::connection_closed(hooks::task_record& record) noexcept {
   task_state& t = state_of(record);
   if (!t.of_connection()) return;
   t.ended.store(true, std::memory_order_relaxed);
-  gate_->set_gate(t);  // so that leave_to_nobody() is called for the task's next operation
+  gate_->set_gate(t);  // so that make_unnamed() is called for the task's next operation
 }
 
 const void* this_copy() noexcept {

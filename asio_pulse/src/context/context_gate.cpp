@@ -18,7 +18,7 @@ using hooks::detail::always_preempt;
 
 // Work that a closed connection has left behind becomes unnamed work. Returns false if the
 // operation has to wait behind others of the task, and stays the task's.
-bool context_core::leave_to_nobody(task_state& t, hooks::tracked_operation& op) noexcept {
+bool context_core::make_unnamed(task_state& t, hooks::tracked_operation& op) noexcept {
   if (t.held.load(std::memory_order_relaxed)) return false;
   op.assign(nullptr);
   return true;
@@ -27,7 +27,7 @@ bool context_core::leave_to_nobody(task_state& t, hooks::tracked_operation& op) 
 bool context_core::hold_back(hooks::thread_state& ts, hooks::tracked_operation& op, void* operation,
                              void* owner, hooks::completes how) noexcept {
   task_state& t = op.task() != nullptr ? state_of(*op.task()) : *unnamed_;
-  if (t.ended.load(std::memory_order_relaxed) && leave_to_nobody(t, op)) return false;
+  if (t.ended.load(std::memory_order_relaxed) && make_unnamed(t, op)) return false;
   asio_port* const port = port_;
   if (port == nullptr || options_.shadow || closed()) return false;
   if (t.home != this) return false;  // the gate of the task's own context is responsible
@@ -95,7 +95,7 @@ void context_core::next_in_batch(hooks::thread_state& ts, hooks::task_record& re
   task_state& t = state_of(record);
   asio_port* const port = port_;
   if (port == nullptr || t.home != this || options_.shadow || closed()) return;
-  if (ts.owner != port->scheduler()) return;  // on the isolation pool, where nobody else waits
+  if (ts.owner != port->scheduler()) return;  // on the isolation pool, where no other work waits
   if (!always_preempt() && !turn_is_over(t, ts.clock.last())) return;
   if (port->put_back_rest(strand)) counters_.add<&statistics::strand_breaks>();
 }

@@ -14,8 +14,9 @@
 
 namespace asio_pulse::detail {
 
-void context_core::tell(report_kind kind, task_state& t, const hooks::poll_frame* frame,
-                        std::chrono::nanoseconds duration, std::string_view detail) noexcept {
+void context_core::send_report(report_kind kind, task_state& t, const hooks::poll_frame* frame,
+                               std::chrono::nanoseconds duration,
+                               std::string_view detail) noexcept {
   report r;
   r.kind = kind;
   if (frame != nullptr) r.site = current_site().type_name;

@@ -25,9 +25,9 @@ std::string_view gap_of(const stalled_poll& s) noexcept {
       return {};
     case EMFILE:
     case ENFILE:
-      return "no descriptor was free to look at the thread with";
+      return "no file descriptor was free to look at the thread";
     default:
-      return "/proc shows nothing of the thread";
+      return "/proc does not show the thread";
   }
 }
 
@@ -110,9 +110,9 @@ void context_core::hold_back_stall(const stalled_poll& s) noexcept {
   limiter_.hold_back(*stall_slot(s.task != nullptr ? *s.task : *unnamed_));
 }
 
-void context_core::tell_stall(report_kind kind, const stalled_poll& s, std::uint64_t suppressed,
-                              std::string_view system_call,
-                              std::span<const stack_frame> stack) noexcept {
+void context_core::report_stall(report_kind kind, const stalled_poll& s, std::uint64_t suppressed,
+                                std::string_view system_call,
+                                std::span<const stack_frame> stack) noexcept {
   task_state& t = s.task != nullptr ? *s.task : *unnamed_;
   report r;
   r.kind = kind;
@@ -134,7 +134,8 @@ void context_core::tell_stall(report_kind kind, const stalled_poll& s, std::uint
   deliver(r, t);
 }
 
-void context_core::tell_overstay(const stalled_poll& s, std::chrono::nanoseconds stayed) noexcept {
+void context_core::report_overstay(const stalled_poll& s,
+                                   std::chrono::nanoseconds stayed) noexcept {
   task_state& t = s.task != nullptr ? *s.task : *unnamed_;
   report r;
   r.kind = report_kind::critical_overstay;
@@ -142,7 +143,7 @@ void context_core::tell_overstay(const stalled_poll& s, std::chrono::nanoseconds
   r.poll = r.cpu_or_occupancy = stayed;
   r.exact = false;
   r.before = r.after = t.level.load(std::memory_order_relaxed);
-  r.detail = "a critical section has lasted longer than options::max_critical, and goes on";
+  r.detail = "a critical section has lasted longer than options::max_critical and has not ended";
   r.thread = s.thread_number;
   send(r, t, nullptr);
 }

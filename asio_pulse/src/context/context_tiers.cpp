@@ -131,12 +131,12 @@ void context_core::refuse_isolation(task_state& t, const hooks::poll_frame* fram
           ? "the task was not declared isolatable: its handlers may share state with others "
             "(set task_options::isolatable, and use the task's executor)"
       : one_thread_
-          ? "the context is single-threaded by its concurrency hint: its handlers may rely on it"
+          ? "the context has a concurrency hint for one thread, and its handlers may rely on that"
       : options_.isolation_threads == 0
           ? "the context has no isolation threads (options::isolation_threads is 0)"
-          : "the isolation pool could not get a thread, or the memory or a descriptor for one; "
-            "the next isolatable task tries again";
-  tell(report_kind::isolation_refused, t, frame, std::chrono::nanoseconds{0}, why);
+          : "the isolation pool could not start a thread (no thread, memory or descriptor); it "
+            "tries again with the next isolatable task";
+  send_report(report_kind::isolation_refused, t, frame, std::chrono::nanoseconds{0}, why);
 }
 
 }  // namespace asio_pulse::detail

@@ -76,7 +76,7 @@ void context_core::forked() noexcept {
   companion_->forked();
 }
 
-void context_core::tell_workers() noexcept {
+void context_core::notify_workers() noexcept {
   hooks::service_epoch.fetch_add(1, std::memory_order_relaxed);
   state.fetch_add(hooks::path_state::generation, std::memory_order_release);
 }

@@ -167,7 +167,7 @@ std::size_t parking::park(const passing& p, scoped_lock& held) noexcept {
   const bool first = !has_parked(t);
   try {
     // Reserved here, so that the task can be added later without an allocation.
-    if (first && line_.size() == line_.capacity()) line_.reserve(2 * line_.size() + 4);
+    if (first && waiting_.size() == waiting_.capacity()) waiting_.reserve(2 * waiting_.size() + 4);
   } catch (const std::bad_alloc&) {
     return 0;
   }
@@ -182,7 +182,7 @@ std::size_t parking::park(const passing& p, scoped_lock& held) noexcept {
   parked_.fetch_add(count, std::memory_order_relaxed);
   counters_.add<&statistics::yields>(count);
   t.gate->held_lately = true;
-  if (first) put_in_line(t);
+  if (first) add_waiting(t);
   set_gate(t, held);
   return count;
 }
@@ -206,36 +206,36 @@ bool parking::later(const task_state* a, const task_state* b) noexcept {
                                       : a->gate->arrival > b->gate->arrival;
 }
 
-void parking::put_in_line(task_state& t) noexcept {
+void parking::add_waiting(task_state& t) noexcept {
   t.gate->tag = t.gate->used.tag;
   t.gate->arrival = ++arrivals_;
-  line_.push_back(&t);  // capacity was reserved before
-  std::ranges::push_heap(line_, later);
+  waiting_.push_back(&t);  // capacity was reserved before
+  std::ranges::push_heap(waiting_, later);
 }
 
 // The task need not be at the front: another worker may have charged it since it was there.
-void parking::leave_line(task_state& t) noexcept {
-  if (line_.front() == &t) {
-    std::ranges::pop_heap(line_, later);
-    line_.pop_back();
+void parking::remove_waiting(task_state& t) noexcept {
+  if (waiting_.front() == &t) {
+    std::ranges::pop_heap(waiting_, later);
+    waiting_.pop_back();
     return;
   }
-  [[maybe_unused]] const std::size_t gone = std::erase(line_, &t);
+  [[maybe_unused]] const std::size_t gone = std::erase(waiting_, &t);
   ASIO_PULSE_ASSERT(gone == 1);
-  std::ranges::make_heap(line_, later);
+  std::ranges::make_heap(waiting_, later);
 }
 
 // The task that had the least CPU time, at the front of the heap.
 task_state* parking::least(timing::ticks now) noexcept {
   for (;;) {
-    if (line_.empty()) return nullptr;
-    task_state& t = *line_.front();
+    if (waiting_.empty()) return nullptr;
+    task_state& t = *waiting_.front();
     bring_up_to_date(t, now);
     if (t.gate->used.tag == t.gate->tag) return &t;
     // The task has run work meanwhile that the gate does not see, so its tag has changed.
-    std::ranges::pop_heap(line_, later);
+    std::ranges::pop_heap(waiting_, later);
     t.gate->tag = t.gate->used.tag;
-    std::ranges::push_heap(line_, later);
+    std::ranges::push_heap(waiting_, later);
   }
 }
 
@@ -257,10 +257,10 @@ void* parking::release() noexcept {
   }
   running_ = port_->first_number(t->gate->parked);
   void* const operation = take_next(*t, held);
-  driver_queued_ = !line_.empty();
+  driver_queued_ = !waiting_.empty();
   if (driver_queued_) {
     if (always_preempt()) {
-      put_driver(*line_.front(), true, now, true, held);
+      put_driver(*waiting_.front(), true, now, true, held);
     } else {
       port_->put_driver_in_front();
     }
@@ -273,7 +273,7 @@ void parking::put_driver(task_state& t, bool slice_over, timing::ticks now, bool
   reader r(*this, t, now,
            slice_over ? queue_look::purpose::behind_the_next : queue_look::purpose::behind_less);
   port_->put_driver(r, at_the_end);
-  rules_.put_behind(now, line_.size(), r.look().others());
+  rules_.put_behind(now, waiting_.size(), r.look().others());
   const hooks::thread_state& ts = hooks::this_thread();
   put_by_ = &ts;
   charged_then_ = ts.charged;
@@ -289,7 +289,7 @@ timing::ticks parking::served_since_put(timing::ticks now) const noexcept {
 void parking::requeue(task_state& t, scoped_lock& held) noexcept {
   const std::size_t count = port_->put_in_front(t.gate->parked);
   parked_.fetch_sub(count, std::memory_order_relaxed);
-  leave_line(t);
+  remove_waiting(t);
   set_gate(t, held);
 }
 
@@ -308,7 +308,7 @@ bool parking::requeue_overtaken() noexcept {
   if (port_ == nullptr || workers_.load(std::memory_order_relaxed) > 1) return false;
   const std::uint32_t stopper = stopped_by_.load(std::memory_order_relaxed);
   task_state* oldest = nullptr;
-  for (task_state* const t : line_) {
+  for (task_state* const t : waiting_) {
     const std::uint32_t number = port_->first_number(t->gate->parked);
     if (stopper != 0 && !older(number, stopper)) continue;
     if (oldest == nullptr || older(number, port_->first_number(oldest->gate->parked))) oldest = t;
@@ -319,21 +319,22 @@ bool parking::requeue_overtaken() noexcept {
   one.front = one.back = port_->take(oldest->gate->parked);
   parked_.fetch_sub(1, std::memory_order_relaxed);
   if (!has_parked(*oldest)) {
-    leave_line(*oldest);
+    remove_waiting(*oldest);
     set_gate(*oldest, held);
   }
   (void)port_->put_in_front(one);
   return true;
 }
 
-// Takes the oldest parked operation of a task in line, and moves the task to its new place in line.
+// Takes the oldest parked operation of a waiting task, and moves the task to its new place in the
+// heap.
 void* parking::take_next(task_state& t, scoped_lock& held) noexcept {
   ASIO_PULSE_ASSERT(has_parked(t));
   void* const operation = port_->take(t.gate->parked);
   parked_.fetch_sub(1, std::memory_order_relaxed);
-  leave_line(t);
+  remove_waiting(t);
   if (has_parked(t)) {
-    put_in_line(t);
+    add_waiting(t);
   } else {
     set_gate(t, held);
   }
@@ -342,7 +343,7 @@ void* parking::take_next(task_state& t, scoped_lock& held) noexcept {
 
 void* parking::take_any() noexcept {
   scoped_lock held(mutex_);
-  return port_ == nullptr || line_.empty() ? nullptr : take_next(*line_.front(), held);
+  return port_ == nullptr || waiting_.empty() ? nullptr : take_next(*waiting_.front(), held);
 }
 
 }  // namespace asio_pulse::detail

@@ -119,8 +119,8 @@ class parking {
     return static_cast<std::int32_t>(a - b) < 0;
   }
   void set_gate(task_state& t, scoped_lock& held) noexcept;
-  void put_in_line(task_state& t) noexcept;
-  void leave_line(task_state& t) noexcept;
+  void add_waiting(task_state& t) noexcept;
+  void remove_waiting(task_state& t) noexcept;
   [[nodiscard]] timing::ticks served_since_put(timing::ticks now) const noexcept;
   [[nodiscard]] task_state* least(timing::ticks now) noexcept;
   static bool later(const task_state* a, const task_state* b) noexcept;
@@ -135,7 +135,7 @@ class parking {
   std::mutex mutex_;  ///< guards the rest
   asio_port* port_ = nullptr;
   gate_rules rules_;
-  std::vector<task_state*> line_;  ///< a heap of tasks with parked operations, least CPU time first
+  std::vector<task_state*> waiting_;  ///< tasks with parked operations; a heap, least CPU first
   std::uint64_t arrivals_ = 0;
   std::uint32_t looks_ = 0;
   std::uint32_t numbers_ = 0;  ///< the last number of a parked operation; never 0 while in use

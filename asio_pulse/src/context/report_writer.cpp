@@ -56,9 +56,9 @@ void report_writer::flush() noexcept {}
 
 namespace {
 
-// How long the end of a program, or of a context, waits for a stderr that takes nothing. A guess:
-// if it is too short, the last lines, which may explain the end, are lost; if it is too long, the
-// program seems to hang. Even on a busy machine the writing thread is scheduled sooner.
+// How long the end of a program, or of a context, waits while nothing can be written to stderr. A
+// guess: if it is too short, the last lines, which may explain the end, are lost; if it is too
+// long, the program seems to hang. Even on a busy machine the writing thread is scheduled sooner.
 constexpr std::chrono::milliseconds patience{100};
 
 // Set with the first report, so that flush() costs nothing in programs without reports. Relaxed: a
@@ -185,7 +185,8 @@ void report_writer::before_fork() noexcept { mutex_.lock(); }
 
 void report_writer::after_fork(bool child) noexcept {
   if (child) {
-    // The queue belongs to the parent, as does the thread that writes. In the child nobody waits.
+    // The queue belongs to the parent, as does the thread that writes. In the child no thread waits
+    // for the queue.
     new (&work_) std::condition_variable;
     new (&written_) std::condition_variable;
     queue_ = {};

@@ -14,8 +14,8 @@
 #include <string>
 
 /// \file
-/// Writes reports to stderr without making anybody wait. Standard error may be a full pipe, a pipe
-/// that nobody reads any more, a stopped terminal, or a file on a disk that is gone.
+/// Writes reports to stderr without blocking the threads that report. Standard error may be a full
+/// pipe, a pipe without a reader, a stopped terminal, or a file on a disk that was removed.
 
 namespace asio_pulse::detail {
 

@@ -85,8 +85,8 @@ bool detail::refuse_yield() noexcept {
   if (frame == nullptr || ts.arbiter == nullptr || ts.no_yield == 0) return false;
   context_core& core = *core_of(ts);
   ts.fuel = fuel_after_refusal();
-  core.tell(report_kind::yield_refused, task_of(*frame, core), frame, lasted(ts, *frame),
-            "a lock (asio_pulse::mutex) or a no_yield_scope was held at the checkpoint");
+  core.send_report(report_kind::yield_refused, task_of(*frame, core), frame, lasted(ts, *frame),
+                   "a lock (asio_pulse::mutex) or a no_yield_scope was held at the checkpoint");
   return true;
 }
 
@@ -132,14 +132,13 @@ bool detail::leave_no_yield(const poll_mark& entered) noexcept {
   return true;
 }
 
-void detail::tell_misuse(const char* what) noexcept {
+void detail::report_misuse(const char* what) noexcept {
   hooks::thread_state& ts = hooks::this_thread();
   hooks::poll_frame* const frame = poll_of(ts);
   try {
-    const std::string text =
-        std::string(what) +
-        " was left in another handler, or on another thread, than it was entered in; it ended with "
-        "the handler that entered it";
+    const std::string text = std::string(what) +
+                             " was left in another handler or on another thread than the one that "
+                             "entered it; it ended with the handler that entered it";
     if (ts.arbiter == nullptr) {
       report r;
       r.kind = report_kind::misuse;
@@ -150,7 +149,7 @@ void detail::tell_misuse(const char* what) noexcept {
     context_core& core = *core_of(ts);
     task_state& t =
         frame != nullptr ? task_of(*frame, core) : static_cast<task_state&>(core.unnamed());
-    core.tell(report_kind::misuse, t, frame, std::chrono::nanoseconds{0}, text);
+    core.send_report(report_kind::misuse, t, frame, std::chrono::nanoseconds{0}, text);
   } catch (...) {  // NOLINT(bugprone-empty-catch): no memory for the report
   }
 }
@@ -178,7 +177,7 @@ critical_section::~critical_section() {
   hooks::thread_state& ts = hooks::this_thread();
   const std::uint32_t inside = entered(ts.critical);
   if (!same(entered_, ts) || inside == 0) {
-    detail::tell_misuse("a critical_section");
+    detail::report_misuse("a critical_section");
     return;
   }
   set_entered(ts.critical, inside - 1);
@@ -194,8 +193,8 @@ critical_section::~critical_section() {
   const auto stayed = base.to_ns(now - (since_ < now ? since_ : now));
   if (core.opts().max_critical.count() == 0 || stayed <= core.opts().max_critical) return;
   hooks::poll_frame* const frame = poll_of(ts);
-  core.tell(report_kind::critical_overstay, task_of(*frame, core), frame, stayed,
-            "a critical section lasted longer than options::max_critical");
+  core.send_report(report_kind::critical_overstay, task_of(*frame, core), frame, stayed,
+                   "a critical section lasted longer than options::max_critical");
 }
 
 std::uint64_t this_task::id() noexcept {
@@ -229,7 +228,8 @@ preemption_budget::~preemption_budget() {
   hooks::thread_state& ts = hooks::this_thread();
   hooks::poll_frame* const frame = poll_of(ts);
   if (frame != nullptr && frame->task() == task_) frame->reassign(before_);
-  // Inside a poll, the poll holds the reference to its task. Outside there is none to hold.
+  // Inside a poll, the poll holds the reference to its task. Outside of polls there is no reference
+  // to hold.
   if (ts.current == task_)
     ts.current = frame != nullptr && frame->task() == before_ ? before_ : nullptr;
   if (before_ != nullptr) hooks::release(*before_);

@@ -70,10 +70,10 @@ std::string hint_client::connect(const std::string& path) {
 // the end of a file.
 std::string hint_client::map(const descriptor& array, const asio_pulse_reply& reply) {
   if (reply.abi_version != ASIO_PULSE_ABI_VERSION) {
-    return fmt::format("the source serves version {} of the control blocks, and must serve {}",
+    return fmt::format("the source serves version {} of the control blocks, instead of {}",
                        reply.abi_version, ASIO_PULSE_ABI_VERSION);
   }
-  if (!array) return "the source's answer carries no control blocks";
+  if (!array) return "the source's answer contains no control blocks";
   if (reply.slots < 2 || reply.slots > 65536) {
     return fmt::format("the source serves {} control blocks, and must serve 2 to 65536",
                        reply.slots);
@@ -104,7 +104,7 @@ std::string hint_client::ask(const asio_pulse_request& request, asio_pulse_reply
   if (n != static_cast<ssize_t>(sizeof mine)) {
     const int error = errno;
     disconnect();
-    return because("scx_pulse takes no request", error);
+    return because("cannot send a request to scx_pulse", error);
   }
   iovec part{.iov_base = &reply, .iov_len = sizeof reply};
   alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))];
@@ -133,15 +133,15 @@ std::string hint_client::ask(const asio_pulse_request& request, asio_pulse_reply
   if (n < 0) {
     fault = error == EAGAIN ? "scx_pulse does not answer" : because("scx_pulse", error);
   } else if (n == 0) {
-    fault = "scx_pulse has hung up";
+    fault = "scx_pulse has closed the connection";
   } else if (static_cast<std::size_t>(n) < reply_head || (message.msg_flags & MSG_TRUNC) != 0 ||
              reply.magic != ASIO_PULSE_PROTOCOL_MAGIC || reply.kind != mine.kind ||
              reply.text_bytes != static_cast<std::size_t>(n) - reply_head) {
-    fault = "what answers is no scx_pulse";
+    fault = "the server of the socket is not scx_pulse";
   } else if ((message.msg_flags & MSG_CTRUNC) != 0) {
     fault = received != nullptr
-                ? "the source sends more than one descriptor, or this process may open no more"
-                : "the source sends descriptors that nobody asked for";
+                ? "the source sends more than one descriptor, or this process cannot open any more"
+                : "the source sends descriptors that were not requested";
   }
   if (!fault.empty()) {
     disconnect();

@@ -41,7 +41,7 @@ static_assert(static_cast<int>(determinism::pressured) == ASIO_PULSE_PRESSURED);
 static_assert(static_cast<int>(determinism::defensive) == ASIO_PULSE_DEFENSIVE);
 
 // A worker without a hint for this long behaves as if there were no hints. A guess: several ticks,
-// twice the clean window of the tiers, and short for a person who watches.
+// twice the clean window of the tiers, and short enough for a person who watches the figures.
 constexpr std::chrono::milliseconds calm{200};
 
 // The slice that a worker requests from a kernel without scx_pulse: a third of EEVDF's default. A
@@ -222,7 +222,7 @@ void hint_hub::install(subscriber& sub) noexcept {
 hint_status hint_hub::status() {
   const std::lock_guard lock(mutex_);
   hint_status s;
-  s.why = "no thread that wants hints is in run()";
+  s.why = "no thread that can get hints is in run()";
   for (const auto& sub : subscribers_) {
     const connection& c = *connections_[sub->connection_index];
     const hint_source now = sub->link != nullptr ? sub->link->source : hint_source::off;
@@ -249,8 +249,7 @@ hint_status hint_hub::status() {
   return s;
 }
 
-// In the child there is no thread of the hub, no connection of its own, and only the calling
-// thread.
+// The child has only the calling thread: no thread of the hub, and no connection that it may use.
 void hint_hub::after_fork(bool child) noexcept {
   if (child) {
     const hooks::thread_state& self = hooks::this_thread();

@@ -133,7 +133,7 @@ void hint_hub::lost(connection& c) noexcept {
       sub->offered.reset();
     if (sub->link != nullptr && sub->link->source == hint_source::kernel && !sub->gone) {
       sub->gone = true;
-      sub->core->tell_workers();
+      sub->core->notify_workers();
     }
   }
 }
@@ -192,7 +192,7 @@ bool hint_hub::offer_kernel(std::unique_lock<std::mutex>& lock, std::uint64_t se
     return true;
   }
   now->offered = std::move(link);
-  now->core->tell_workers();
+  now->core->notify_workers();
   return true;
 }
 
@@ -209,7 +209,7 @@ void hint_hub::offer_local(subscriber& sub) {
     pressure_tried_ = true;  // last, so that it is tried again after a lack of memory
   }
   if (!local_works_) return;
-  // A block of its own on the heap, which nobody else writes.
+  // A separate block on the heap, which no other code writes.
   struct alignas(64) block {
     asio_pulse_scb scb{};
   };
@@ -223,7 +223,7 @@ void hint_hub::offer_local(subscriber& sub) {
   sub.probe = thread_probe(sub.tid, files_);
   sub.local = std::make_unique<local_hints>(slice);
   sub.offered = std::move(link);
-  sub.core->tell_workers();
+  sub.core->notify_workers();
 }
 
 void hint_hub::sample(clock::time_point now) noexcept {

@@ -59,7 +59,7 @@ std::string pressure_source::open() {
   }
   if (fd_ < 0) {
     return std::string(cpu_pressure) + ": " + std::strerror(errno) +
-           " (a kernel without PSI, or one that wants psi=1 on its command line)";
+           " (the kernel has no PSI, or needs psi=1 on its command line)";
   }
   return {};
 }

@@ -33,7 +33,8 @@ constexpr std::string_view memory_rule =
     "must be a memory file with the seal F_SEAL_SHRINK, or a BPF array";
 
 std::string too_few(std::uint64_t there, std::uint32_t slots) {
-  return fmt::format("the memory holds {} control blocks, and the source says {}", there, slots);
+  return fmt::format("the memory holds {} control blocks, and the source announces {}", there,
+                     slots);
 }
 
 // The kernel's name for an open descriptor: the path of a file, or the kind of another object.
@@ -103,8 +104,8 @@ std::string why_not_control_blocks(std::string_view map_info, std::uint32_t slot
   if (!type || !size || !count) return "it is a BPF map that /proc does not describe";
   if (*type != bpf_map_type_array || *size != sizeof(asio_pulse_scb)) {
     return fmt::format(
-        "it is a BPF map of type {} with elements of {} bytes, and must be an array (type {}) with "
-        "elements of {} bytes",
+        "it is a BPF map of type {} with elements of {} bytes, and it must be an array (type {}) "
+        "with elements of {} bytes",
         *type, *size, bpf_map_type_array, sizeof(asio_pulse_scb));
   }
   return *count < slots ? too_few(*count, slots) : std::string();

@@ -13,46 +13,46 @@ namespace {
 
 using std::string_view;
 
-constexpr blocked_reason dns{
-    waits_for::name_resolution, "for a name to be resolved",
-    "Resolve with boost::asio::ip::tcp::resolver::async_resolve, which waits on a thread of its "
-    "own; keep the result."};
+constexpr blocked_reason dns{waits_for::name_resolution, "for a name to be resolved",
+                             "Use boost::asio::ip::tcp::resolver::async_resolve, which waits on a "
+                             "background thread, and cache the result."};
 constexpr blocked_reason lock{
     waits_for::lock, "for a lock",
-    "Hold the lock for shorter, and never across I/O; guard the state by a strand instead; or do "
-    "what needs the lock on another thread pool."};
+    "Hold the lock for a shorter time, and never across I/O; or protect the state with a strand "
+    "instead; or do the work that needs the lock on another thread pool."};
 constexpr blocked_reason condition{
     waits_for::lock, "for another thread's result (a condition variable or a future)",
-    "Let the other thread post the result as a handler, or co_await it, instead of a wait for it."};
-constexpr blocked_reason sleep{waits_for::call, "in a sleep",
-                               "Wait with a boost::asio::steady_timer: others run meanwhile."};
+    "Do not wait for the result: let the other thread post it as a handler, or co_await it."};
+constexpr blocked_reason sleep{
+    waits_for::call, "in a sleep",
+    "Wait with a boost::asio::steady_timer, so that other handlers run meanwhile."};
 constexpr blocked_reason child{
     waits_for::call, "for another process to end",
     "Wait for SIGCHLD with a boost::asio::signal_set, or use Boost.Process with the context."};
 constexpr blocked_reason readiness{
     waits_for::call, "for a descriptor to become ready",
-    "Use the asynchronous operation of the socket or descriptor instead of a wait for it inside a "
-    "handler; a library that insists on waiting belongs on a thread pool."};
+    "Use the asynchronous operation of the socket or descriptor instead of waiting inside a "
+    "handler; call a library that can only wait from a thread pool."};
 constexpr blocked_reason network{
     waits_for::call, "for a peer",
     "Use the asynchronous operation (async_connect, async_read_some, async_write_some ...), or a "
-    "thread pool for a library that has none."};
+    "thread pool for a library that has only blocking calls."};
 constexpr blocked_reason io{
     waits_for::call, "for a file, a pipe or a peer",
-    "Use the asynchronous operation; for files boost::asio::stream_file where io_uring is, else a "
-    "thread pool (boost::asio::thread_pool)."};
+    "Use the asynchronous operation: for files boost::asio::stream_file if io_uring is available, "
+    "otherwise a thread pool (boost::asio::thread_pool)."};
 constexpr blocked_reason disk{
     waits_for::call, "for the disk",
     "Do it on a thread pool (boost::asio::thread_pool) and post the result back."};
 constexpr blocked_reason unknown{
-    waits_for::call, "in the kernel, not in a system call that is known",
-    "If its stack shows plain computing, it waited for memory that is read from disk: keep what "
-    "handlers need in memory (mlock, less swapping). Else do it on a thread pool "
+    waits_for::call, "in the kernel, but in no known system call",
+    "If its stack shows plain computation, it waited for memory that is read from disk: keep the "
+    "memory that handlers use resident (mlock, less swapping). Otherwise do it on a thread pool "
     "(boost::asio::thread_pool) and post the result back."};
 constexpr blocked_reason undescribed{
-    waits_for::call, "in the kernel; no stack of it was taken, for reports are limited",
-    "Look again while it goes on, or let more reports through (options::report_interval, "
-    "options::reports_per_second): each has the stack."};
+    waits_for::call, "in the kernel; no stack was taken, because reports are limited",
+    "Look again while it lasts, or allow more reports (options::report_interval, "
+    "options::reports_per_second): each report has the stack."};
 constexpr blocked_reason other{
     waits_for::call, "in a system call",
     "Do it on a thread pool (boost::asio::thread_pool) and post the result back."};

@@ -251,7 +251,7 @@ constexpr get_function get_section[] = {get_head,  get_settings, get_sites,
 std::string decode_file(std::string_view bytes, recording& r) {
   byte_reader in(bytes, "recording");
   if (in.take(std::min(bytes.size(), magic.size()), "magic") != magic) {
-    in.fail("magic", "this is no recording of asio-pulse");
+    in.fail("magic", "this is not a recording of asio-pulse");
   }
   const auto made_by = in.number<std::uint32_t>("version");
   if (in.ok() && made_by != version) {
@@ -267,7 +267,7 @@ std::string decode_file(std::string_view bytes, recording& r) {
     if (!in.ok()) break;
     get_section[i](section, r);
     section.element({});
-    if (section.left() != 0) section.fail(field, "has bytes that belong to no field");
+    if (section.left() != 0) section.fail(field, "has bytes that do not belong to any field");
     if (!section.ok()) return section.fault();
   }
   if (in.left() != 0) in.fail("the end", fmt::format("{} bytes follow it", in.left()));

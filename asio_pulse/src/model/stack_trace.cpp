@@ -232,25 +232,26 @@ std::string_view to_string(no_stack why) noexcept {
     case no_stack::switched_off:
       return "options::stall_signal is negative";
     case no_stack::moved_on:
-      return "the thread went on while it was looked at";
+      return "the thread continued while its stack was being taken";
     case no_stack::signal_blocked:
       return "the thread blocks the signal";
     case no_stack::handler_replaced:
-      return "the program has a handler of its own for the signal";
+      return "the program has installed its own handler for the signal";
     case no_stack::no_answer:
       return "the thread did not answer in time";
     case no_stack::not_permitted:
-      return "the kernel does not show where the thread is: the process has changed its user";
+      return "the kernel does not show where the thread is, because the process has changed its "
+             "user";
     case no_stack::small_stack:
-      return "the thread's stack has no room for a signal handler";
+      return "the thread's stack may be too small for a signal handler";
     case no_stack::no_descriptor:
-      return "no descriptor was free to look at the thread with";
+      return "no file descriptor was free to look at the thread";
     case no_stack::no_memory:
       return "out of memory";
     case no_stack::unreadable:
-      return "what was read of it makes no sense";
+      return "the stack was read, but could not be unwound";
     case no_stack::unsupported:
-      return "this system has no way to take it";
+      return "stacks cannot be taken on this system";
     case no_stack::filtered:
       return "a seccomp filter may forbid the system calls that are needed";
   }

@@ -50,10 +50,10 @@ class gate_rules {
   /// What waits in Asio's queue besides the task's own operations.
   struct waiting {
     enum class who : std::uint8_t {
-      nobody,
+      none,
       had_less,  ///< the first operation's task has had less, or is not known
       had_more   ///< the first operation's task has had as much or more
-    } first = who::nobody;
+    } first = who::none;
     bool reactor_first = false;  ///< the reactor comes before that operation
     bool own_first = false;      ///< the task's own operations come before both
   };
@@ -84,7 +84,7 @@ class gate_rules {
   static void add_parked(waiting& w, const share& t, const share& least) noexcept {
     if (fair_shares::before(least, t)) {
       w.first = waiting::who::had_less;
-    } else if (w.first == waiting::who::nobody) {
+    } else if (w.first == waiting::who::none) {
       w.first = waiting::who::had_more;
     }
   }
@@ -101,7 +101,7 @@ class gate_rules {
   /// Whether released operations have run for so long that the next entry of the queue gets its
   /// turn.
   [[nodiscard]] bool slice_over(const waiting& w, timing::ticks now) const noexcept {
-    const bool others = w.first != waiting::who::nobody && !w.reactor_first;
+    const bool others = w.first != waiting::who::none && !w.reactor_first;
     return since(slice_began_, now) >= std::max(others ? limits_.quantum : limits_.slice, allowed_);
   }
 
@@ -160,14 +160,14 @@ class queue_look {
   };
 
   answer reactor() noexcept {
-    found_.reactor_first = found_.first == gate_rules::waiting::who::nobody;
+    found_.reactor_first = found_.first == gate_rules::waiting::who::none;
     return {false, what_ == purpose::behind_the_next && std::exchange(leading_, false)};
   }
   /// An operation whose task has the share `s`; null if it is not known.
   answer operation(share* s) noexcept {
     const bool enough = ++seen_ == farthest;
     if (s == &t_) {
-      if (found_.first == gate_rules::waiting::who::nobody && !found_.reactor_first) {
+      if (found_.first == gate_rules::waiting::who::none && !found_.reactor_first) {
         found_.own_first = true;
         // There are this many of the task's own operations. The reactor, if it is queued, is behind
         // them.

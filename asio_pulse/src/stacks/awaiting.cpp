@@ -104,7 +104,7 @@ class search {
 
 }  // namespace
 
-void tell_awaitable_layout(const awaitable_layout& l) noexcept {
+void set_awaitable_layout(const awaitable_layout& l) noexcept {
   packed_layout.store(known | std::uint64_t{l.coroutine} | std::uint64_t{l.thread} << 16 |
                           std::uint64_t{l.caller} << 32,
                       std::memory_order_relaxed);  // one word, which publishes nothing else

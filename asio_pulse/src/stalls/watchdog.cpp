@@ -133,11 +133,11 @@ void watchdog::add(hooks::thread_state& ts) {
     ts.registered = true;
     start(lock);
   }
-  ring();
+  notify();
 }
 
 void watchdog::remove(hooks::thread_state& ts) noexcept {
-  bool rings = false;
+  bool notifies = false;
   {
     scoped_lock lock(mutex_);
     const auto here = [&ts](const auto& w) { return w->state == &ts; };
@@ -146,8 +146,8 @@ void watchdog::remove(hooks::thread_state& ts) noexcept {
     watched_worker& worker = **at;
     done_.wait(lock, [&worker] { return !worker.pinned; });
     // The watchdog has to close the files of this thread.
-    rings = worker.kept;
-    if (worker.number == first_.number) rings = first_.gone = true;
+    notifies = worker.kept;
+    if (worker.number == first_.number) notifies = first_.gone = true;
     if (worker.stall.core == nullptr) {
       at = std::find_if(workers_.begin(), workers_.end(), here);  // others may have left meanwhile
       workers_.erase(at);
@@ -157,10 +157,10 @@ void watchdog::remove(hooks::thread_state& ts) noexcept {
       worker.end =
           told ? ts.stall_end.load(std::memory_order_relaxed) : timing::timebase::get().now();
       worker.state = nullptr;
-      rings = true;
+      notifies = true;
     }
   }
-  if (rings) ring();
+  if (notifies) notify();
 }
 
 void watchdog::add(context_core& core) {
@@ -279,7 +279,7 @@ void watchdog::arm_all([[maybe_unused]] const scoped_lock& lock, bool on) noexce
   }
 }
 
-void watchdog::ring() noexcept {
+void watchdog::notify() noexcept {
   bell_.fetch_add(1, std::memory_order_release);
   futex(bell_, FUTEX_WAKE, 1, nullptr);
 }
@@ -290,10 +290,10 @@ void watchdog::wake() noexcept {
     const scoped_lock lock(mutex_);
     start(lock);
   }
-  ring();
+  notify();
 }
 
-// Waits until somebody calls ring(), or until `timeout` is over; without a limit if it is negative.
+// Waits until notify() is called or `timeout` is over. A negative time-out stands for no limit.
 void watchdog::wait(std::uint32_t seen, std::chrono::nanoseconds timeout) noexcept {
   if (timeout.count() < 0) {
     futex(bell_, FUTEX_WAIT, seen, nullptr);
@@ -347,7 +347,8 @@ void watchdog::run() noexcept {
   std::chrono::nanoseconds used = own_cpu_time();
   section_.lock();
   for (;;) {
-    // Acquire, pairs with the release in ring(): sees what was written before the call of ring().
+    // Acquire, pairs with the release in notify(): this thread sees what was written before the
+    // call.
     const std::uint32_t seen = bell_.load(std::memory_order_acquire);
     const bool rung = std::exchange(last_bell_, seen) != seen;
     if (over_.load()) {  // the process is ending: stalls are no longer reported
@@ -397,20 +398,20 @@ void watchdog::hear_of_exit() noexcept {
 
 bool watchdog::begin_user_code() noexcept {
   section_.unlock();
-  telling_.store(true);
+  user_code_running_.store(true);
   return !over_.load();
 }
 
 void watchdog::end_user_code() noexcept {
   if (!over_.load()) hear_of_exit();
-  telling_.store(false);
+  user_code_running_.store(false);
   section_.lock();
 }
 
 void watchdog::process_ends() noexcept {
   over_.store(true);
   if (on_own_thread()) return;  // a report's callback has called exit()
-  for (int tries = 0; telling_.load() && tries != 1000; ++tries) {
+  for (int tries = 0; user_code_running_.load() && tries != 1000; ++tries) {
     std::this_thread::sleep_for(std::chrono::milliseconds{1});
   }
 }
@@ -428,7 +429,7 @@ void watchdog::after_fork(bool child) noexcept {
   if (child) {
     const bool here = on_own_thread();  // a report's callback has called fork()
     running_.store(here, std::memory_order_relaxed);
-    if (!here) telling_.store(false);
+    if (!here) user_code_running_.store(false);
     busy_ = here ? busy_ : nullptr;
     files_.close_all();
     if (first_.syscall >= 0) ::close(first_.syscall);

@@ -321,7 +321,7 @@ void watchdog::report(const event& e, stalled_poll what, bool shown,
     if (open_stall* const stall = same_stall(lock, e)) stall->shown = true;
   }
   const user_code_scope user;
-  if (user) core.tell_stall(report_kind::stall, what, admitted.suppressed, seen.call, trace);
+  if (user) core.report_stall(report_kind::stall, what, admitted.suppressed, seen.call, trace);
 }
 
 // The record of the event's stall, if it has not ended.
@@ -377,7 +377,7 @@ void watchdog::finish(const event& e) noexcept {
     if (admitted.send) {
       const user_code_scope user;
       if (user) {
-        core.tell_stall(report_kind::stall_ended, stall.what, admitted.suppressed, {}, {});
+        core.report_stall(report_kind::stall_ended, stall.what, admitted.suppressed, {}, {});
       }
     } else if (!stall.shown) {
       core.hold_back_stall(stall.what);
@@ -401,7 +401,7 @@ void watchdog::overstay(const event& e) noexcept {
   if (what.task == nullptr) what.task = e.core->tasks().find(e.account);
   work.keep(what.task);
   const user_code_scope user;
-  if (user) e.core->tell_overstay(what, to_ns(e.stayed));
+  if (user) e.core->report_overstay(what, to_ns(e.stayed));
 }
 
 void watchdog::compensate_all() noexcept {

@@ -161,8 +161,8 @@ ticks watchdog::look_at(const scoped_lock& lock, watched_worker& w, ticks now, t
   if (polling || r.start != w.seen) seen.active = true;
   w.seen = r.start;
 
-  static constexpr stall_watch::limits nobody;
-  const stall_watch::limits& limits = c != nullptr ? c->limits : nobody;
+  static constexpr stall_watch::limits no_limits;
+  const stall_watch::limits& limits = c != nullptr ? c->limits : no_limits;
   poll_evidence& e = w.evidence;
   const bool doubted = polling && e.doubted == r.start;
   const bool same = doubted || (polling && w.watch.watches(r.start));

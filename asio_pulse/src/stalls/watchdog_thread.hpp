@@ -143,14 +143,14 @@ class watchdog {
     bool compensable = false;
   };
   struct verdict {
-    bool for_good;     ///< sleep until ring() is called
+    bool for_good;     ///< sleep until notify() is called
     timing::ticks at;  ///< otherwise the time of the next look
   };
   class at_work;
 
   // watchdog.cpp
   void start(const scoped_lock& lock) noexcept;
-  void ring() noexcept;
+  void notify() noexcept;
   void wait(std::uint32_t seen, std::chrono::nanoseconds timeout) noexcept;
   void move_away(timing::ticks now) noexcept;
   void arm(context_core& core) noexcept;
@@ -236,14 +236,13 @@ class watchdog {
   bool in_the_way_ = false;  ///< a worker waits for the CPU that the watchdog is on
   timing::ticks moved_ = 0;
 
-  /// Incremented by ring(), to wake the watchdog.
+  /// Incremented by notify(), to wake the watchdog.
   std::atomic<std::uint32_t> bell_{0};
   std::atomic<bool> running_{false};  ///< written with the mutex held
-  /// `over_`: exit() has been called. `telling_`: user code is running. Sequentially consistent:
-  /// one thread sets the first and reads the second, and the other does the opposite, so at least
-  /// one sees the other's store.
+  /// `over_`: exit() has been called. Both are sequentially consistent: one thread sets the first
+  /// and reads the second, and the other does the opposite, so at least one sees the other's store.
   std::atomic<bool> over_{false};
-  std::atomic<bool> telling_{false};
+  std::atomic<bool> user_code_running_{false};
   std::atomic<int> exits_heard_of_{0};  ///< how many handlers are registered with atexit()
   std::atomic<std::thread::id> own_thread_{};
 };

@@ -33,7 +33,8 @@ void byte_reader::fail(std::string_view field, std::string_view rule) {
 std::string byte_reader::text(std::string_view field) {
   const auto length = number<std::uint32_t>(field);
   if (length > byte_writer::longest_text) {
-    fail(field, fmt::format("is {} bytes long, and may be {}", length, byte_writer::longest_text));
+    fail(field,
+         fmt::format("is {} bytes long; the limit is {}", length, byte_writer::longest_text));
   }
   return std::string(take(ok() ? length : 0, field));
 }

@@ -115,7 +115,7 @@ std::string replace_file(const std::string& path, std::string_view what,
   if (fs::exists(there) && !fs::is_regular_file(there)) {
     ec = std::make_error_code(fs::is_directory(there) ? std::errc::is_a_directory
                                                       : std::errc::invalid_argument);
-    return fault("is there and must be a regular file");
+    return fault("exists and is not a regular file");
   }
   new_file made = create_beside(path, ec);
   if (made.file == nullptr) return fault("cannot be created");
@@ -134,12 +134,12 @@ std::string replace_file(const std::string& path, std::string_view what,
   }
   if (ec) {
     fs::remove(made.name, ignored);
-    return fault("could not be written whole, and nothing is left of it");
+    return fault("could not be written completely, and was removed");
   }
   fs::rename(made.name, place, ec);
   if (ec) {
     fs::remove(made.name, ignored);
-    return fault("cannot be put in its place");
+    return fault("cannot be moved to its place");
   }
   return {};
 }

@@ -106,7 +106,7 @@ void write_last_words(const char* text, std::size_t size) noexcept {
   const errno_kept keep;
   if (!is_standard_error()) return;
   pollfd ready{.fd = STDERR_FILENO, .events = POLLOUT, .revents = 0};
-  // POLLERR means that nobody reads it any more.
+  // POLLERR means that the pipe has no reader any more.
   if (::poll(&ready, 1, 0) != 1 || ready.revents != POLLOUT) return;
   (void)!::write(STDERR_FILENO, text, size);
 }

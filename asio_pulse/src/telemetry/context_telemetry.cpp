@@ -36,15 +36,15 @@ void context_telemetry::stall_described(const stalled_poll& s, std::string_view 
 // ---- called by readers
 
 void context_telemetry::want_metrics(std::chrono::milliseconds how_long) noexcept {
-  if (tools_.want_metrics(instruments::clock::now() + how_long)) core_.tell_workers();
+  if (tools_.want_metrics(instruments::clock::now() + how_long)) core_.notify_workers();
 }
 
 void context_telemetry::want_trace(std::chrono::milliseconds how_long) noexcept {
-  if (tools_.want_trace(instruments::clock::now() + how_long)) core_.tell_workers();
+  if (tools_.want_trace(instruments::clock::now() + how_long)) core_.notify_workers();
 }
 
 void context_telemetry::expire(instruments::clock::time_point now) noexcept {
-  if (tools_.expire(now)) core_.tell_workers();
+  if (tools_.expire(now)) core_.notify_workers();
 }
 
 void context_telemetry::probe() noexcept {

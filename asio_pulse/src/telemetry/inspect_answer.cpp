@@ -69,14 +69,14 @@ void inspect_server::answer(client& c, clock::time_point now) {
   c.in.clear();
   words request(line);
   if (request.next() != protocol) {
-    return refuse(c, fmt::format("this process speaks {}", protocol));
+    return refuse(c, fmt::format("this process uses protocol {}", protocol));
   }
   const std::string_view verb = request.next();
   if (verb == "metrics") {
     std::uint64_t tasks = 0;
     std::uint64_t sites = 0;
     if (!request.number(tasks, most_top) || !request.number(sites, most_top) || !request.empty()) {
-      return refuse(c, fmt::format("metrics TASKS SITES: numbers up to {}", most_top));
+      return refuse(c, fmt::format("metrics TASKS SITES: both must be numbers up to {}", most_top));
     }
     process_metrics m = collect_now({.top_tasks = tasks, .top_sites = sites}, metrics_lease);
     if (m.contexts.size() > most_contexts) m.contexts.resize(most_contexts);
@@ -89,7 +89,9 @@ void inspect_server::answer(client& c, clock::time_point now) {
     if (!request.number(length, static_cast<std::uint64_t>(longest_trace.count())) ||
         !request.number(context, ~std::uint64_t{0}) || !request.empty()) {
       return refuse(
-          c, fmt::format("trace MILLISECONDS CONTEXT: at most {} ms", longest_trace.count()));
+          c, fmt::format(
+                 "trace MILLISECONDS CONTEXT: both must be numbers, and MILLISECONDS at most {}",
+                 longest_trace.count()));
     }
     for (const shown& s : contexts_) {
       const options& o = s.context->core().opts();
@@ -100,7 +102,7 @@ void inspect_server::answer(client& c, clock::time_point now) {
           *s.context, length == 0 ? trace_taker::from::oldest : trace_taker::from::now));
     }
     if (c.takers.empty())
-      return refuse(c, "no context of that number can be traced (options::trace)");
+      return refuse(c, "no context with that number can be traced (options::trace)");
     c.trace_until = now + std::chrono::milliseconds(length);
     return follow(c, now);
   }

@@ -111,7 +111,7 @@ std::string_view inspect_server::why_refused(const ucred& who) noexcept {
   const bool root = who.uid == 0;
   if (!root && !is_own_user(who.uid)) return "this process belongs to another user";
   if (!has_place(root)) forget_gone();
-  if (!has_place(root)) return "too many look into this process already; try again later";
+  if (!has_place(root)) return "too many inspectors are connected to this process; try again later";
   return {};
 }
 
@@ -159,8 +159,8 @@ void inspect_server::serve(client& c, clock::time_point now) {
   if (c.in.find('\n') != std::string::npos) {
     answer(c, now);
   } else if (c.in.size() >= longest_request) {
-    refuse(c, fmt::format("a request has {} bytes at the most, and ends with a newline",
-                          longest_request));
+    refuse(c,
+           fmt::format("a request has at most {} bytes, and ends with a newline", longest_request));
   }
 }
 

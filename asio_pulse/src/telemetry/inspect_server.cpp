@@ -200,7 +200,7 @@ void inspect_server::run() noexcept {
     } catch (const std::bad_alloc&) {
       sources.clear();
     }
-    // Without memory for the list nobody can wake this thread, so it looks again by itself.
+    // Without memory for the list no other thread can wake this one, so it looks again by itself.
     const int patience = sources.empty() ? static_cast<int>(after_a_failure.count()) : timeout(now);
     lock.unlock();
     if (::poll(sources.data(), sources.size(), patience) < 0) {

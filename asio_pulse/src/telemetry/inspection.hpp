@@ -11,7 +11,7 @@ class context_telemetry;
 /// \par Errors  None (noexcept). If there is no memory, socket or thread, it is not visible.
 void show_context(context_telemetry& context) noexcept;
 
-/// Undoes show_context(). When the call returns, nobody reads the context, and no probe is being
+/// Undoes show_context(). When the call returns, no thread reads the context, and no probe is being
 /// posted.
 ///
 /// \par Blocking  Waits for a snapshot that is being made.

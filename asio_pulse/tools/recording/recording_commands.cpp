@@ -79,7 +79,8 @@ int with_recording(std::string_view command, const std::string& file, std::ostre
     if (ec) return complain(faults, command, why, failed);
     const int status = run(r);
     out.flush();
-    if (!out) return complain(faults, command, "the answer could not be written whole", failed);
+    if (!out)
+      return complain(faults, command, "the result could not be written completely", failed);
     return status;
   } catch (const std::exception& e) {
     return complain(faults, command, escape(e.what(), typed_bytes), failed);
@@ -105,7 +106,7 @@ CLI::Option* add_duration(CLI::App& app, const std::string& name,
   const auto rule = [](std::string& text) {
     if (parse_duration(text).has_value()) return std::string();
     return fmt::format(
-        "must be a number with a unit (ns, us, ms, s), from 0 to 1h, as 5ms (got \"{}\")",
+        "must be a number with a unit (ns, us, ms, s), from 0 to 1h, such as 5ms (got \"{}\")",
         escape(text, typed_bytes));
   };
   return app
@@ -124,7 +125,7 @@ void add_file(CLI::App& app, std::string& file) {
 
 void add_replay(CLI::App& app, std::ostream& out, std::ostream& faults) {
   CLI::App* const sub =
-      app.add_subcommand("replay", "what other settings would have done with a recording");
+      app.add_subcommand("replay", "show what other settings would have done to a recording");
   const auto args = std::make_shared<replay_arguments>();
   add_file(*sub, args->file);
   const auto duration = [&](const std::string& name, std::optional<nanoseconds>& where,
@@ -151,28 +152,28 @@ void add_replay(CLI::App& app, std::ostream& out, std::ostream& faults) {
   duration("--budget", args->how.budget, "of each task that has one, as task_options::budget");
   duration("--per", args->how.per, "of each task that has a budget, as task_options::per");
   duration("--burst", args->how.burst, "of each task that has a budget, as task_options::burst");
-  sub->add_flag("--json", args->json, "the answer as JSON");
+  sub->add_flag("--json", args->json, "print the result as JSON");
   sub->callback([args, &out, &faults] {
     if (const int status = replay_command(*args, out, faults); status != fine) end(status);
   });
 }
 
 void add_tune(CLI::App& app, std::ostream& out, std::ostream& faults) {
-  CLI::App* const sub = app.add_subcommand("tune", "which settings would have done better");
+  CLI::App* const sub = app.add_subcommand("tune", "propose settings that would have done better");
   const auto args = std::make_shared<tune_arguments>();
   add_file(*sub, args->file);
   add_duration(
       *sub, "--goal-p99", [args](nanoseconds value) { args->goal.others_p99 = value; },
-      "what 99 of 100 polls of tasks that are not held back wait at most [1ms]");
-  sub->add_flag("--json", args->json, "the answer as JSON");
+      "the longest acceptable wait for 99 of 100 polls of tasks that are not held back [1ms]");
+  sub->add_flag("--json", args->json, "print the result as JSON");
   sub->callback([args, &out, &faults] {
     if (const int status = tune_command(*args, out, faults); status != fine) end(status);
   });
 }
 
 void add_trace(CLI::App& app, std::ostream& out, std::ostream& faults) {
-  CLI::App* const sub =
-      app.add_subcommand("trace", "a recording as a trace for Perfetto and chrome://tracing");
+  CLI::App* const sub = app.add_subcommand(
+      "trace", "convert a recording into a trace for Perfetto and chrome://tracing");
   const auto args = std::make_shared<trace_arguments>();
   add_file(*sub, args->file);
   sub->add_option("--out", args->out, "the trace (.json); -: standard output")
@@ -256,7 +257,7 @@ int trace_command(const trace_arguments& args, std::ostream& out, std::ostream& 
 int run_command(int argc, const char* const* argv, std::ostream& out,
                 std::ostream& faults) noexcept {
   try {
-    CLI::App app{"What can be learned from a recording (.pulse) of a program on asio-pulse."};
+    CLI::App app{"Evaluates a recording (.pulse) of a program that uses asio-pulse."};
     app.name("pulse_recording");
     app.set_version_flag("--version", std::string(ASIO_PULSE_VERSION));
     app.require_subcommand(1);

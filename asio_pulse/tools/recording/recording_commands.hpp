@@ -2,9 +2,9 @@
 //
 // pulse_recording: the commands replay, tune and trace.
 //
-// They write their answer to one stream and error messages to another, and return an exit status:
+// They write their result to one stream and error messages to another, and return an exit status:
 //   0  success
-//   1  the recording cannot be read or judged, or the answer cannot be written
+//   1  the recording cannot be read or judged, or the result cannot be written
 //   2  wrong usage
 
 #pragma once

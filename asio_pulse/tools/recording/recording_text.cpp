@@ -37,7 +37,8 @@ void put_head(std::string& text, const recording& r, std::uint64_t polls, std::u
   put(text, "{}\n", lost == 0 ? "" : fmt::format(", {} events lost", lost));
   if (!r.settings.shadow) {
     text +=
-        "It was made with enforcement: what is shown as recorded is what enforcement has left.\n";
+        "It was made with enforcement, so the recorded waits already include the effect of "
+        "enforcement.\n";
   }
 }
 
@@ -114,8 +115,9 @@ std::string tune_text(const recording& r, const tuning_goal& goal,
     put(text, "p99 {:.3f} ms, {} tasks held back: {}.\n", ms(present.others_after.p99),
         present.tasks_touched,
         present.others_after.p99 <= goal.others_p99
-            ? "the recording's settings reach it, and nothing that does holds back fewer"
-            : "it is not reached, and nothing that was tried comes nearer");
+            ? "the recording's settings reach the goal, and no other settings that reach it hold "
+              "back fewer tasks"
+            : "the goal is not reached, and no settings that were tried come nearer");
     return text;
   }
   put(text, "\n{:<12}{:>12}{:>12}{:>12}{:>10}{:>10}{:>8}{:>10}\n", "wait in ms", "median", "p99",

@@ -26,7 +26,7 @@ namespace {
 constexpr const char* description =
     "Shows what a running process that uses asio-pulse does: which handlers use the CPU, which are "
     "stuck and where, and what to do about them.\n"
-    "It only reads, with one request for each interval.";
+    "It only reads figures, with one request for each interval.";
 
 constexpr const char* statuses =
     "Exit status:\n"
@@ -64,7 +64,7 @@ std::chrono::milliseconds from_seconds(double seconds) {
   return std::chrono::milliseconds{std::llround(seconds * 1e3)};
 }
 
-// Returns false if nobody reads the output any more, or the disk is full.
+// Returns false if the output has no reader any more, or the disk is full.
 bool print(const std::string& text) {
   return std::fwrite(text.data(), 1, text.size(), stdout) == text.size() &&
          std::fflush(stdout) == 0;
@@ -89,7 +89,7 @@ std::uint64_t choose(machine& m, const std::string& who, int& status) {
   }
   print(list_of(found.choice, charset_of_locale()));
   status = complain(
-      fmt::format("{} processes can be looked into; say which, by its number", found.choice.size()),
+      fmt::format("{} processes can be inspected; choose one by its number", found.choice.size()),
       bad_usage);
   return 0;
 }
@@ -168,8 +168,8 @@ int run_command(int argc, char** argv, machine& m) {
           ->capture_default_str();
   CLI::Option* const tracing =
       app.add_option("--trace", s.trace,
-                     "record for this many seconds and write the files; 0: write what a process "
-                     "that traces all the time holds already")
+                     "record for this many seconds and write the files; 0: write the events that a "
+                     "process with options::trace = on has kept")
           ->check(within(0, most_trace_seconds, " s"));
   CLI::Option* const out =
       app.add_option("--out", s.out,
@@ -190,7 +190,8 @@ int run_command(int argc, char** argv, machine& m) {
   if (tracing->count() != 0) return trace(m, s);
   if (s.once || s.json) return read_and_print(m, s);
   if (::isatty(STDIN_FILENO) == 0 || ::isatty(STDOUT_FILENO) == 0) {
-    return complain("this is not a terminal; --once prints a table, --json an object", bad_usage);
+    return complain("stdout is not a terminal; use --once for a table or --json for a JSON object",
+                    bad_usage);
   }
   return run_screen(m, s.who, from_seconds(s.interval));
 }

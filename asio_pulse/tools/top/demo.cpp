@@ -98,7 +98,7 @@ void every(asio_pulse::task& t, std::chrono::milliseconds period, What what) {
   std::make_shared<again<What>>(t, period, std::move(what))->go();
 }
 
-// Asks for work all the time instead of waiting for it.
+// Looks for work all the time instead of waiting for it.
 struct poller {
   asio_pulse::io_context::executor_type executor;
   void operator()() const {

@@ -64,7 +64,7 @@ std::vector<line> details_of(const task_view& task, const context_view& context,
   s.entry("name", printable(task.now.name, set));
   s.entry("id", task.now.id == 0 ? "0 (work of no task)" : fmt::format("{}", task.now.id));
   s.entry("tier", to_string(task.now.level));
-  s.entry("held back", task.now.waiting ? "yes: operations of it wait until others have run" : "no",
+  s.entry("held back", task.now.waiting ? "yes: its operations wait until others have run" : "no",
           task.now.waiting ? style::warn : style::plain);
   s.entry("CPU", fmt::format("{} of a CPU in the last {}", load_text(task.load),
                              short_duration(context.now.recent_interval)));
@@ -98,7 +98,8 @@ std::vector<line> details_of(const stall_metrics& stall, std::chrono::system_clo
                              std::size_t width, charset set) {
   sheet s(width);
   s.title("Stall");
-  s.entry("lasted", short_duration(stall.lasted) + (stall.ended ? "" : " so far, and goes on"),
+  s.entry("lasted",
+          short_duration(stall.lasted) + (stall.ended ? "" : " so far, and has not ended"),
           stall.ended ? style::plain : style::alarm);
   s.entry("found", age_text(stall.at, now));
   s.entry("cause", to_string(stall.cause));
@@ -109,11 +110,12 @@ std::vector<line> details_of(const stall_metrics& stall, std::chrono::system_clo
   s.entry("thread", fmt::format("{}", stall.thread));
   s.blank();
   if (stall.stack.empty()) {
-    s.paragraph("Its stack could not be taken.");
+    s.paragraph("The stack could not be taken.");
     return s.take();
   }
-  s.title(stall.blamed < stall.stack.size() ? "Stack, innermost first; >> is to blame"
-                                            : "Stack, innermost first");
+  s.title(stall.blamed < stall.stack.size()
+              ? "Stack, innermost frame first; >> marks the frame to blame"
+              : "Stack, innermost frame first");
   for (std::size_t i = 0; i != stall.stack.size(); ++i) {
     std::string text = printable_again(stall.stack[i], set);
     text.erase(0, std::min(text.find_first_not_of(' '), text.size()));

@@ -66,7 +66,7 @@ std::vector<line> details_of_row(const picture& p, const context_view& context, 
       if (const auto* const found = with_key(p.lints, key)) return details_of(*found, columns, set);
       break;
   }
-  return {line{"It is no longer in the list.", style::dim}};
+  return {line{"This row is no longer in the list.", style::dim}};
 }
 
 // Keeps the selection on the same row if it still exists, and within the list.
@@ -168,7 +168,7 @@ std::vector<line> header(const picture& p, const ui_state& ui, std::size_t colum
                         p.age ? short_duration(*p.age) : "-",
                         cut(printable(p.version, set), 16, set)));
   std::string state = "every " + short_duration(ui.interval);
-  if (ui.frozen) state = "FROZEN (f: go on)";
+  if (ui.frozen) state = "FROZEN (f: continue)";
   if (ui.ended) state = "ENDED";
   const std::size_t used = width_of(first);
   if (used + 2 + state.size() <= columns)
@@ -180,7 +180,7 @@ std::vector<line> header(const picture& p, const ui_state& ui, std::size_t colum
   line second;
   const context_view* const context = context_of(p, ui);
   if (context == nullptr) {
-    second.add("It has no context now.", style::warn);
+    second.add("The process has no context now.", style::warn);
   } else {
     second.add(p.contexts.size() == 1
                    ? std::string{"context"}
@@ -238,19 +238,19 @@ line footer(const ui_state& ui, std::size_t columns, charset set) {
 std::vector<line> help_text(std::size_t columns) {
   static constexpr std::array<std::pair<std::string_view, std::string_view>, 14> keys{
       {{"q", "quit"},
-       {"1 to 5, Tab", "panes: overview, tasks, sites (kinds of handlers), stalls, lints"},
+       {"1 to 5, Tab", "show a pane: overview, tasks, sites (kinds of handlers), stalls, lints"},
        {"arrows, PgUp/PgDn", "move; Home and End too"},
-       {"Enter", "the selected one in full; a stall with its stack. Esc: back"},
-       {"s, r", "sort by the next column; reverse"},
-       {"/", "only rows with a text; Esc: all again"},
-       {"Space, f", "freeze, and go on"},
-       {"+ -", "time between two readings"},
-       {"c", "the process's next context"},
+       {"Enter", "show the selected row in full, a stall with its stack. Esc: back"},
+       {"s, r", "sort by the next column; reverse the order"},
+       {"/", "show only rows that contain a text; Esc: all rows"},
+       {"Space, f", "freeze the screen; continue"},
+       {"+ -", "change the time between two readings"},
+       {"c", "show the next context"},
        {"t", "record 5 s: a .pulse file, and a .json for Perfetto, in this folder"},
-       {"CPU", "100% is one CPU; of tasks: recently"},
-       {"queue delay", "from ready to run: how late every handler is"},
-       {"AGAIN", "polls directly after one of the same: most of them, it wakes itself"},
-       {"!", "5 ms or longer: others on that worker waited"}}};
+       {"CPU", "100% is one CPU; for tasks, over the recent past"},
+       {"queue delay", "how long ready handlers wait before they run"},
+       {"AGAIN", "polls directly after one of the same handler: if high, it posts itself"},
+       {"!", "5 ms or longer: other handlers on that worker waited"}}};
   std::vector<line> lines{line{"Keys and words (any key: back)", style::title}};
   for (const auto& [name, text] : keys) {
     bool first = true;
@@ -278,7 +278,7 @@ std::vector<line> frame(const picture& p, const history& past, ui_state& ui, siz
     if (ui.help) {
       inside = help_text(room.columns);
     } else if (context == nullptr) {
-      inside.emplace_back("There is nothing to see until it makes one.", style::dim);
+      inside.emplace_back("Its figures are shown when it makes one.", style::dim);
     } else if (ui.shown == pane::overview) {
       ui.page = body.rows;
       inside = overview(p, *context, past, body, set);

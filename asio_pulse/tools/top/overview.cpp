@@ -56,7 +56,7 @@ void workers(std::vector<line>& out, const context_view& context, size room, cha
   }
   if (all.empty()) {
     out.push_back(line{context.now.collecting ? "         no thread runs the context"
-                                              : "         collecting has just started",
+                                              : "         the collection has just started",
                        style::dim});
   }
 }
@@ -147,7 +147,7 @@ void top_of(std::vector<line>& out, const table& t, std::size_t rows, std::size_
 void worst_lint(std::vector<line>& out, const picture& p, size room, charset set) {
   const std::size_t columns = room.columns;
   if (p.lints.empty()) {
-    out.emplace_back(" Nothing is worth a look.", style::dim);
+    out.emplace_back(" No lints.", style::dim);
     return;
   }
   const lint& worst = p.lints.front();

@@ -44,7 +44,7 @@ std::string plain_text(const picture& p, std::size_t width, charset set) {
     ui.interval = std::chrono::duration_cast<std::chrono::milliseconds>(*p.interval);
   }
   append(text, header(p, ui, width, set)[0]);
-  append(text, lints_table(p, {}, width, set), "Worth a look, worst first", width, set);
+  append(text, lints_table(p, {}, width, set), "Lints, worst first", width, set);
   for (std::size_t i = 0; i != p.contexts.size(); ++i) {
     const context_view& context = p.contexts[i];
     ui.context = i;
@@ -57,7 +57,7 @@ std::string plain_text(const picture& p, std::size_t width, charset set) {
     append(text, tasks_table(context, {}, set), "Tasks", width, set);
     append(text, stalls_table(context, p.at, {}, set), "Stalls", width, set);
   }
-  if (p.contexts.empty()) text += "It has no context now.\n";
+  if (p.contexts.empty()) text += "The process has no context now.\n";
   return text;
 }
 

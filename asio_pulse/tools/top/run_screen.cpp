@@ -168,8 +168,8 @@ int run_screen(machine& m, const std::string& who, std::chrono::milliseconds int
     return terminal != nullptr;
   };
   const std::string unknown = fmt::format(
-      "the terminal's type \"{}\" (TERM) is not known, or cannot place text; --once "
-      "prints a table",
+      "the terminal's type \"{}\" (TERM) is not known, or cannot move the cursor; use --once for a "
+      "table",
       std::getenv("TERM") == nullptr ? "" : printable(std::getenv("TERM"), set));
   if (!found.pid) {
     if (!open()) return complain(unknown, bad_usage);
@@ -187,7 +187,7 @@ int run_screen(machine& m, const std::string& who, std::chrono::milliseconds int
   s.run();
   terminal.reset();
   if (s.recording()) {
-    fmt::print(stderr, "pulse_top: waiting for the recording; Ctrl-C gives it up\n");
+    fmt::print(stderr, "pulse_top: waiting for the recording; press Ctrl-C to cancel it\n");
   }
   return fine;
 }

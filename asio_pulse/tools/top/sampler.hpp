@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// Reads a process on a thread of its own, so that keys work while a process does not answer.
+// Reads a process on a separate thread, so that keys work while a process does not answer.
 
 #pragma once
 

@@ -165,7 +165,7 @@ table sites_table(const context_view& context, const order& how, charset set) {
                       {"PLACE", 5, false, true, true},
                       {"HANDLER", 10, false, true}},
           .sortable = {load, longest, polls, mean, type},
-          .when_empty = "No handler has run since figures are collected."};
+          .when_empty = "No handler has run since the collection began."};
   const auto compare = [](const site_view& a, const site_view& b,
                           std::size_t by) -> std::partial_ordering {
     switch (by) {
@@ -208,7 +208,7 @@ table stalls_table(const context_view& context, std::chrono::system_clock::time_
                       {"TASK", 8, false, true},
                       {"TO BLAME", 12, false, true}},
           .sortable = {when, lasted},
-          .when_empty = "No handler was found stuck."};
+          .when_empty = "No stalls."};
   const auto compare = [](const stall_metrics& a, const stall_metrics& b,
                           std::size_t by) -> std::partial_ordering {
     return by == when ? a.at <=> b.at : a.lasted.count() <=> b.lasted.count();
@@ -228,9 +228,9 @@ table stalls_table(const context_view& context, std::chrono::system_clock::time_
 
 table lints_table(const picture& p, const order& how, std::size_t width, charset set) {
   constexpr std::size_t indent = 4;
-  table t{.columns = {{"WORTH A LOOK, WORST FIRST", 14, false, true}},
+  table t{.columns = {{"LINTS, WORST FIRST", 14, false, true}},
           .sortable = {0},
-          .when_empty = "Nothing is worth a look: no long or blocked handlers, no rising delay."};
+          .when_empty = "No lints: no long or blocked handlers, no rising delay."};
   // Lints are sorted already.
   const auto compare = [](const lint&, const lint&, std::size_t) -> std::partial_ordering {
     return std::partial_ordering::equivalent;

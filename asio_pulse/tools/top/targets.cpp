@@ -37,11 +37,12 @@ target find_target(machine& m, std::string_view who) {
   if (found.choice.size() == 1) found.pid = found.choice.front().pid;
   if (!found.choice.empty()) return found;
   if (ec) {
-    found.trouble = fmt::format("the processes cannot be listed: {}; give a number", ec.message());
+    found.trouble = fmt::format("the processes cannot be listed: {}; give the number of a process",
+                                ec.message());
   } else if (who.empty()) {
     found.trouble =
-        "no process of this user has an asio_pulse::io_context that can be looked into "
-        "(options::inspectable); give a number to learn why one cannot";
+        "no process of this user has an asio_pulse::io_context that can be inspected "
+        "(options::inspectable); give the number of a process to see the reason";
   } else {
     found.trouble = fmt::format(
         "no process of this user named \"{}\" has an asio_pulse::io_context that can be looked "

@@ -39,7 +39,7 @@ struct trace_result {
 trace_result write_trace_of(machine&, std::uint64_t pid, std::uint64_t context,
                             std::chrono::milliseconds how_long, const trace_files&);
 
-/// The same on a thread of its own, for which the destructor waits.
+/// The same on a separate thread, for which the destructor waits.
 class tracer {
  public:
   [[nodiscard]] bool running() const noexcept { return thread_.joinable(); }

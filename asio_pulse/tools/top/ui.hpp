@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// What is shown to the user, and what keys change. It has no input or output of its own.
+// What is shown to the user, and what keys change. It does no input or output.
 
 #pragma once
 

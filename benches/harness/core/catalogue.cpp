@@ -21,14 +21,15 @@ const std::vector<entry>& entries() {
       {{"starvation", "How late is a 1 ms timer beside a handler that computes?", true},
        starvation},
       {{"storm", "How late is a 1 ms timer beside 20 000 small handlers?", true}, storm},
-      {{"liar", "What of handlers that hide from the budget?", true}, liar},
+      {{"liar", "What happens with handlers that evade the budget?", true}, liar},
       {{"latency", "How long do requests wait that arrive at a fixed rate?", true}, latency},
-      {{"defaults", "What do connections wait beside work of no task, with nothing set?", true},
+      {{"defaults", "How long do connections wait beside work of no task, with default options?",
+        true},
        defaults},
-      {{"http", "What does a web server's fast request wait beside slow ones?", true}, http},
+      {{"http", "How long does a fast request of a web server wait beside slow ones?", true}, http},
       {{"overhead", "What does asio-pulse add to one operation?", true}, overhead},
       {{"scale", "What does a poll cost with a million tasks?", true}, scale},
-      {{"soak", "Does anything get lost, or memory grow, under a mixed load?", false}, soak}};
+      {{"soak", "Does a mixed load lose anything, or make memory grow?", false}, soak}};
   return all;
 }
 
@@ -61,7 +62,7 @@ scenario_spec make_scenario(const std::string& name, const settings& with) {
     result.question = one.name.question;
     return result;
   }
-  throw std::invalid_argument("no scenario is called that");
+  throw std::invalid_argument("there is no scenario with this name");
 }
 
 std::vector<arm_spec> worker_arms(const settings& with, const words& arguments) {

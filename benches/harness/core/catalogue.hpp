@@ -114,7 +114,7 @@ struct settings {
   bool peers = false;
   std::string http_rounds;  ///< how often the slow request hashes; empty: not calibrated
 
-  /// The length of one repetition whose own one is \p usual.
+  /// The length of one repetition that usually takes \p usual.
   std::chrono::milliseconds length(std::chrono::milliseconds usual) const;
 };
 

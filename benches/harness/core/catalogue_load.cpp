@@ -64,20 +64,19 @@ scenario_spec starvation(const settings& with) {
     }
   }
   result.notes = {
-      "One hog: bursts of 50 ms of work in steps of 10 us, 5 ms of sleep between them. Beside it a "
-      "timer with a deadline every 1 ms; each deadline counts with its own lateness, those too "
-      "that "
-      "passed while the timer was still late.",
-      "A burst of the hog comes before, and is not measured: threads get going, and to name the "
-      "first stall asio-pulse reads the program's debug information, once per process: about 50 ms "
-      "of CPU time on a thread of its own.",
+      "The hog does bursts of 50 ms of work in steps of 10 us, with 5 ms of sleep between them. "
+      "Beside it runs a timer with a deadline every 1 ms. The lateness of each deadline counts, "
+      "also of those that passed while the timer was still late.",
+      "The first burst of the hog is not measured: threads start, and for the first stall "
+      "asio-pulse reads the program's debug information, which takes about 50 ms of CPU time on "
+      "the watchdog's thread, once per process.",
       "cooperative: ASIO_PULSE_PREEMPTION_BUDGET(0.5 ms) and a checkpoint after each step. Plain "
-      "Boost.Asio has no such thing and runs the same source without; beside it stands what can be "
-      "done by hand, a post() after each step.",
-      "uncooperative: no checkpoint. asio-pulse then helps by options::spare_workers = 1, which a "
+      "Boost.Asio has neither, and runs the same source without them. The arm \"post() a step\" "
+      "shows what a program can do by hand.",
+      "uncooperative: no checkpoint. asio-pulse runs with options::spare_workers = 1, which a "
       "program with such handlers would set, and a stall threshold of 1 ms (default: 5 ms).",
-      "A post() after each step, or the runtime of another language, may serve the timer as well: "
-      "look at the hog's work, too."};
+      "With a post() after each step, or in the runtime of another language, the timer may be as "
+      "punctual: compare the hog's work, too."};
   return result;
 }
 
@@ -104,14 +103,15 @@ scenario_spec storm(const settings& with) {
     result.variants.push_back(std::move(v));
   }
   result.notes = {
-      "The storm is a task with a budget of 0.5 ms in 5 ms; the timer is nobody's. "
-      "dispatch asks should_yield() and posts where it says so."};
+      "The storm is a task with a budget of 0.5 ms in 5 ms; the timer belongs to no task. In "
+      "\"dispatch\", a handler calls should_yield(), and posts instead of dispatching if it "
+      "returns true."};
   return result;
 }
 
 scenario_spec liar(const settings& with) {
   scenario_spec result;
-  result.title = "Handlers that hide";
+  result.title = "Handlers that evade the budget";
   const auto length = with.length(200ms);
   struct lie {
     std::string name, title, what;
@@ -137,21 +137,22 @@ scenario_spec liar(const settings& with) {
     v.arms = worker_arms(with, {"liar", "--variant", one.name, "--workers", "1", "--duration-ms",
                                 fmt::to_string(length.count())});
     add_probe(v);
-    v.metrics.push_back({"lies", "polls of the liars", "", "none", false, "lies"});
-    v.metrics.push_back({"lies_reported_share", "of these noticed by asio-pulse", "%", "none",
+    v.metrics.push_back({"lies", "polls of these handlers", "", "none", false, "lies"});
+    v.metrics.push_back({"lies_reported_share", "of these detected by asio-pulse", "%", "none",
                          false, "lies_noticed_percent"});
     add_counts(v.metrics, {"stalls", "stalls_blocked", "critical_overstays", "checkpoint_yields",
                            "yields", "promotions", "reports_made", "spares_started"});
     result.variants.push_back(std::move(v));
   }
   result.notes = {
-      "Default options but for spare_workers = 1, and no limit on reports, so that each can be "
-      "counted. Noticed is a poll that was found stuck while it ran, or a critical section that "
-      "stayed too long; a poll under every threshold is noticed by the budget only (yields).",
-      "under_stall: a task's debt is capped at one more burst, so a poll that is long beside the "
-      "budget is paid back while three others have their turn, and none is held back.",
-      "What stays under all thresholds and budgets is what asio-pulse allows: there it can be no "
-      "better than plain Boost.Asio."};
+      "The options are the defaults, except for spare_workers = 1 and no limit on reports, so that "
+      "every report can be counted. A poll counts as detected if it was found stuck while it ran, "
+      "or if a critical section lasted too long. A poll below every threshold has an effect only "
+      "on the budget (yields).",
+      "under_stall: the debt of a task is limited to one more burst. So the debt of a long poll is "
+      "paid while the three other tasks run, and none of them is held back.",
+      "asio-pulse permits handlers that stay below all thresholds and budgets. For these it can be "
+      "no better than plain Boost.Asio."};
   return result;
 }
 
@@ -181,12 +182,12 @@ scenario_spec latency(const settings& with) {
     result.variants.push_back(std::move(v));
   }
   result.notes = {
-      "An open loop: a request arrives on schedule whether or not those before it were served. "
-      "Latency counts from the scheduled arrival, so nothing is left out that a stalled generator "
-      "did not send (coordinated omission). \"From the actual start\" is what a measurement that "
-      "leaves it out would have said.",
-      "The hog computes 20 ms in every 100 ms and has a budget of 0.5 ms in 2.5 ms and checkpoints "
-      "where the runtime is asio-pulse."};
+      "An open loop: requests arrive on schedule, whether or not earlier ones were served. Latency "
+      "counts from the scheduled arrival, so that requests which a stalled generator would not "
+      "have sent are included (no coordinated omission). \"From the actual start\" is the result "
+      "of a measurement that leaves them out.",
+      "The hog computes 20 ms in every 100 ms. With asio-pulse it has a budget of 0.5 ms in 2.5 "
+      "ms, and checkpoints."};
   return result;
 }
 

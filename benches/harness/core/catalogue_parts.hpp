@@ -15,14 +15,14 @@ using words = std::vector<std::string>;
 /// The worker's two halves with the same arguments.
 std::vector<arm_spec> worker_arms(const settings& with, const words& arguments);
 
-/// The peers that were built, if they were asked for, with those arguments.
+/// The peers that were built, if the user has asked for them, with these arguments.
 void add_peers(std::vector<arm_spec>& arms, const settings& with, const words& arguments);
 
 /// The p50, the p99 and the worst of the samples \p key, which are nanoseconds, in ms; the p99 is
 /// the headline.
 std::vector<metric_spec> lateness_metrics(const std::string& key, const std::string& label);
 
-/// What asio-pulse counted, by the names of the worker's values.
+/// The counters of asio-pulse, by the names of the worker's values.
 void add_counts(std::vector<metric_spec>& metrics, const words& names);
 
 scenario_spec starvation(const settings& with);

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// The scenarios around programs that were there before (http, overhead), and the long ones (scale,
-// soak).
+// The scenarios that run other programs (http, overhead), and the long ones (scale, soak).
 
 #include "catalogue_parts.hpp"
 
@@ -60,7 +59,7 @@ variant_spec poll_variant(const settings& with, const poll_case& one) {
   return v;
 }
 
-/// What of Google Benchmark's the micro benches print, and what is aimed at; 0: nothing.
+/// The figures of Google Benchmark that the micro benches print, with their targets; 0: no target.
 struct part {
   std::string name;
   std::string label;
@@ -162,10 +161,9 @@ scenario_spec http(const settings& with) {
                     {"fast throughput without slow requests, over Boost.Asio's", "calm/2",
                      "fast_per_s", "pulse", reading::ratio, "higher", 0.98}};
   result.notes = {
-      "GET /fast is a small JSON document, GET /hog 50 ms of SHA-256. wrk drives it over loopback "
-      "on "
-      "the server's own CPUs: a closed loop, so a frozen server, which is asked less, looks better "
-      "than it is.",
+      "GET /fast is a small JSON document, GET /hog 50 ms of SHA-256. wrk runs on the server's "
+      "CPUs and sends requests over loopback. It is a closed loop: a frozen server gets fewer "
+      "requests, and so looks better than it is.",
       "asio-pulse: a budget of 2 ms in 10 ms and a checkpoint in the slow loop."};
   return result;
 }
@@ -189,10 +187,10 @@ scenario_spec overhead(const settings& with) {
     }
   }
   result.notes = {
-      "CPU time, the median of five rounds a repetition. By default a watchdog thread runs; it "
-      "ends "
-      "the C library's shortcuts for single-threaded programs, which is most of what it adds.",
-      "From the parts the empty loop is subtracted."};
+      "CPU time; each repetition is the median of five rounds. By default a watchdog thread runs. "
+      "It disables the C library's shortcuts for single-threaded programs, which is most of the "
+      "cost that it adds.",
+      "The time of the empty loop is subtracted from the parts."};
   return result;
 }
 
@@ -228,16 +226,14 @@ scenario_spec scale(const settings& with) {
                               reading::median, "lower", 1.5});
   }
   result.notes = {
-      "So many tasks are alive, each with its own budget and state. \"Of 100 tasks\": the polls "
-      "are "
-      "of the same 100 of them, spread over all, whatever the number: that is what the number of "
-      "tasks itself costs, and what the target is about.",
-      "\"All by turns\": one poll of each, round robin. Most of what it adds is the memory that "
-      "each "
-      "poll touches for the first time in a round; plain Boost.Asio, which has no tasks, does the "
-      "same with as many handlers, each with a counter of its own.",
-      "CPU time of the whole process, its watchdog included, over the polls; the median of nine "
-      "rounds, of all by turns of three, at a million one."};
+      "The given number of tasks is alive, each with its own budget and state. \"Of 100 tasks\": "
+      "all polls are of the same 100 tasks, which are spread over all tasks. This shows the cost "
+      "of the number of tasks itself, and the target is about it.",
+      "\"All by turns\": one poll of each task, round robin. Most of the additional cost is memory "
+      "that each poll touches for the first time in a round. Plain Boost.Asio, which has no tasks, "
+      "does the same with as many handlers, each with its own counter.",
+      "CPU time of the whole process, including its watchdog, divided by the number of polls. The "
+      "median of nine rounds; of three for \"all by turns\", and of one with a million tasks."};
   return result;
 }
 

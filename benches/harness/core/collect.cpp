@@ -40,14 +40,14 @@ const char* word(arm_kind kind) {
   return "";
 }
 
-/// None, if what came before had gone wrong.
+/// Empty if an earlier step has failed.
 const std::vector<run_output>& runs_of(const repetitions& runs, const arm_spec& arm) {
   static const std::vector<run_output> none;
   const auto found = runs.find(arm.name);
   return found == runs.end() ? none : found->second;
 }
 
-/// The metric in one repetition, where that has it.
+/// The metric in one repetition, if the repetition has it.
 std::optional<double> value_of(const metric_spec& m, const run_output& run) {
   if (m.share < 0) {
     const auto found = run.values.find(m.key);
@@ -164,7 +164,7 @@ json::object collect_series(const series_spec& s, const variant_spec& spec,
           {"x_log", s.x_log}, {"y_label", s.y_label}, {"arms", std::move(arms)}};
 }
 
-/// The metric called that, of the variant called that; null: there is none.
+/// The metric with this name, of the variant with this name; null if there is none.
 const json::object* find_metric(const json::array& variants, const target_spec& target) {
   for (const json::value& variant : variants) {
     if (variant.at("name").as_string() != target.variant) continue;

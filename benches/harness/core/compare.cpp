@@ -19,9 +19,9 @@ namespace {
 
 namespace json = boost::json;
 
-/// The share of pairs of equal results that may look different by chance. It is one in a hundred,
-/// since there are about a hundred pairs. With six repetitions each the least possible is 0.2 %,
-/// with four 2.9 %.
+/// The share of pairs of equal results that may differ by chance. It is one in a hundred, since
+/// there are about a hundred pairs. With six repetitions each the least possible is 0.2 %, with
+/// four 2.9 %.
 constexpr double significant = 0.01;
 
 std::string text(const json::value& in, std::string_view key) {
@@ -101,8 +101,8 @@ void warn_about_machines(const json::object& a, const json::object& b, compariso
       return value == nullptr ? std::string("unknown") : for_terminal(json::serialize(*value));
     };
     if (shown(a) != shown(b)) {
-      to.warnings.push_back(
-          fmt::format("not measured alike: {} is {} and {}", field, shown(a), shown(b)));
+      to.warnings.push_back(fmt::format("measured under different conditions: {} is {} and {}",
+                                        field, shown(a), shown(b)));
     }
   }
   for (const auto* one : {&a, &b}) {

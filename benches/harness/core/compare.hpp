@@ -12,8 +12,8 @@
 namespace pulse_bench {
 
 enum class verdict {
-  same,       ///< no difference that is more than chance, or not past the limit
-  better,     ///< by more than the limit, and more than chance
+  same,       ///< no significant difference, or one below the limit
+  better,     ///< significantly, and by more than the limit
   worse,      ///< the same, the other way
   undecided,  ///< too few repetitions to tell
 };
@@ -24,7 +24,7 @@ struct difference {
   std::string metric;  ///< its label
   std::string unit;
   std::string arm;
-  bool ours = false;  ///< an arm of asio-pulse: what is worse here is a regression
+  bool ours = false;  ///< an arm of asio-pulse, in which a worse result is a regression
   double before = 0;  ///< medians
   double after = 0;
   double change = 0;   ///< in percent of before
@@ -34,7 +34,8 @@ struct difference {
 
 struct comparison {
   std::vector<difference> differences;
-  std::vector<std::string> warnings;  ///< what makes the two hard to compare, and what only one has
+  std::vector<std::string>
+      warnings;  ///< reasons why the two are hard to compare, and figures that only one has
   bool regression = false;
 };
 

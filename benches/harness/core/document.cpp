@@ -141,12 +141,12 @@ json::object parse_document(std::string_view text, const std::string& name) {
   parser.write(text, error);
   if (!error) parser.finish(error);
   if (error == json::error::incomplete) read.refuse("the JSON", "ends too early: it is truncated");
-  if (error) read.refuse("it", fmt::format("is no JSON ({})", error.message()));
+  if (error) read.refuse("it", fmt::format("is not JSON ({})", error.message()));
   json::value all = parser.release();
   json::object& document = all.is_object() ? all.as_object() : all.emplace_object();
   const json::value* const schema = document.if_contains("schema");
   if (schema == nullptr || !schema->is_string()) {
-    read.refuse("it", "is no result of pulse_bench: it has no \"schema\"");
+    read.refuse("it", "is not a result of pulse_bench: it has no \"schema\"");
   }
   if (schema->as_string() != "asio-pulse-bench/1") {
     read.refuse("schema", fmt::format("must be \"asio-pulse-bench/1\" (got \"{}\")",
@@ -214,7 +214,7 @@ void check_place(const std::filesystem::path& path) {
   };
   if (std::filesystem::is_directory(there)) refuse("it is a folder");
   if (std::filesystem::exists(there) && !std::filesystem::is_regular_file(there)) {
-    refuse("it is no ordinary file");
+    refuse("it is not a regular file");
   }
   std::filesystem::path folder = path.parent_path();
   if (folder.empty()) folder = ".";
@@ -224,7 +224,7 @@ void check_place(const std::filesystem::path& path) {
 
 void write_file(const std::filesystem::path& asked, std::string_view text) {
   check_place(asked);
-  // A link stays one; what it leads to is replaced.
+  // A link is kept, and its target is replaced.
   const auto path = std::filesystem::exists(asked) ? std::filesystem::canonical(asked) : asked;
   const std::string shown = for_terminal(asked.string());
   const auto fail = [&shown](int error) {

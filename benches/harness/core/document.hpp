@@ -22,7 +22,7 @@ struct bad_document : std::runtime_error {
 boost::json::object parse_document(std::string_view text, const std::string& name);
 boost::json::object load_document(const std::filesystem::path& path);
 
-/// Whether a file could be written there: before minutes are spent on what is to be in it.
+/// Checks that a file can be written there, before minutes are spent on its contents.
 ///
 /// \par Errors  std::runtime_error with one sentence.
 void check_place(const std::filesystem::path& path);

@@ -74,7 +74,7 @@ double own_ticks() {
 
 double percent(double part, double whole) { return whole > 0 ? 100 * part / whole : 0; }
 
-/// What others took of the CPUs' time between the two, in per cent.
+/// The share of the CPU time that other processes took between the two, in per cent.
 double taken_by_others(const disturbance& before, const disturbance& after) {
   const double busy = (after.busy - before.busy) - (after.own - before.own);
   return percent(std::max(busy, 0.0), after.ticks - before.ticks);
@@ -92,7 +92,7 @@ std::string git(const std::filesystem::path& source, std::vector<std::string> wo
   } catch (const interrupted&) {
     throw;
   } catch (const std::exception&) {
-    return "unknown";  // no git here
+    return "unknown";  // git is missing
   }
 }
 

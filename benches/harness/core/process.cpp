@@ -122,7 +122,7 @@ process_result run_process(const std::vector<std::string>& command, std::chrono:
   result.status = wait_for(pid);
   if (stop_asked != 0) throw interrupted();
   if (late) {
-    throw std::runtime_error(fmt::format("{} was not done after {} s", command[0], limit.count()));
+    throw std::runtime_error(fmt::format("{} had not ended after {} s", command[0], limit.count()));
   }
   return result;
 }

@@ -17,7 +17,7 @@ struct process_result {
   std::string errors;  ///< the end of stderr
 };
 
-/// Thrown out of run_process() when the user has pressed Ctrl-C; the program is gone by then.
+/// Thrown by run_process() when the user has pressed Ctrl-C; the program has ended by then.
 struct interrupted : std::runtime_error {
   interrupted() : std::runtime_error("interrupted") {}
 };
@@ -25,7 +25,7 @@ struct interrupted : std::runtime_error {
 /// From now on SIGINT and SIGTERM end the running program with its children, and then this one.
 void catch_interrupts();
 
-/// Runs \p command, looked up in PATH, in a process group of its own. A program that is not done
+/// Runs \p command, looked up in PATH, in a separate process group. A program that has not ended
 /// within \p limit is killed, with its children, and an error is thrown.
 process_result run_process(const std::vector<std::string>& command, std::chrono::seconds limit);
 

@@ -29,7 +29,7 @@ double number(const json::value& value, std::string_view name) {
   boost::system::error_code error;
   const double result = value.to_number<double>(error);
   if (error || !std::isfinite(result)) {
-    throw std::runtime_error(fmt::format("\"{}\" is no number", name));
+    throw std::runtime_error(fmt::format("\"{}\" is not a number", name));
   }
   return result;
 }
@@ -38,7 +38,7 @@ const json::object& object_at(const json::object& in, std::string_view name) {
   static const json::object none;
   const json::value* const found = in.if_contains(name);
   if (found == nullptr) return none;
-  if (!found->is_object()) throw std::runtime_error(fmt::format("\"{}\" is no object", name));
+  if (!found->is_object()) throw std::runtime_error(fmt::format("\"{}\" is not an object", name));
   return found->as_object();
 }
 
@@ -52,7 +52,8 @@ run_output from_worker(const std::string& text) {
   run_output result;
   result.label = text_at(all, "label");
   for (const auto& [name, list] : object_at(all, "samples_ns")) {
-    if (!list.is_array()) throw std::runtime_error("\"samples_ns\" holds what is no list");
+    if (!list.is_array())
+      throw std::runtime_error("\"samples_ns\" has a member that is not a list");
     auto& samples = result.samples_ns[name];
     for (const auto& value : list.as_array()) samples.push_back(number(value, name));
   }
@@ -90,7 +91,7 @@ run_output from_google_benchmark(const std::string& text) {
   if (list == nullptr || !list->is_array()) throw std::runtime_error("it has no \"benchmarks\"");
   run_output result;
   for (const auto& entry : list->as_array()) {
-    if (!entry.is_object()) throw std::runtime_error("a benchmark is no object");
+    if (!entry.is_object()) throw std::runtime_error("a benchmark is not an object");
     const json::object& one = entry.as_object();
     const std::string name = text_at(one, "name");
     if (one.contains("error_occurred")) {

@@ -13,7 +13,7 @@
 namespace pulse_bench {
 
 struct run_output {
-  std::string label;  ///< how the program calls itself; empty: it does not say
+  std::string label;  ///< the name that the program prints for itself; empty if there is none
   std::map<std::string, std::vector<double>> samples_ns;
   std::map<std::string, double> values;
   boost::json::object timeline;
@@ -23,8 +23,8 @@ struct run_output {
 
 /// How a program prints its figures.
 enum class format {
-  worker,            ///< one line of JSON, as bench_worker and the peers do: see SCHEMA.md
-  figures,           ///< the last line is a flat JSON object; the program fails where it is wrong
+  worker,   ///< one line of JSON, as bench_worker and the peers print it: see SCHEMA.md
+  figures,  ///< the last line is a flat JSON object; the program fails if a result is wrong
   google_benchmark,  ///< --benchmark_format=json
 };
 

@@ -19,8 +19,8 @@ namespace {
 namespace json = boost::json;
 using clock_type = std::chrono::steady_clock;
 
-/// What of a text from outside goes into the result: printable ASCII, one line. Whatever its bytes
-/// were, the result is JSON.
+/// The part of a text from outside that goes into the result: printable ASCII, on one line. So the
+/// result is JSON, whatever the bytes of the text were.
 std::string printable(std::string text) {
   std::replace_if(
       text.begin(), text.end(),

@@ -101,7 +101,7 @@ double mann_whitney(const std::vector<double>& a, const std::vector<double>& b) 
 }
 
 std::vector<std::pair<double, std::size_t>> buckets(const std::vector<double>& values) {
-  constexpr double least = 1e-6;  // a thousandth of what any clock here resolves, in ms or us
+  constexpr double least = 1e-6;  // a thousandth of the resolution of any clock here, in ms or us
   const double width = std::log(1.01);
   std::map<long, std::size_t> counts;
   for (const double value : values) {

@@ -20,7 +20,7 @@ struct interval {
 
 double median(std::vector<double> values);
 
-/// The value that a share of \p sorted is not above: the nearest rank. \p share is in [0, 1].
+/// The value that a share of \p sorted does not exceed: the nearest rank. \p share is in [0, 1].
 double quantile(const std::vector<double>& sorted, double share);
 
 /// The median with its 95 % confidence interval by order statistics, which assumes nothing about

@@ -18,7 +18,7 @@ namespace {
 
 namespace json = boost::json;
 
-constexpr std::size_t width = 79;  // of the narrowest terminal that people use
+constexpr std::size_t width = 79;  // of the narrowest terminals in use
 constexpr std::size_t name_width = 30;
 
 std::string text(const json::value& in, std::string_view key) {
@@ -82,7 +82,7 @@ void add_metric(std::string& out, const json::value& metric, const json::array& 
   }
 }
 
-/// Whether there were enough repetitions for what is called an interval; else it is their range.
+/// Whether there were enough repetitions for a confidence interval; otherwise the range is shown.
 bool has_intervals(const json::value& variant) {
   for (const json::value& metric : variant.at("metrics").as_array()) {
     for (const auto& [name, arm] : metric.at("arms").as_object()) {
@@ -188,14 +188,14 @@ std::string table(const comparison& c, double limit) {
                        d.p_value < 0.0001 ? "< 0.0001" : fmt::format("{:.4f}", d.p_value));
   }
   if (undecided > 0) {
-    out += wrap(fmt::format("{} figures differ by more than {} % but have too few repetitions to "
-                            "tell that from chance; use --repetitions 6 or more.",
+    out += wrap(fmt::format("{} figures differ by more than {} %, but there are too few "
+                            "repetitions to exclude chance; use --repetitions 6 or more.",
                             undecided, number(limit)),
                 "note: ");
   }
   const std::size_t same = c.differences.size() - shown.size() - undecided;
-  out += wrap(fmt::format("{} figures compared, {} without a difference above {} % that is more "
-                          "than chance (Mann-Whitney U, p < 0.01). {}",
+  out += wrap(fmt::format("{} figures compared, {} without a significant difference above {} % "
+                          "(Mann-Whitney U, p < 0.01). {}",
                           c.differences.size(), same, number(limit),
                           c.regression ? "asio-pulse got worse." : "No regression."),
               "");

@@ -12,10 +12,10 @@
 
 namespace pulse_bench {
 
-/// A table for each scenario, its targets, and what has disturbed the measurement.
+/// A table for each scenario, its targets, and disturbances of the measurement.
 std::string tables(const boost::json::object& result);
 
-/// What differs, the worst first, and the verdict.
+/// The differences, the worst first, and the verdict.
 std::string table(const comparison& c, double limit);
 
 /// A number with three significant digits and no exponent: "0.0123", "12.3", "1 234 567".

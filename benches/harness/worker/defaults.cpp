@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// A server with the default options, whose work belongs to no task, or to connections.
+// A server with the default options. Its work belongs to no task, or to connections.
 
 #include "../../measure.hpp"
 #include "server.hpp"

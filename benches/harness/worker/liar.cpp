@@ -39,7 +39,7 @@ constexpr lie lies[] = {{"critical", 1, 30ms, 0us, false, true},
 const lie& lie_called(const std::string& name) {
   const auto* const found =
       std::find_if(std::begin(lies), std::end(lies), [&](const lie& l) { return name == l.name; });
-  if (found == std::end(lies)) throw std::invalid_argument("--variant is no lie's name");
+  if (found == std::end(lies)) throw std::invalid_argument("--variant is not a known name");
   return *found;
 }
 
@@ -59,7 +59,7 @@ class liar_task {
   bool alone() const { return alone_; }
 
  private:
-  /// The default budget: what a task has whose author set nothing.
+  /// The default budget, for tasks without options.
   static bench::task make_task(bench::io_context& io) { return {io, 300us, 3ms}; }
 
   void work() const {
@@ -69,7 +69,7 @@ class liar_task {
     }
     const auto end = clock_type::now() + what_.length;
     while (clock_type::now() < end && !bench::should_yield()) bench::spin(10us);
-    // A liar asks, and ignores the answer.
+    // The handler calls it, and ignores the result.
     const auto left = end - clock_type::now();
     if (left > 0ns) bench::spin(left);
   }

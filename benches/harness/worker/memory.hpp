@@ -9,7 +9,7 @@
 
 namespace worker {
 
-/// What of this process is in memory.
+/// The resident memory of this process.
 inline double resident_bytes() {
   std::FILE* const file = std::fopen("/proc/self/statm", "r");
   unsigned long total = 0;
@@ -20,7 +20,7 @@ inline double resident_bytes() {
   return static_cast<double>(resident) * static_cast<double>(sysconf(_SC_PAGESIZE));
 }
 
-/// What this process has allocated and not freed, the allocator's own share included.
+/// The memory that this process has allocated and not freed, including the allocator's overhead.
 inline double allocated_bytes() {
   const struct mallinfo2 all = mallinfo2();
   return static_cast<double>(all.uordblks + all.hblkhd);

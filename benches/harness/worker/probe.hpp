@@ -19,7 +19,7 @@ namespace worker {
 /// while the probe was still late (no coordinated omission).
 class probe {
  public:
-  /// Goes on until \p over says so.
+  /// Continues until \p over returns true.
   probe(bench::io_context& io, std::function<bool()> over) : timer_{io}, over_{std::move(over)} {}
 
   void start(clock_type::time_point now) {
@@ -28,7 +28,7 @@ class probe {
     wait();
   }
 
-  /// Takes the memory for so many samples, and uses it, before they come.
+  /// Allocates and touches the memory for this many samples in advance.
   void reserve(std::size_t count) {
     fired_.resize(count);
     fired_.clear();
@@ -80,12 +80,13 @@ class hog_work {
   std::uint64_t steps_a_burst() const { return steps_a_burst_; }
   std::uint64_t done() const { return done_; }
 
-  /// A step that somebody else did, of a run that is too long to be drawn.
+  /// A step of another run, which is too long to be drawn.
   void count() { ++done_; }
 
   void step(std::uint64_t number) {
     const auto begin = clock_type::now();
-    // A burst's first step follows the hog's own sleep; before any other a gap is a wait.
+    // The first step of a burst follows the hog's own sleep. Before any other step, a gap is a
+    // wait.
     if (runs_.empty() || begin - runs_.back().end > gap) {
       runs_.push_back({begin, begin, number % steps_a_burst_ == 0});
     }

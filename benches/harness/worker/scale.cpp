@@ -30,7 +30,7 @@ double process_cpu_ns() {
   return static_cast<double>(now.tv_sec) * 1e9 + static_cast<double>(now.tv_nsec);
 }
 
-/// A task that may use all the CPU there is: accounted for, never held back; and a counter.
+/// A task that may use a whole CPU, so that it is accounted for but never held back; and a counter.
 struct live_task {
   explicit live_task(bench::io_context& io)
       : task{io, std::chrono::milliseconds{5}, std::chrono::milliseconds{5}} {}
@@ -58,7 +58,7 @@ class crowd {
     while (tasks_.size() < count) tasks_.emplace_back(server_.io());
   }
 
-  /// CPU time of a poll: so many of each of the tasks \p step apart.
+  /// CPU time of a poll: this many polls of each of the tasks, which are \p step apart.
   double ns_a_poll(std::size_t count, std::size_t step, int rounds, outcome& to) {
     const std::uint64_t each = std::max<std::uint64_t>(1, least_polls / count);
     std::vector<double> results;
@@ -82,7 +82,7 @@ class crowd {
 
   std::uint64_t polls() const { return polls_; }
 
-  /// What asio-pulse accounted for; as many as there were in stock.
+  /// The polls that asio-pulse has accounted for; in stock, all polls.
   std::uint64_t accounted_for() const {
 #if defined(BENCH_STOCK)
     return polls_;

@@ -33,10 +33,10 @@ class server {
 
   bench::io_context& io();
 
-  /// run() on all workers, this thread among them, until there is nothing left to do.
+  /// Calls run() on all workers, including this thread, until no work is left.
   void run();
 
-  /// What asio-pulse counted, as values by name, and when, as marks since \p start. Nothing in
+  /// The counters of asio-pulse as values by name, and its events as marks since \p start. Empty in
   /// stock.
   void add_counts(outcome& to, clock_type::time_point start) const;
 

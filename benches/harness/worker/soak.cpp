@@ -138,7 +138,7 @@ asio::awaitable<void> answerer(load& l) {
     boost::system::error_code error;
     co_await asio::async_read(l.pong, asio::buffer(message),
                               asio::redirect_error(asio::use_awaitable, error));
-    if (error) co_return;  // the asker has hung up
+    if (error) co_return;  // the client has closed the connection
     co_await asio::async_write(l.pong, asio::buffer(message), asio::use_awaitable);
   }
 }
@@ -199,7 +199,7 @@ outcome soak(const request& r) {
   check_counts(l, result);
   result.check(work.done() > 0 && work.done() % work.steps_a_burst() == 0,
                "the hog ended each burst it began");
-  result.check(seen.size() >= 8, "memory was looked at often enough");
+  result.check(seen.size() >= 8, "memory was measured often enough");
   result.values["elapsed_ms"] = elapsed;
   result.values["tasks_made"] = static_cast<double>(l.tasks_made);
   result.values["handlers_per_s"] =

@@ -31,7 +31,7 @@ manners manners_of(const std::string& variant) {
   if (variant == "cooperative") return manners::checkpoints;
   if (variant == "cooperative-post") return manners::posts;
   if (variant == "uncooperative") return manners::none;
-  throw std::invalid_argument("--variant is none of cooperative, cooperative-post, uncooperative");
+  throw std::invalid_argument("--variant must be cooperative, cooperative-post or uncooperative");
 }
 
 asio::awaitable<void> burst(hog_work& work) {
@@ -51,7 +51,8 @@ asio::awaitable<void> burst_of_posts(hog_work& work) {
   }
 }
 
-/// Bursts until the end, each as long after the one before ended, or as often as \p every says.
+/// Bursts until the end: each starts a fixed time after the previous one has ended or, with \p
+/// every, at this interval.
 asio::awaitable<void> hog(hog_work& work, manners how, clock_type::time_point end,
                           clock_type::duration pause, bool every) {
   asio::steady_timer timer{co_await asio::this_coro::executor};
@@ -78,7 +79,7 @@ void rethrow(const std::exception_ptr& error) {
   if (error) std::rethrow_exception(error);
 }
 
-/// Requests that arrive by a fixed schedule, even if earlier ones are late.
+/// Requests that arrive on a fixed schedule, even if earlier ones are late.
 class arrivals {
  public:
   arrivals(bench::io_context& io, unsigned rate, clock_type::duration length)
@@ -152,8 +153,8 @@ outcome starvation(const request& r) {
             .stall_threshold = how == manners::none ? 1ms : 5ms}};
   outcome result;
   hog_work work{r.hog};
-  // One run without measuring: threads start, and everything that is read once per process is read.
-  // For the first stall asio-pulse reads the program's debug information.
+  // One run without measurement, in which threads start and everything is read that is read once
+  // per process. For the first stall asio-pulse reads the program's debug information.
   hog_work before{r.hog};
   const auto now = clock_type::now();
   const auto start = now + 2 * r.hog + 50ms;

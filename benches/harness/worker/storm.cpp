@@ -15,7 +15,7 @@ outcome storm(const request& r) {
     bench::storm_progress progress{r.handlers};
     probe timer{s.io(), [&progress] { return progress.over(); }};
     bench::start_storm(s.io(), r.variant, progress);
-    const auto start = clock_type::now();  // to queue the storm is not what is measured
+    const auto start = clock_type::now();  // the time to queue the storm is not measured
     timer.start(start);
     s.run();
     result.values["elapsed_ms"] = ms(clock_type::now() - start);

@@ -43,13 +43,13 @@ struct outcome {
   std::map<std::string, double> values;
   worker::timeline timeline;
   bool verified = true;
-  std::string verification;  ///< what was verified, or what was wrong
+  std::string verification;  ///< what was verified, or the first fault
 
-  /// Notes what was wrong, if it was.
+  /// Records the fault if the rule does not hold.
   void check(bool right, const std::string& rule) {
     if (right || !verified) return;
     verified = false;
-    verification = "not so: " + rule;
+    verification = "failed: " + rule;
   }
 };
 

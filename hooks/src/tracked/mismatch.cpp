@@ -38,7 +38,7 @@ void asio_pulse_refuse_untracked() noexcept {
       "without it and link "
       "asio_pulse::executor_only.\n";
 #if defined(__ELF__)
-  // A full pipe, or one that nobody reads, must not keep the program from aborting.
+  // A full pipe, or one without a reader, must not keep the program from aborting.
   pollfd ready{STDERR_FILENO, POLLOUT, 0};
   if (::poll(&ready, 1, 0) == 1 && ready.revents == POLLOUT) {
     const auto written = ::write(STDERR_FILENO, message, sizeof message - 1);

@@ -2,7 +2,7 @@
 
 // Every kind of handler that Boost.Asio can run is observed, with the task that it belongs to. The
 // program is built for each Boost, and for some of them on each back end. It is one file, because
-// all of Boost.Asio takes long to compile. What an older Boost does not have is left out.
+// all of Boost.Asio takes long to compile. Parts that an older Boost does not have are left out.
 
 #include <asio_pulse/asio_pulse.hpp>
 #include <asio_pulse/preemptible.hpp>
@@ -31,8 +31,8 @@
 #include <utility>
 #include <vector>
 
-// Asked of the version: __has_include would find the headers of another Boost that the machine has
-// as well.
+// The version is checked, because __has_include would find the headers of another Boost on the
+// machine.
 #if BOOST_ASIO_VERSION >= 102600  // Boost 1.81
 #define COMPAT_HAS_CANCELLATION_AND_CHANNELS 1
 #include <boost/asio/experimental/awaitable_operators.hpp>

@@ -63,7 +63,7 @@ descriptors lasting_descriptors() {
   return lasting;
 }
 
-/// Of other threads than the first one.
+/// Files of /proc about other threads than the first one.
 std::size_t files_of_threads() {
   const std::string first = "/task/" + std::to_string(::getpid()) + '/';
   std::size_t count = 0;
@@ -74,7 +74,7 @@ std::size_t files_of_threads() {
   return count;
 }
 
-/// How many more descriptors the program gets.
+/// The number of further descriptors that the program can open.
 std::size_t free_descriptors() {
   std::vector<int> opened;
   for (int d = 0; (d = ::open("/dev/null", O_RDONLY | O_CLOEXEC)) >= 0;) opened.push_back(d);
@@ -121,12 +121,12 @@ int many_workers() {
     }
     ours -= of_asio;
     std::printf("%zu descriptors of our own, %zu taken from the program\n", ours, taken);
-    require(ours <= allowed, "at most 8 descriptors are ours");
-    require(taken <= allowed, "the program has the others");
+    require(ours <= allowed, "the library has at most 8 descriptors");
+    require(taken <= allowed, "the program can use all other descriptors");
     over = true;
     work.reset();
     for (std::thread& t : threads) t.join();
-    require(until([] { return files_of_threads() == 0; }), "nothing is left of those that left");
+    require(until([] { return files_of_threads() == 0; }), "no files of ended threads are open");
   }
   return 0;
 }
@@ -139,7 +139,7 @@ void few_descriptors() {
 
 TEST(descriptors, are_few_with_two_hundred_workers) {
   const outcome o = with_many_workers.run(few_descriptors);
-  EXPECT_TRUE(o.good()) << describe(o);
+  EXPECT_TRUE(succeeded(o));
   std::printf("%s", o.out.c_str());
 }
 
@@ -150,7 +150,7 @@ TEST(descriptors, are_few_under_a_filter) {
     filter_calls(std::array{long{SYS_process_vm_readv}}, SECCOMP_RET_ERRNO | EPERM,
                  SECCOMP_RET_ALLOW);
   });
-  EXPECT_TRUE(o.good()) << describe(o);
+  EXPECT_TRUE(succeeded(o));
   std::printf("%s", o.out.c_str());
 }
 
@@ -170,12 +170,11 @@ int table_of_descriptors() {
 const program with_a_table{"table_of_descriptors", &table_of_descriptors};
 
 TEST(descriptors, need_no_larger_table_beside_the_watchdog) {
-  if (sanitized) GTEST_SKIP() << "a sanitizer has a thread of its own";
-  const outcome o = with_a_table.run([] {
+  if (sanitized) GTEST_SKIP() << "a sanitizer has its own thread";
+  EXPECT_TRUE(succeeded(with_a_table.run([] {
     const rlimit limit{.rlim_cur = 1024, .rlim_max = 1024};
     ::setrlimit(RLIMIT_NOFILE, &limit);
-  });
-  EXPECT_TRUE(o.good()) << describe(o);
+  })));
 }
 
 /// A stall while no file can be opened.
@@ -202,8 +201,7 @@ TEST(descriptors, that_cannot_be_had_are_named_as_the_reason) {
 #if defined(PULSE_TEST_ASAN)
   GTEST_SKIP() << "UBSan, which is built with it, needs a pipe to look at an object's type";
 #endif
-  const outcome o = without_descriptors.run();
-  EXPECT_TRUE(o.good()) << describe(o);
+  EXPECT_TRUE(succeeded(without_descriptors.run()));
 }
 
 }  // namespace

@@ -32,7 +32,7 @@ void cancel(pthread_t thread) {
   void* result = nullptr;
   require(::pthread_cancel(thread) == 0 && ::pthread_join(thread, &result) == 0,
           "the thread is cancelled");
-  require(result == PTHREAD_CANCELED, "it ended by that");
+  require(result == PTHREAD_CANCELED, "it ended by the cancellation");
 }
 
 /// One worker is cancelled in a handler, and another while it waits for work. The context continues
@@ -61,7 +61,7 @@ int cancelled_workers() {
     bool ran = false;
     asio::post(*io, [&] { ran = true; });
     io->poll();
-    require(ran, "the context works on");
+    require(ran, "the context continues to work");
   }
   work.reset();
   io->run();
@@ -72,8 +72,7 @@ const program with_cancelled_workers{"cancelled_workers", &cancelled_workers};
 
 TEST(ends, workers_can_be_cancelled) {
   if (sanitized) GTEST_SKIP() << "sanitizers do not follow pthread_cancel()";
-  const outcome o = with_cancelled_workers.run();
-  EXPECT_TRUE(o.good()) << describe(o);
+  EXPECT_TRUE(succeeded(with_cancelled_workers.run()));
 }
 
 // ---- exit()
@@ -115,8 +114,7 @@ const program exits_beside_a_stall{"exit_beside_a_stall", &exit_beside_a_stall};
 TEST(ends, nothing_is_reported_after_static_objects_are_gone) {
   if (thread_sanitizer) GTEST_SKIP() << "its own exit looks for races with threads that run on";
   for (int n = 0; n != 5; ++n) {
-    const outcome o = exits_beside_a_stall.run();
-    EXPECT_TRUE(o.good()) << describe(o);
+    EXPECT_TRUE(succeeded(exits_beside_a_stall.run()));
   }
 }
 
@@ -135,8 +133,7 @@ const program exits_in_a_report{"exit_in_a_report", &exit_in_a_report};
 
 TEST(ends, a_report_may_end_the_process) {
   if (thread_sanitizer) GTEST_SKIP() << "its own exit looks for races with threads that run on";
-  const outcome o = exits_in_a_report.run();
-  EXPECT_TRUE(o.good()) << describe(o);
+  EXPECT_TRUE(succeeded(exits_in_a_report.run()));
 }
 
 // ---- fork()
@@ -173,7 +170,7 @@ int fork_on_a_spare_worker() {
   std::thread judge([&] {
     require(until([&] { return child > 0; }), "the spare worker forks");
     int status = -1;
-    require(::waitpid(child, &status, 0) == child && status == 0, "the child goes on, and ends");
+    require(::waitpid(child, &status, 0) == child && status == 0, "the child continues, and ends");
     over = true;
   });
   io->run();
@@ -185,8 +182,7 @@ const program forks_on_a_spare_worker{"fork_on_a_spare_worker", &fork_on_a_spare
 
 TEST(ends, a_handler_on_a_spare_worker_may_fork) {
   if (thread_sanitizer) GTEST_SKIP() << "ThreadSanitizer does not follow forks";
-  const outcome o = forks_on_a_spare_worker.run();
-  EXPECT_TRUE(o.good()) << describe(o);
+  EXPECT_TRUE(succeeded(forks_on_a_spare_worker.run()));
 }
 
 }  // namespace

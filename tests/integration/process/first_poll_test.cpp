@@ -73,17 +73,17 @@ int first_polls() {
     std::printf("blocked: %d times %s\n", count, std::string(to_string(cause)).c_str());
   }
   load.reset();
-  // A thread that gets no CPU for as long as it is looked at shows nothing.
+  // A thread that gets no CPU while the watchdog looks at it shows no cause.
   constexpr int most_unknown = threads_of_each / 4;
-  require(of_spinning[stall_cause::unknown] <= most_unknown, "who spins is known to");
-  require(of_blocked[stall_cause::unknown] <= most_unknown, "who is blocked is known to be");
+  require(of_spinning[stall_cause::unknown] <= most_unknown, "threads that spin are found to spin");
+  require(of_blocked[stall_cause::unknown] <= most_unknown,
+          "blocked threads are found to be blocked");
   return 0;
 }
 const program with_first_polls{"first_polls", &first_polls};
 
 TEST(first_poll_timing, has_a_cause_under_load) {
-  const outcome o = with_first_polls.run();
-  EXPECT_TRUE(o.good()) << describe(o);
+  EXPECT_TRUE(succeeded(with_first_polls.run()));
   std::printf("%s", o.out.c_str());
 }
 

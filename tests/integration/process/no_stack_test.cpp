@@ -49,7 +49,7 @@ int signals_blocked() {
   const int result = computes_until(reports, io, no_stack::signal_blocked);
   sigset_t pending;
   ::sigpending(&pending);
-  require(sigismember(&pending, SIGURG) == 0, "nothing was sent that waits for ever");
+  require(sigismember(&pending, SIGURG) == 0, "no signal is pending for ever");
   return result;
 }
 const program with_signals_blocked{"signals_blocked", &signals_blocked};
@@ -72,21 +72,16 @@ int switched_off() {
 const program with_signal_off{"switched_off", &switched_off};
 
 TEST(no_stack, because_the_thread_blocks_all_signals) {
-  const outcome o = with_signals_blocked.run();
-  EXPECT_TRUE(o.good()) << describe(o);
+  EXPECT_TRUE(succeeded(with_signals_blocked.run()));
   EXPECT_NE(o.out.find("see=asio_pulse/docs/lints.md#no_stack"), std::string::npos) << o.out;
 }
 
 TEST(no_stack, because_the_program_took_the_signal_over) {
-  const outcome o = with_handler_replaced.run();
-  EXPECT_TRUE(o.good()) << describe(o);
+  EXPECT_TRUE(succeeded(with_handler_replaced.run()));
   EXPECT_NE(o.out.find("see=asio_pulse/docs/lints.md#no_stack"), std::string::npos) << o.out;
 }
 
-TEST(no_stack, because_the_program_wants_none) {
-  const outcome o = with_signal_off.run();
-  EXPECT_TRUE(o.good()) << describe(o);
-}
+TEST(no_stack, because_the_program_wants_none) { EXPECT_TRUE(succeeded(with_signal_off.run())); }
 
 // ---- a daemon that starts as root and then becomes another user
 
@@ -95,7 +90,7 @@ constexpr uid_t nobody = 65534;
 void become_nobody() {
   require(::setgroups(0, nullptr) == 0 && ::setgid(nobody) == 0 && ::setuid(nobody) == 0,
           "the user is changed");
-  require(::prctl(PR_GET_DUMPABLE) != 1, "nobody may look into this process any more");
+  require(::prctl(PR_GET_DUMPABLE) != 1, "other processes may not inspect this one any more");
 }
 
 /// Stalls until the function of one is known. On a busy machine a thread that computes does not
@@ -105,7 +100,8 @@ void stalls_until_known(told& reports, asio_pulse::io_context& io, Stuck stuck,
                         std::string_view function) {
   const auto end = std::chrono::steady_clock::now() + long_enough / 4;
   const auto known = [&] {
-    // What the sanitizers compile keeps frame pointers, and is not seen from a blocked call.
+    // Code that is compiled with a sanitizer uses frame pointers, and cannot be seen from a blocked
+    // call.
     return reports.any([&](const told::stall& s) {
       return s.function.find(function) != s.function.npos || (sanitized && s.frames != 0);
     });
@@ -153,8 +149,7 @@ const program with_privileges_dropped{"privileges_dropped", &privileges_dropped}
 
 TEST(no_stack, does_not_happen_to_a_daemon_that_drops_its_privileges) {
   if (::geteuid() != 0) GTEST_SKIP() << "only root can change its user";
-  const outcome o = with_privileges_dropped.run();
-  EXPECT_TRUE(o.good()) << describe(o);
+  EXPECT_TRUE(succeeded(with_privileges_dropped.run()));
   std::printf("%s", o.out.c_str());
 }
 

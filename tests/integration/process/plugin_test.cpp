@@ -27,7 +27,7 @@ class plugin {
  public:
   explicit plugin(int number) {
     char folder[] = "/tmp/pulse_plugin.XXXXXX";
-    require(::mkdtemp(folder) != nullptr, "there is a folder");
+    require(::mkdtemp(folder) != nullptr, "a temporary folder is made");
     const std::filesystem::path file =
         std::filesystem::path(folder) / ("plugin_" + std::to_string(number) + ".so");
     std::filesystem::copy_file(PULSE_TEST_PLUGIN, file);
@@ -36,7 +36,7 @@ class plugin {
     std::filesystem::remove_all(folder);
     require(module_ != nullptr, error);
     functions_ = static_cast<const plugin_functions*>(::dlsym(module_, "plugin_functions"));
-    require(functions_ != nullptr, "it has what it offers");
+    require(functions_ != nullptr, "the plugin has its functions");
   }
   const plugin_functions& operator*() const { return *functions_; }
   const plugin_functions* operator->() const { return functions_; }
@@ -77,17 +77,16 @@ int many_plugins() {
   asio_pulse::io_context later{reports.options()};
   see_own_stall(later, reports);
   const int before = signals_of_the_program;
-  require(before == 0, "the program got no signal of ours");
+  require(before == 0, "the program's handler got no signal of the library");
   ::raise(SIGURG);
-  require(signals_of_the_program == 1, "the program got its own, once");
+  require(signals_of_the_program == 1, "the program's handler got its own signal, once");
   return 0;
 }
 const program with_many_plugins{"many_plugins", &many_plugins};
 
 TEST(plugins, many_copies_find_room_and_get_their_stacks) {
   if (sanitized) GTEST_SKIP() << "sanitizers take several copies for a mistake";
-  const outcome o = with_many_plugins.run();
-  EXPECT_TRUE(o.good()) << describe(o);
+  EXPECT_TRUE(succeeded(with_many_plugins.run()));
 }
 
 int foreign_context() {
@@ -96,11 +95,11 @@ int foreign_context() {
   const plugin p{0};
   const std::string said = p->make_task(io);
   std::printf("%s\n", said.c_str());
-  require(said.find("another copy") != said.npos, "it is said what is wrong");
+  require(said.find("another copy") != said.npos, "the message says what is wrong");
   static bool ran = false;
   p->post(io, [] { ran = true; });
   io.run();
-  require(ran, "handlers of the plugin run all the same");
+  require(ran, "handlers of the plugin run nevertheless");
   const asio_pulse::task own{io, {.name = "own"}};
   return 0;
 }
@@ -108,8 +107,7 @@ const program with_foreign_context{"foreign_context", &foreign_context};
 
 TEST(plugins, a_task_in_the_context_of_another_copy_is_refused_with_the_reason) {
   if (sanitized) GTEST_SKIP() << "sanitizers take several copies for a mistake";
-  const outcome o = with_foreign_context.run();
-  EXPECT_TRUE(o.good()) << describe(o);
+  EXPECT_TRUE(succeeded(with_foreign_context.run()));
 }
 
 int unloaded_plugin() {
@@ -132,8 +130,7 @@ const program with_unloaded_plugin{"unloaded_plugin", &unloaded_plugin};
 
 TEST(plugins, dlclose_does_not_unmap_what_runs) {
   if (sanitized) GTEST_SKIP() << "sanitizers take several copies for a mistake";
-  const outcome o = with_unloaded_plugin.run();
-  EXPECT_TRUE(o.good()) << describe(o);
+  EXPECT_TRUE(succeeded(with_unloaded_plugin.run()));
 }
 
 }  // namespace

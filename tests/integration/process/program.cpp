@@ -3,7 +3,6 @@
 #include "program.hpp"
 
 #include <fcntl.h>
-#include <gtest/gtest.h>
 #include <poll.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -30,7 +29,7 @@ const program*& programs() {
   return first;
 }
 
-/// Both ends of a pipe, of which the child gets one.
+/// Both ends of a pipe. The child gets one of them.
 class channel {
  public:
   channel() {
@@ -51,7 +50,7 @@ class channel {
   std::array<int, 2> ends_{-1, -1};
 };
 
-/// Reads what is there. False: it has ended.
+/// Reads the available bytes. Returns false at the end of the file.
 bool take(int descriptor, std::string& to) {
   std::array<char, 4096> text;
   const ssize_t n = ::read(descriptor, text.data(), text.size());
@@ -114,16 +113,17 @@ int program::main(int argc, char** argv) {
   return 126;
 }
 
-std::string describe(const outcome& o) {
-  std::string text = o.late          ? "it took too long"
-                     : o.signal != 0 ? std::string("ended by ") + ::strsignal(o.signal)
-                                     : "exit code " + std::to_string(o.exit_code);
-  return text + "\n--- out\n" + o.out + "--- err\n" + o.err;
+testing::AssertionResult succeeded(const outcome& o) {
+  if (o.exit_code == 0) return testing::AssertionSuccess();
+  const std::string end = o.late          ? "it took too long"
+                          : o.signal != 0 ? std::string("ended by ") + ::strsignal(o.signal)
+                                          : "exit code " + std::to_string(o.exit_code);
+  return testing::AssertionFailure() << end << "\n--- out\n" << o.out << "--- err\n" << o.err;
 }
 
 void require(bool holds, std::string_view what) {
   if (holds) return;
-  std::fprintf(stderr, "does not hold: %.*s\n", static_cast<int>(what.size()), what.data());
+  std::fprintf(stderr, "failed: %.*s\n", static_cast<int>(what.size()), what.data());
   std::fflush(nullptr);
   ::_exit(1);
 }

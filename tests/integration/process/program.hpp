@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSL-1.0
 #pragma once
 
+#include <gtest/gtest.h>
+
 #include <functional>
 #include <string>
 #include <string_view>
@@ -10,19 +12,17 @@
 
 namespace pulse_test {
 
-/// What a process left behind.
+/// The result of a process.
 struct outcome {
   int exit_code = -1;  ///< -1 if it did not exit by itself
   int signal = 0;      ///< the signal that ended it; 0 if none did
   bool late = false;   ///< it was killed because it took too long
   std::string out;
   std::string err;
-
-  [[nodiscard]] bool good() const { return exit_code == 0; }
 };
 
-/// For the test's message.
-std::string describe(const outcome&);
+/// Whether the program has exited with 0. The message of a failure has the program's output.
+testing::AssertionResult succeeded(const outcome&);
 
 /// A function that can be run as a program: its return value is the exit code. One for each name,
 /// with static storage.
@@ -38,7 +38,7 @@ class program {
   /// one thread.
   [[nodiscard]] outcome run(const std::function<void()>& before = {}) const;
 
-  /// For main(): the exit code of the program that the arguments ask for; negative: of none.
+  /// For main(): the exit code of the program that the arguments name; negative if they name none.
   static int main(int argc, char** argv);
 
  private:

@@ -82,7 +82,7 @@ int silences_all() {
     require(s.stalls != 0, "the stall itself is counted");
     require(s.reports == 0 && s.reports_suppressed == 0 && s.stall_reports == 0, "none is sent");
   }
-  require(reports.all() == 0, "nobody is told");
+  require(reports.all() == 0, "no report was received");
   return 0;
 }
 const program with_all_silenced{"silences_all", &silences_all};
@@ -118,20 +118,15 @@ int silences_none() {
 const program with_none_silenced{"silences_none", &silences_none};
 
 TEST(silenced, all_kinds_are_counted_and_not_sent) {
-  const outcome o = with_all_silenced.run();
-  EXPECT_TRUE(o.good()) << describe(o);
+  EXPECT_TRUE(succeeded(with_all_silenced.run()));
   EXPECT_EQ(o.err, "");
 }
 
 TEST(silenced, kinds_are_not_sent_and_others_are) {
-  const outcome o = with_two_silenced.run();
-  EXPECT_TRUE(o.good()) << describe(o);
+  EXPECT_TRUE(succeeded(with_two_silenced.run()));
 }
 
-TEST(silenced, no_kind_is_by_default) {
-  const outcome o = with_none_silenced.run();
-  EXPECT_TRUE(o.good()) << describe(o);
-}
+TEST(silenced, no_kind_is_by_default) { EXPECT_TRUE(succeeded(with_none_silenced.run())); }
 
 // ---- symbols
 
@@ -171,8 +166,7 @@ TEST(symbols, are_not_read_before_the_first_report) {
   if (asio_pulse::stack_support() != asio_pulse::stack_detail::full) {
     GTEST_SKIP() << "built without libdw";
   }
-  const outcome o = with_late_symbols.run();
-  EXPECT_TRUE(o.good()) << describe(o);
+  EXPECT_TRUE(succeeded(with_late_symbols.run()));
 }
 
 }  // namespace

@@ -130,16 +130,15 @@ const program with_stacks{"seccomp_stalls_with_stacks", &stalls_with_stacks};
 
 TEST(seccomp, what_kills_for_whole_groups_of_calls_kills_nobody) {
   if (sanitized) GTEST_SKIP() << "a sanitizer makes calls of its own";
-  const outcome o = run_filtered(with_stacks, grouped, SECCOMP_RET_KILL_PROCESS, SECCOMP_RET_ALLOW);
-  EXPECT_TRUE(o.good()) << describe(o);
+  EXPECT_TRUE(
+      succeeded(run_filtered(with_stacks, grouped, SECCOMP_RET_KILL_PROCESS, SECCOMP_RET_ALLOW)));
   std::printf("%s", o.out.c_str());
 }
 
 TEST(seccomp, what_refuses_whole_groups_of_calls_changes_nothing) {
   if (sanitized) GTEST_SKIP() << "a sanitizer makes calls of its own";
-  const outcome o =
-      run_filtered(with_stacks, grouped, SECCOMP_RET_ERRNO | EPERM, SECCOMP_RET_ALLOW);
-  EXPECT_TRUE(o.good()) << describe(o);
+  EXPECT_TRUE(
+      succeeded(run_filtered(with_stacks, grouped, SECCOMP_RET_ERRNO | EPERM, SECCOMP_RET_ALLOW)));
 }
 
 /// The system calls of a server on plain Asio from its start to its end, according to strace
@@ -205,8 +204,7 @@ outcome run_with_these_alone(const program& p, std::span<const long> more) {
 
 TEST(seccomp, a_plain_server_makes_these_calls_alone) {
   if (sanitized) GTEST_SKIP() << "a sanitizer makes calls of its own";
-  const outcome o = run_with_these_alone(with_plain_server, {});
-  EXPECT_TRUE(o.good()) << describe(o);
+  EXPECT_TRUE(succeeded(run_with_these_alone(with_plain_server, {})));
 }
 
 /// The filter forbids the signal, which the child process finds out.
@@ -221,8 +219,7 @@ const program without_stacks{"seccomp_stalls_without_stacks", &stalls_without_st
 
 TEST(seccomp, what_a_plain_server_calls_is_enough) {
   if (sanitized) GTEST_SKIP() << "a sanitizer makes calls of its own";
-  const outcome o = run_with_these_alone(without_stacks, harmless);
-  EXPECT_TRUE(o.good()) << describe(o);
+  EXPECT_TRUE(succeeded(run_with_these_alone(without_stacks, harmless)));
 }
 
 /// The program does not notice the child process that tries the signal.
@@ -241,9 +238,8 @@ const program with_unseen_child{"seccomp_child_is_not_seen", &child_is_not_seen}
 TEST(seccomp, nobody_sees_the_child_that_tries) {
   if (sanitized) GTEST_SKIP() << "a sanitizer makes calls of its own";
   for (const std::uint32_t answer : {SECCOMP_RET_KILL_PROCESS, SECCOMP_RET_ERRNO | EPERM}) {
-    const outcome o =
-        run_filtered(with_unseen_child, std::array{long{SYS_tgkill}}, answer, SECCOMP_RET_ALLOW);
-    EXPECT_TRUE(o.good()) << describe(o);
+    EXPECT_TRUE(succeeded(
+        run_filtered(with_unseen_child, std::array{long{SYS_tgkill}}, answer, SECCOMP_RET_ALLOW)));
   }
 }
 
@@ -271,8 +267,7 @@ const program with_later_filter{"seccomp_filter_comes_later", &filter_comes_late
 
 TEST(seccomp, a_filter_that_comes_later_is_noticed) {
   if (sanitized) GTEST_SKIP() << "a sanitizer makes calls of its own";
-  const outcome o = with_later_filter.run();
-  EXPECT_TRUE(o.good()) << describe(o);
+  EXPECT_TRUE(succeeded(with_later_filter.run()));
 }
 
 }  // namespace

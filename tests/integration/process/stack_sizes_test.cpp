@@ -23,7 +23,7 @@ using asio_pulse::no_stack;
 using asio_pulse::stall_cause;
 namespace asio = boost::asio;
 
-/// One stall that computes and one that waits, each with its function.
+/// One stall that computes and one that waits, each reported with its function.
 int both_kinds() {
   told reports;
   asio_pulse::io_context io{reports.options()};
@@ -43,11 +43,10 @@ const program of_both_kinds{"both_kinds", &both_kinds};
 
 TEST(stack_sizes, a_limit_of_64_KiB_is_enough) {
   if (sanitized) GTEST_SKIP() << "a sanitizer needs more";
-  const outcome o = of_both_kinds.run([] {
+  EXPECT_TRUE(succeeded(of_both_kinds.run([] {
     const rlimit limit{.rlim_cur = 64 << 10, .rlim_max = 64 << 10};
     ::setrlimit(RLIMIT_STACK, &limit);
-  });
-  EXPECT_TRUE(o.good()) << describe(o);
+  })));
 }
 
 std::uintptr_t lowest_of_stack() {
@@ -60,7 +59,7 @@ std::uintptr_t lowest_of_stack() {
   return reinterpret_cast<std::uintptr_t>(lowest);
 }
 
-/// Uses up the stack but for so much, and computes there.
+/// Uses up the stack except for this many bytes, and computes there.
 template <class Over>
 [[gnu::noinline]] int deep(std::uintptr_t lowest, std::size_t left, Over over) {
   volatile char here[64];
@@ -109,8 +108,7 @@ const program with_smallest_worker{"smallest_worker", &smallest_worker};
 
 TEST(stack_sizes, a_worker_of_16_KiB_gives_its_stack) {
   if (sanitized) GTEST_SKIP() << "a sanitizer needs more";
-  const outcome o = with_smallest_worker.run();
-  EXPECT_TRUE(o.good()) << describe(o);
+  EXPECT_TRUE(succeeded(with_smallest_worker.run()));
 }
 
 /// From here on sigaltstack() ends the process.
@@ -143,8 +141,7 @@ const program with_filtered_worker{"filtered_worker", &filtered_worker};
 
 TEST(stack_sizes, under_a_filter_a_small_worker_gets_no_signal_stack) {
   if (sanitized) GTEST_SKIP() << "a sanitizer needs more";
-  const outcome o = with_filtered_worker.run();
-  EXPECT_TRUE(o.good()) << describe(o);
+  EXPECT_TRUE(succeeded(with_filtered_worker.run()));
 }
 
 }  // namespace

@@ -55,7 +55,8 @@ class told {
     const std::lock_guard lock(mutex_);
     return std::any_of(all_.begin(), all_.end(), wanted);
   }
-  /// In a handler, of its own stall: there is one that passes. `from`: how many there were before.
+  /// Called in a handler: whether there is a report of its own stall that passes. `from`: the
+  /// number of earlier reports.
   template <class Predicate>
   [[nodiscard]] bool any_since(std::size_t from, Predicate wanted) const {
     const std::lock_guard lock(mutex_);

@@ -52,7 +52,7 @@ samples parse(const std::string& text) {
   return result;
 }
 
-// Sums up what begins so.
+// The sum of all samples whose names begin with this text.
 double total(const samples& all, const std::string& beginning) {
   double sum = 0;
   for (const auto& [name, value] : all) {
@@ -61,7 +61,7 @@ double total(const samples& all, const std::string& beginning) {
   return sum;
 }
 
-// A context with a task of long polls, one with a hostile name, and a worker; and what exposes it.
+// A context with a task of long polls, a task with a hostile name, and a worker; and its exposer.
 class scraped_context {
  public:
   scraped_context() {

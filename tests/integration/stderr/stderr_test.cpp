@@ -67,7 +67,8 @@ ends make_socket_pair() {
   return {fd(p[0]), fd(p[1])};
 }
 
-/// Writes until not one byte fits. The file is a blocking one afterwards: others share the setting.
+/// Writes until no more byte fits. Afterwards the file is blocking again, because other processes
+/// share the setting.
 std::size_t fill(int to) {
   const std::string page(4096, '.');
   if (::fcntl(to, F_SETFL, O_NONBLOCK) != 0) return 0;
@@ -153,7 +154,7 @@ class program {
     return text;
   }
   void tell() { EXPECT_EQ(::write(in_.get(), "\n", 1), 1); }
-  /// Its exit status; negative: a signal's number; none: it does not end, and is ended.
+  /// The exit status, or a negative signal number; empty if the program did not end and was killed.
   std::optional<int> end(std::chrono::milliseconds patience = 60s) {
     if (child_ <= 0) return status_;
     const auto until = std::chrono::steady_clock::now() + patience;
@@ -239,7 +240,7 @@ void takes_nothing(ends error) {
   ASSERT_GT(fill(error.write.get()), 0U);
   program p(error.write.get(), "report_much");
   const std::string counts = p.line();
-  // One is being written, as many wait as there is room for; or nobody has begun to write yet.
+  // One report is being written and the queue is full; or no report has been written yet.
   EXPECT_TRUE(counts == "reports=100 dropped=67" || counts == "reports=100 dropped=68") << counts;
   EXPECT_EQ(p.line(), "ended") << "neither the worker nor the destructor waits";
   EXPECT_EQ(p.end(), 0);
@@ -278,7 +279,7 @@ TEST_F(standard_error, what_was_dropped_is_said_when_there_is_room_again) {
     text = read_all(error.read.get());
     EXPECT_EQ(p.end(), 0);
     EXPECT_EQ(reports_in(text), 1);
-    EXPECT_EQ(dropped_in(text), 0U) << "it has been said";
+    EXPECT_EQ(dropped_in(text), 0U) << "the number was reported before";
   }
 }
 
@@ -371,7 +372,7 @@ TEST_F(standard_error, background_job_is_not_stopped_by_its_reports) {
 
 TEST_F(standard_error, socket_with_its_number_gets_nothing) {
   if (pulse_test::thread_sanitizer)
-    GTEST_SKIP() << "it takes what the program does to descriptor 2 for a race";
+    GTEST_SKIP() << "ThreadSanitizer reports the change of descriptor 2 as a race";
   ends error = make_pipe();
   program p(error.write.get(), "reuse_for_socket");
   error.write.reset();
@@ -383,7 +384,7 @@ TEST_F(standard_error, socket_with_its_number_gets_nothing) {
 
 TEST_F(standard_error, file_with_its_number_gets_nothing) {
   if (pulse_test::thread_sanitizer)
-    GTEST_SKIP() << "it takes what the program does to descriptor 2 for a race";
+    GTEST_SKIP() << "ThreadSanitizer reports the change of descriptor 2 as a race";
   for (const char* const scenario : {"reuse_for_file", "reuse_for_database"}) {
     ends error = make_pipe();
     program p(error.write.get(), scenario, file(scenario));

@@ -13,7 +13,7 @@
 #include <span>
 #include <vector>
 
-// Coroutines as Asio's promises show them, without Asio: a layout of the test's own.
+// Coroutines without Asio, with promises in a layout that the test defines.
 
 namespace {
 
@@ -23,7 +23,7 @@ using asio_pulse::detail::find_awaiting;
 using testing::ElementsAre;
 using testing::IsEmpty;
 
-/// What a coroutine's frame holds: the two functions, then the promise.
+/// A coroutine's frame: the two functions, then the promise.
 struct fake_frame {
   std::uintptr_t body = 0;
   std::uintptr_t destroy = 0;
@@ -39,7 +39,7 @@ struct fake_frame {
 class awaiting_test : public testing::Test {
  protected:
   void SetUp() override {
-    asio_pulse::detail::tell_awaitable_layout({.coroutine = 16, .thread = 24, .caller = 8});
+    asio_pulse::detail::set_awaitable_layout({.coroutine = 16, .thread = 24, .caller = 8});
     for (std::size_t i = 0; i != frames.size(); ++i) {
       frames[i].body = 0x1000 * (i + 1);
       frames[i].self = frames[i].address();

@@ -62,7 +62,7 @@ class fake_companion final : public context_companion {
 
 class context_companion_test : public testing::Test {
  protected:
-  /// What was told since this was last asked.
+  /// The events since the last call.
   told now() { return std::exchange(told_, {}); }
   static context_core* make(told& to) {
     return new context_core(options{}, false, std::make_unique<fake_companion>(to));
@@ -149,7 +149,7 @@ TEST_F(resting_workers, see_what_has_changed_meanwhile) {
   static constexpr hooks::site handler{"handler", false};
   enter();
   (void)now();
-  core_->tell_workers();
+  core_->notify_workers();
   const hooks::worker_scope worker(&port_, *core_, true);
   operation op;
   const hooks::poll_frame frame(&port_, op, handler);
@@ -199,7 +199,7 @@ TEST_F(context_companion_test, is_asked_by_each_worker_when_there_is_something_n
   (void)now();
   poll();
   EXPECT_THAT(now(), ElementsAre());
-  core_->tell_workers();
+  core_->notify_workers();
   poll();
   EXPECT_THAT(now(), ElementsAre("renew"));
 }

@@ -81,7 +81,7 @@ INSTANTIATE_TEST_SUITE_P(
                  {0x00, 0xb8, 7, 0, 0, 0, 0x8b, 0x44, 0x24, 0x08, 0x0f, 0x05},
                  -1},
         sequence{"a number of 64 bits", {0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0, 0x0f, 0x05}, -1},
-        sequence{"glibc 2.41: the number is long gone",
+        sequence{"glibc 2.41: the number was overwritten",
                  {0x4d, 0x89, 0xca, 0x4c, 0x8b, 0x44, 0x24, 0x08, 0x4c, 0x8b,
                   0x4c, 0x24, 0x10, 0x4c, 0x89, 0x5c, 0x24, 0x08, 0x0f, 0x05},
                  -1},
@@ -120,7 +120,7 @@ TEST(interrupted_call, who_waits_for_signals_is_told_of_each) {
 
 // ---- real calls
 
-/// A descriptor that becomes readable when somebody says so.
+/// A descriptor that becomes readable on request.
 class event {
  public:
   ~event() { ::close(fd_); }
@@ -154,7 +154,7 @@ class sockets {
 constexpr timespec hour{.tv_sec = 3600, .tv_nsec = 0};
 constexpr timespec moment{.tv_sec = 0, .tv_nsec = 20'000'000};
 
-/// A call that waits, what it returns when it has waited, and what ends the wait.
+/// A call that waits, its result after the wait, and the function that ends the wait.
 struct waiting_call {
   const char* what;
   std::function<long(event&, sockets&)> call;
@@ -302,7 +302,7 @@ INSTANTIATE_TEST_SUITE_P(
                      },
                      0, nothing}));
 
-// ---- threads that are asked for their stacks
+// ---- threads whose stacks are taken
 
 /// Calls that time out after a few hundred microseconds, and computing in between.
 struct storm {
@@ -356,7 +356,7 @@ TEST_P(delivered, ends_no_system_call_early) {
   stalls::released = false;
   storm s;
   int taken = 0;
-  const auto end = std::chrono::steady_clock::now() + 60s;  // on a machine with much else to do
+  const auto end = std::chrono::steady_clock::now() + 60s;  // on a busy machine
   {
     pulse_test::stuck_poll poll([&s] { s.run(); });
     stack_capture capture(GetParam());

@@ -38,19 +38,18 @@ using pulse_test::stuck_poll;
 using namespace std::chrono_literals;
 using status = stack_capture::result::status;
 
-// Only a machine that has stopped working takes so long.
+// Only on a broken machine does this take so long.
 constexpr std::chrono::seconds ample{60};
 
 #if defined(PULSE_TEST_TSAN)
-// ThreadSanitizer keeps a signal back until its thread next calls an intercepted function, and
-// gives the handler the registers of when it came: with a stack that has moved on, they say
-// nothing.
+// ThreadSanitizer delays a signal until its thread next calls an intercepted function, and gives
+// the handler the registers from when the signal came. They no longer match the stack.
 constexpr bool stacks_are_true = false;
 #else
 constexpr bool stacks_are_true = true;
 #endif
 
-/// Installs and afterwards puts back what was there.
+/// Installs a handler, and restores the previous one afterwards.
 class captured_signal {
  public:
   explicit captured_signal(int number) : number_(number) {
@@ -204,7 +203,7 @@ TEST_F(stack_capture_test, that_comes_late_does_no_harm) {
   EXPECT_EQ(take(capture_, poll, SIGURG, 2ms).how, status::timed_out);
   EXPECT_EQ(take(capture_, poll, SIGURG, 2ms).how, status::timed_out);
   unblock = true;
-  while (!unblocked) std::this_thread::yield();  // the handler has run, and found nothing armed
+  while (!unblocked) std::this_thread::yield();  // the handler has run, and found no armed request
   EXPECT_EQ(poll.task().references.load(), before);
   EXPECT_EQ(take(capture_, poll).how, status::taken);
   release(poll);
@@ -249,7 +248,7 @@ TEST_F(stack_capture_timing, holds_a_thread_up_for_no_more_than_100_us) {
   EXPECT_LE(times[0], 100us);
 }
 
-// ---- signals that are not ours
+// ---- signals that the library did not send
 
 std::atomic<int> plain_calls{0};
 std::atomic<int> detailed_calls{0};
@@ -273,7 +272,8 @@ TEST(chained_handler, is_called_for_foreign_signals_and_only_for_them) {
   theirs.sa_handler = plain_handler;
   ASSERT_EQ(::sigaction(SIGUSR2, &theirs, nullptr), 0);
   const captured_signal ours(SIGUSR2);
-  EXPECT_TRUE(stack_capture::install(SIGUSR2));  // again: chains to itself it does not
+  EXPECT_TRUE(
+      stack_capture::install(SIGUSR2));  // again: it must not become its own previous handler
   stalls::released = false;
   stack_capture capture;
   {
@@ -316,7 +316,7 @@ TEST(chained_handler, that_was_none_does_what_the_system_does) {
   const captured_signal ignored(SIGUSR1);
   ::raise(SIGURG);
   ::raise(SIGUSR1);
-  SUCCEED() << "and went on";
+  SUCCEED() << "and continued";
 }
 
 TEST(chained_handler, that_was_none_ends_the_process_where_the_system_does) {
@@ -385,12 +385,13 @@ TEST_F(stack_capture_test, survives_a_storm_in_the_allocator) {
 }
 
 TEST_F(stack_capture_test, of_polls_that_come_and_go) {
-  // Every request meets a poll that may just end: taken or ended, and no reference is lost.
+  // Every request may come while the poll ends. The stack is taken or the poll has ended, and no
+  // reference is lost.
   for (int i = 0; i != 50; ++i) {
     stalls::released = false;
     stuck_poll poll([] { stalls::spin(); });
     std::thread releasing([] { stalls::released = true; });
-    // ThreadSanitizer may keep a signal back for good from a thread that calls nothing any more.
+    // ThreadSanitizer may never deliver a signal to a thread that makes no more calls.
     const auto how =
         take(capture_, poll, SIGURG, stacks_are_true ? std::chrono::nanoseconds{ample} : 20ms).how;
     EXPECT_TRUE(how == status::taken || how == status::ended ||
@@ -434,7 +435,7 @@ TEST_P(copy_mapped_test, stops_where_nothing_is_mapped) {
     ASSERT_TRUE(asio_pulse::detail::open_memory_file());
   }
   if (asio_pulse::detail::chosen_memory_reader() == memory_reader::none) {
-    GTEST_SKIP() << "this system lets nobody read like that";
+    GTEST_SKIP() << "this system does not permit to read memory in this way";
   }
   const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
   void* const memory =

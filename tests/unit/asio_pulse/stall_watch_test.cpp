@@ -9,7 +9,7 @@
 #include <random>
 #include <vector>
 
-// Time is invented: a tick is a tick.
+// The test sets the time, in ticks.
 
 namespace {
 
@@ -27,7 +27,7 @@ constexpr stall_watch::limits limits{.threshold = T,
 class stall_watch_test : public testing::Test {
  protected:
   stall_watch::outcome idle(ticks now) { return watch.look({.now = now}, limits); }
-  /// As the watchdog does: evidence where it is due, and for a poll that is new.
+  /// As the watchdog does: it gives evidence when a look is due, and for a new poll.
   stall_watch::outcome poll(ticks now, ticks start, ticks excused = 0,
                             ticks culpable = stall_watch::off) {
     return watch.look({.now = now,
@@ -71,7 +71,7 @@ TEST_F(stall_watch_test, a_poll_that_is_seen_late_crosses_at_once) {
 TEST_F(stall_watch_test, polls_that_follow_each_other_never_cross) {
   ticks now = 0;
   for (ticks start = 0; start < 100 * T; start += T * 8 / 10) {
-    // At every instant of it, and what was due in the last is seen in this one.
+    // A look at every instant. An event that was due in the last instant must be seen in this one.
     for (ticks age = 0; age < T * 8 / 10; age += 100) {
       now = start + age;
       const auto o = poll(now, start);
@@ -153,7 +153,7 @@ TEST_F(stall_watch_test, what_is_not_its_own_doing_does_not_escalate) {
     const auto o = poll(now, 0, 0, 0);
     EXPECT_FALSE(o.escalate);
     EXPECT_EQ(o.culpable, 0U);
-    EXPECT_GT(o.next, now) << "it must not be asked again and again";
+    EXPECT_GT(o.next, now) << "the next look must be later";
     now = o.next;
   }
   EXPECT_TRUE(watch.stalled());
@@ -173,7 +173,7 @@ TEST_F(stall_watch_test, culpable_time_counts_from_when_it_is) {
 TEST_F(stall_watch_test, half_of_the_blamed_time_may_be_culpable) {
   EXPECT_EQ(poll(T, 0, 0, T / 2).culpable, T / 2);
   EXPECT_FALSE(poll(4 * T, 0, 0, T).escalate);
-  // Of the next event's time no more than there is.
+  // At most the time up to the next event.
   EXPECT_EQ(poll(8 * T, 0, 0, 100 * T).culpable, T / 2 + T + 4 * T);
 }
 
@@ -211,7 +211,7 @@ TEST_F(stall_watch_test, a_dismissed_poll_is_let_be) {
   const auto o = poll(50 * T, 0);
   EXPECT_FALSE(o.crossed || o.repeat || o.ended || o.escalate);
   EXPECT_FALSE(idle(51 * T).ended);
-  EXPECT_TRUE(poll(53 * T, 52 * T).crossed) << "the next poll is another matter";
+  EXPECT_TRUE(poll(53 * T, 52 * T).crossed) << "the next poll is judged by itself";
 }
 
 TEST_F(stall_watch_test, the_counter_may_wrap_around) {
@@ -281,7 +281,7 @@ TEST_F(stall_watch_test, invariants_hold_whatever_happens) {
       EXPECT_LE(o.culpable, stall_watch::between(start, now));
       EXPECT_GE(o.culpable, polling ? culpable_before : 0U);
       culpable_before = o.culpable;
-      EXPECT_EQ(o.ended && !open, false) << "nothing to end";
+      EXPECT_EQ(o.ended && !open, false) << "no stall that could end";
       if (o.ended) open = false;
       EXPECT_FALSE(o.crossed && open) << "twice";
       EXPECT_FALSE((o.repeat || o.escalate) && !open && !o.crossed);

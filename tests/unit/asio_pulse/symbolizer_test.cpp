@@ -75,7 +75,7 @@ class symbolizer_test : public testing::Test {
     while (probe.full().state != 'S') std::this_thread::yield();
   }
 
-  /// Where the frame with this function is, or no_frame.
+  /// The index of the frame with this function, or no_frame.
   static std::size_t find(const stack_trace& trace, std::string_view function) {
     const auto at = std::find_if(trace.begin(), trace.end(), [function](const stack_frame& f) {
       return f.function.starts_with(function);
@@ -102,7 +102,7 @@ class symbolizer_test : public testing::Test {
       stalls::released = false;
       stuck_poll poll(body);
       if (blocks) wait_until_blocked(poll);
-      // Anywhere in the loop, the first time round included.
+      // Anywhere in the loop, including its first iteration.
       stack_trace trace = trace_of(poll);
       while (!blocks && find(trace, reached) == no_frame) trace = trace_of(poll);
       expect_blamed(trace, function);
@@ -163,7 +163,7 @@ TEST_F(symbolizer_test, blames_what_the_c_library_called) {
 TEST_F(symbolizer_test, blames_the_top_of_a_deep_recursion) {
   stuck_poll poll([] { stalls::recurse(2000); });
   stack_trace trace = trace_of(poll);
-  // As long as it is on its way down the copy may reach the function that called it.
+  // While it is still calling itself, the copy may reach the function that called it.
   const auto deep = [&] {
     return capture_.stack().truncated && !trace.empty() &&
            trace.back().function == "stalls::recurse(int)";
@@ -196,7 +196,7 @@ TEST_F(symbolizer_test, blames_a_lambda_of_nobody_elses_name) {
     while (stalls::let_signals_in(), !stalls::released.load(std::memory_order_relaxed))
       asm volatile("");
   });
-  // Not where it is on its way there yet.
+  // Not before it has got there.
   constexpr std::string_view name = "blames_a_lambda_of_nobody_elses_name";
   const auto is_there = [&](const stack_frame& f) {
     return f.function.find(name) != std::string::npos;
@@ -214,7 +214,7 @@ TEST_F(symbolizer_test, blames_a_lambda_of_nobody_elses_name) {
 // ---- stacks of another kind
 
 TEST_F(symbolizer_test, sees_the_main_thread_to_its_beginning) {
-  // The poll runs on this thread; another one looks.
+  // The poll runs on this thread, and another thread takes the stack.
   const bool here = ::gettid() == ::getpid();
   pulse_test::plain_arbiter arbiter;
   char scheduler = 0;
@@ -291,7 +291,7 @@ ucontext_t inside;
 
 TEST_F(symbolizer_test, of_a_fiber_ends_where_its_stack_does) {
 #if defined(PULSE_TEST_ASAN)
-  GTEST_SKIP() << "AddressSanitizer is not told of this switch";
+  GTEST_SKIP() << "AddressSanitizer is not notified of this switch";
 #endif
   const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
   const std::size_t size = 8 * page;
@@ -366,7 +366,7 @@ INSTANTIATE_TEST_SUITE_P(plugins, loaded_later,
                                          "libstall_plugin_stripped.so"));
 
 TEST_F(symbolizer_test, is_not_misled_by_a_file_that_is_mapped_below_itself) {
-  // As a debugging library maps what it reads, again and again, right below where it is loaded.
+  // Maps a file that is only read, again and again, directly below the place where it is loaded.
   Dl_info info{};
   ASSERT_NE(::dladdr(reinterpret_cast<void*>(&::qsort), &info), 0);
   const int file = ::open(info.dli_fname, O_RDONLY | O_CLOEXEC);
@@ -403,7 +403,7 @@ TEST_F(symbolizer_test, gives_no_more_frames_than_asked_for) {
   EXPECT_EQ(symbolizer_.trace(capture_.stack(), 3).size(), 3U);
   EXPECT_EQ(symbolizer_.trace(capture_.stack(), 1).size(), 1U);
   EXPECT_EQ(symbolizer_.trace(capture_.stack(), 0).size(), 0U);
-  // A copy that ends in the middle of the recursion: a shorter trace, and the rest is not guessed.
+  // A copy that ends in the middle of the recursion gives a shorter trace; the rest is not guessed.
   captured_stack cut = capture_.stack();
   cut.bytes = cut.bytes.first(4096);
   cut.truncated = true;
@@ -425,7 +425,7 @@ TEST_F(symbolizer_test, of_nonsense_is_short_and_harmless) {
     for (std::byte& b : bytes) b = static_cast<std::byte>(random());
     captured_stack stack;
     for (auto& value : stack.registers) value = i % 2 == 0 ? random() : random() % 65536;
-    // Real code, whose rules lead into the noise.
+    // The address of real code, whose unwind rules lead into random memory.
     if (i % 4 != 0) stack.registers[captured_stack::program_counter] = code + random() % 64;
     stack.address = stack.stack_pointer();
     stack.bytes = bytes;

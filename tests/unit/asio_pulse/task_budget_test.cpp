@@ -74,7 +74,7 @@ TEST(task_budget, refills_with_time) {
   EXPECT_EQ(b.remaining(start + window / 2), budget / 2);
   EXPECT_DOUBLE_EQ(b.fill(start + window), 1.0);
   EXPECT_DOUBLE_EQ(b.fill(start + 100 * window), 1.0);
-  EXPECT_FALSE(b.charge(start + 100 * window, budget)) << "what is full does not fill further";
+  EXPECT_FALSE(b.charge(start + 100 * window, budget)) << "a full bucket does not fill further";
   EXPECT_TRUE(b.charge(start + 100 * window, 1));
 }
 

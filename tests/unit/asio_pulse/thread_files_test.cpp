@@ -20,7 +20,7 @@ namespace {
 using asio_pulse::detail::thread_files;
 using file = thread_files::file;
 
-/// Threads that wait to be let go.
+/// Threads that wait until they are released.
 class waiting_threads {
  public:
   explicit waiting_threads(std::size_t count) : begun_(static_cast<std::ptrdiff_t>(count)) {
@@ -105,9 +105,9 @@ TEST(thread_files, close_those_of_threads_that_have_left) {
   const pid_t gone = leaves.tids[0];
   EXPECT_TRUE(files.any_of(gone));
   leaves.end();
-  // The kernel wakes who joins the thread before it removes the thread's files.
+  // The kernel wakes the thread that joins before it removes the thread's files.
   while (::syscall(SYS_tgkill, ::getpid(), gone, 0) == 0) std::this_thread::yield();
-  EXPECT_TRUE(files.read(gone, file::stat, text).empty());  // and it is opened in vain
+  EXPECT_TRUE(files.read(gone, file::stat, text).empty());  // and it cannot be opened
   EXPECT_NE(files.take_fault(), 0);
   files.close_unless([gone](pid_t tid) { return tid != gone; });
   EXPECT_FALSE(files.any_of(gone));
@@ -142,7 +142,7 @@ TEST(thread_files, without_a_descriptor_say_so) {
   rlimit none = before;
   none.rlim_cur = 0;
   ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &none), 0);
-  EXPECT_FALSE(files.read(self, file::schedstat, text).empty()) << "what is open is there";
+  EXPECT_FALSE(files.read(self, file::schedstat, text).empty()) << "an open file can be read";
   EXPECT_EQ(files.take_fault(), 0);
   EXPECT_TRUE(files.read(self, file::stat, text).empty());
   const int fault = files.take_fault();

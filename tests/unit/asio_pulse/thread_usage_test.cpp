@@ -37,7 +37,7 @@ constexpr std::int64_t ns_per_ms = 1'000'000;
 
 // ---- decisions
 
-/// Ten milliseconds between two looks, and what the kernel said of them.
+/// Ten milliseconds between two looks, and the kernel's figures about them.
 struct look {
   const char* what;
   std::int64_t cpu_ms;
@@ -124,18 +124,18 @@ TEST(stall_evidence, of_clocks_that_disagree_stays_in_bounds) {
   stall_evidence e = evidence_of({"", 30, 40, 0, 'R', false, stall_cause::spinning, 0});
   EXPECT_EQ(classify(e), stall_cause::spinning);
   EXPECT_EQ(excused_ns(e), 0);
-  e.now.cpu_ns = 0;  // backwards: it cannot have been
+  e.now.cpu_ns = 0;  // backwards, which is impossible
   EXPECT_GE(excused_ns(e), 0);
   EXPECT_LE(excused_ns(e), e.wall_ns);
 }
 
 TEST(stall_evidence, of_a_poll_is_its_own_time) {
-  // The last look found it without a CPU for a while: it has computed nevertheless.
+  // At the last look it had been without a CPU for a while, but it has computed.
   stall_evidence e = evidence_of({"", 0, 10, 0, 'R', true, stall_cause::descheduled, 10});
   EXPECT_EQ(classify(e), stall_cause::descheduled);
   EXPECT_EQ(classify(6 * ns_per_ms, 5 * ns_per_ms, e), stall_cause::spinning);
-  EXPECT_EQ(classify(0, 0, e), stall_cause::descheduled) << "nothing of its own";
-  // Asleep, and nothing is known of before.
+  EXPECT_EQ(classify(0, 0, e), stall_cause::descheduled) << "no time of its own";
+  // Asleep, and nothing is known about the time before.
   e = evidence_of({"", 0, 0, 1, 'S', false, stall_cause::blocked, 0});
   e.before = {};
   EXPECT_EQ(classify(e), stall_cause::unknown);
@@ -153,7 +153,7 @@ TEST(stall_evidence, of_a_poll_is_its_own_time) {
   EXPECT_EQ(classify(6 * ns_per_ms, 6 * ns_per_ms, e), stall_cause::unknown);
 }
 
-// ---- what the kernel writes
+// ---- texts of the kernel
 
 TEST(proc_stat, state_follows_the_last_bracket) {
   const auto state_in = [](std::string_view text) {
@@ -319,12 +319,12 @@ TEST(thread_probe, names_the_call_that_a_thread_is_blocked_in) {
   EXPECT_FALSE(usage.waiting);
   std::array<char, 64> buffer{};
   std::string call(probe.system_call(buffer));
-  // The state says S a moment before and after too; a sandbox may not tell at all.
+  // The state is S also a moment before and after the call. In a sandbox it may not be visible.
   for (int i = 0; i != 1000 && !call.starts_with("read"); ++i) {
     std::this_thread::yield();
     call = probe.system_call(buffer);
   }
-  if (call.empty()) std::puts("this kernel does not tell system calls");
+  if (call.empty()) std::puts("this kernel does not show system calls");
   if (call.starts_with("read")) {
     EXPECT_EQ(call, "read fd " + std::to_string(ends[0]));
   }

@@ -94,7 +94,7 @@ TEST_F(tier_manager_test, well_behaved_task_stays_in_monitor_untouched) {
     ASSERT_FALSE(d.report);
     ASSERT_TRUE(d.enforce);
   }
-  EXPECT_EQ(state.last_poll, 0U) << "nothing is stored for a task that behaves";
+  EXPECT_EQ(state.last_poll, 0U) << "nothing is stored for a task within its budget";
 }
 
 TEST_F(tier_manager_test, slow_poll_warns) {
@@ -312,7 +312,7 @@ TEST_F(tier_manager_test, zero_switches_thresholds_off) {
   for (int i = 0; i < 1000; ++i) {
     poll(10 * s);
   }
-  EXPECT_EQ(state.level, tier::warn) << "over budget for long, and nothing more is wanted";
+  EXPECT_EQ(state.level, tier::warn) << "over budget for long, but without another overrun";
   EXPECT_EQ(poll(largest).to, tier::warn);
 }
 
@@ -418,7 +418,7 @@ TEST_F(tier_manager_test, ends_of_the_counter_are_harmless) {
   now = 0;
   EXPECT_EQ(idle(0).demotions, 0);
   poll(0);
-  EXPECT_EQ(idle(60 * s).demotions, 3) << "a wrong time does not shut a task in for good";
+  EXPECT_EQ(idle(60 * s).demotions, 3) << "a wrong time does not keep a task in its tier for ever";
 }
 
 TEST_F(tier_manager_test, counters_saturate) {

@@ -38,8 +38,8 @@ TEST(bench_document, a_result_is_taken) {
 TEST(bench_document, what_is_none_is_refused_by_its_name) {
   EXPECT_THAT(complaint(""), HasSubstr("is empty"));
   EXPECT_THAT(complaint("hello"), HasSubstr("no JSON"));
-  EXPECT_THAT(complaint("{\"name\":\"package\"}"), HasSubstr("no result of pulse_bench"));
-  EXPECT_THAT(complaint("[1,2]"), HasSubstr("no result of pulse_bench"));
+  EXPECT_THAT(complaint("{\"name\":\"package\"}"), HasSubstr("not a result of pulse_bench"));
+  EXPECT_THAT(complaint("[1,2]"), HasSubstr("not a result of pulse_bench"));
   EXPECT_THAT(complaint(R"({"schema":"asio-pulse-bench/2"})"),
               HasSubstr("schema must be \"asio-pulse-bench/1\""));
   EXPECT_THAT(complaint(R"({"schema":"asio-pulse-bench/1"})"), HasSubstr("created is missing"));

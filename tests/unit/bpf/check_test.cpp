@@ -193,7 +193,7 @@ TEST(check, looks_at_this_machine) {
   EXPECT_EQ(found.sched_ext, std::filesystem::exists("/sys/kernel/sched_ext"));
   EXPECT_EQ(found.btf == btf_state::absent, !std::filesystem::exists("/sys/kernel/btf/vmlinux"));
   EXPECT_FALSE(found.served);
-  EXPECT_THAT(found.serving, HasSubstr("no scx_pulse runs"));
+  EXPECT_THAT(found.serving, HasSubstr("scx_pulse is not running"));
   if (found.btf == btf_state::readable && !found.sched_ext) {
     EXPECT_THAT(found.missing_kfuncs, Contains("scx_bpf_create_dsq"));
     EXPECT_THAT(found.missing_kfuncs, Not(Contains("bpf_rcu_read_lock"))) << "older than sched_ext";

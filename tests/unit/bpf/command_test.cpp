@@ -168,7 +168,7 @@ TEST(command, does_not_touch_a_file_in_its_sockets_place) {
   std::ofstream(path) << "precious";
   const outcome got = run({"--socket", path});
   EXPECT_EQ(got.status, 1);
-  EXPECT_THAT(got.output, HasSubstr("is not a socket: it is left alone"));
+  EXPECT_THAT(got.output, HasSubstr("is not a socket, so it is not replaced"));
   EXPECT_EQ(std::filesystem::file_size(path), 8U);
 }
 
@@ -176,7 +176,7 @@ TEST(command, status_without_a_scx_pulse_says_so) {
   const temporary_folder folder;
   const outcome got = run({"status", "--socket", folder / "none"});
   EXPECT_EQ(got.status, 1);
-  EXPECT_THAT(got.output, HasSubstr("no scx_pulse runs"));
+  EXPECT_THAT(got.output, HasSubstr("scx_pulse is not running"));
   EXPECT_THAT(got.output, HasSubstr("start `scx_pulse` as root"));
 }
 

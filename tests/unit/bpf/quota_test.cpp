@@ -113,10 +113,10 @@ TEST(user_quotas, what_all_users_may_take_together_leaves_the_rest_to_the_exempt
   EXPECT_FALSE(quotas.connect(1001, noon));
   const refusal late = quotas.connect(1002, noon);
   EXPECT_EQ(late.code, ASIO_PULSE_REFUSED_SERVICE_LIMIT);
-  EXPECT_EQ(late.text, "this scx_pulse has 3 connections, and the rest is kept for root");
+  EXPECT_EQ(late.text, "this scx_pulse has 3 connections; the rest is reserved for root");
   EXPECT_FALSE(quotas.connect(0, noon));
   quotas.disconnect(0);
-  EXPECT_TRUE(quotas.connect(1002, noon)) << "root's place is nobody else's";
+  EXPECT_TRUE(quotas.connect(1002, noon)) << "the reserved place is for root only";
   quotas.disconnect(1000);
   EXPECT_FALSE(quotas.connect(1002, noon));
 }
@@ -155,7 +155,7 @@ TEST(quota_charge, rests_who_is_ahead_by_more_than_the_credit) {
   EXPECT_EQ(quotas.charge(1000, milliseconds{10}, noon + seconds{10}), nanoseconds{0})
       << "all paid";
   EXPECT_EQ(quotas.charge(1000, milliseconds{1}, noon + seconds{10}), milliseconds{10})
-      << "but nothing is saved up";
+      << "but unused time is not saved up";
 }
 
 TEST(quota_charge, is_not_shaken_off_by_coming_again) {

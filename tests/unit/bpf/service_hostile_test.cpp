@@ -118,19 +118,19 @@ TEST_F(service_hostile, passed_descriptors_are_not_kept) {
   EXPECT_LT(open_descriptors(), before);
   writing.reset();
   char byte = 0;
-  EXPECT_EQ(::read(reading.get(), &byte, 1), 0) << "nobody else holds the writing end";
+  EXPECT_EQ(::read(reading.get(), &byte, 1), 0) << "no other process holds the writing end";
 }
 
 TEST_F(service_hostile, who_does_not_read_holds_up_nobody) {
   start();
   client lazy = connect();
-  // Until its requests are not taken any more: the service waits for it to read.
+  // Until the service accepts no more requests, because it waits for the peer to read.
   std::size_t sent = 0;
   while (sent < 100'000 && lazy.send(ASIO_PULSE_STATUS)) {
     ++sent;
     pump();
   }
-  ASSERT_LT(sent, 100'000U) << "the service read on";
+  ASSERT_LT(sent, 100'000U) << "the service has continued to read";
   client other = connect();
   EXPECT_EQ(ask(other, ASIO_PULSE_HELLO).head.refusal, ASIO_PULSE_OK);
   // It gets every reply when it reads.
@@ -172,8 +172,8 @@ TEST_F(service_hostile, a_reply_to_who_has_gone_is_dropped) {
   EXPECT_TRUE(store_.processes.empty());
 }
 
-// Random requests of random sizes, half of them with a right start. The service stands, has what
-// it should have, and still serves.
+// Random requests of random sizes, half of them with a valid beginning. The service continues to
+// run, has the right state, and still serves.
 TEST_F(service_hostile, random_bytes) {
   hooks_.change = [this](const scx_pulse_settings& to, uid_t) { state_.settings = to; };
   start();
@@ -218,7 +218,7 @@ TEST_F(service_hostile, random_bytes) {
   for (const auto code :
        {ASIO_PULSE_OK, ASIO_PULSE_REFUSED_MALFORMED, ASIO_PULSE_REFUSED_VERSION,
         ASIO_PULSE_REFUSED_ORDER, ASIO_PULSE_REFUSED_THREAD, ASIO_PULSE_REFUSED_VALUE}) {
-    EXPECT_GT(seen[code], 10U) << "the bytes never lead to " << code;
+    EXPECT_GT(seen[code], 10U) << "the random requests never lead to " << code;
   }
   program.reset();
   pump();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// The limits of users and processes, and what is free again when they end.
+// The limits of users and processes, and that their resources are free again when they end.
 #include "support.hpp"
 
 #include <gmock/gmock.h>
@@ -215,14 +215,14 @@ TEST_F(service_limits, who_asks_for_nothing_is_let_go) {
   EXPECT_EQ(service_->connections(), 3U);
   time += 9s;
   service_->end_idle();
-  EXPECT_EQ(service_->connections(), 2U) << "it asked once, and then no more";
+  EXPECT_EQ(service_->connections(), 2U) << "it sent one request, and then no more";
   time += 41s;
   service_->end_idle();
   EXPECT_TRUE(without_workers.connection.closed());
   EXPECT_EQ(service_->processes(), 1U);
   time += 100h;
   service_->end_idle();
-  EXPECT_EQ(service_->workers(), 1U) << "who has a worker stays";
+  EXPECT_EQ(service_->workers(), 1U) << "a connection with a worker stays open";
   ask(working.connection, ASIO_PULSE_DETACH, working.pid(), 1);
   time += 60s;
   service_->end_idle();
@@ -248,7 +248,7 @@ TEST_F(service_limits, many_processes_at_once) {
   constexpr int count = 24;
   std::list<other_process> others;
   for (int i = 0; i < count; ++i) others.emplace_back(options_.path, 3);
-  // All say everything before anybody is answered.
+  // All send all their requests before the service answers.
   for (other_process& other : others) {
     ASSERT_TRUE(other.made());
     other.connection.send(ASIO_PULSE_HELLO);
@@ -331,7 +331,7 @@ TEST_F(service_death, of_one_leaves_the_others_alone) {
   for (const pid_t tid : second.tids()) EXPECT_EQ(store_.workers.count(tid), 1U);
 }
 
-// Before anything has been read from it.
+// Before the service has read from it.
 TEST_F(service_death, of_a_process_that_has_ended_before_it_is_heard) {
   start();
   other_process other(options_.path);

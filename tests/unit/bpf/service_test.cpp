@@ -84,7 +84,7 @@ TEST_F(service_hello, is_said_once) {
   EXPECT_EQ(ask(second, ASIO_PULSE_HELLO).head.refusal, ASIO_PULSE_REFUSED_ORDER);
   second.close();
   pump();
-  EXPECT_EQ(service_->processes(), 1U) << "the second connection took nothing with it";
+  EXPECT_EQ(service_->processes(), 1U) << "the end of the second connection has no effect";
   EXPECT_EQ(ask(program, ASIO_PULSE_ATTACH, ::gettid()).head.refusal, ASIO_PULSE_OK);
 }
 
@@ -125,7 +125,7 @@ TEST_F(service_attach, registers_the_thread_with_its_start) {
   EXPECT_EQ(made.slot, 1U);
   EXPECT_NE(made.start_ticks, 0U);
   EXPECT_EQ(mine[1].worker_state, ASIO_PULSE_WORKER_REGISTERED);
-  EXPECT_EQ(mine[1].preempt_seq, 0U) << "what the last one left is gone";
+  EXPECT_EQ(mine[1].preempt_seq, 0U) << "the values of the last thread were removed";
   EXPECT_EQ(mine[1].critical, 0);
   EXPECT_EQ(mine[1].cpu_sequence, 0U);
   EXPECT_EQ(mine[1].priority, ASIO_PULSE_PRIORITY_DEFAULT);
@@ -161,7 +161,7 @@ TEST_F(service_attach, goes_by_who_connected_and_not_by_who_sends) {
   start();
   other_process other(options_.path);
   ASSERT_TRUE(other.made());
-  // Its connection is in our hands: our thread is not its thread all the same.
+  // This process holds the connection, but its thread does not belong to the peer.
   ASSERT_EQ(ask(other.connection, ASIO_PULSE_HELLO).head.refusal, ASIO_PULSE_OK);
   EXPECT_EQ(store_.processes.count(other.pid()), 1U);
   EXPECT_EQ(ask(other.connection, ASIO_PULSE_ATTACH, ::gettid()).head.refusal,
@@ -180,13 +180,14 @@ TEST_F(service_attach, knows_threads_of_another_pid_namespace_by_their_own_numbe
   EXPECT_NE(host_pid, 1);
   EXPECT_EQ(ask(other.connection, ASIO_PULSE_ATTACH, host_pid).head.refusal,
             ASIO_PULSE_REFUSED_THREAD)
-      << "its number out here is no number of its own";
+      << "the number outside of the namespace is not valid for the program";
   for (const pid_t tid : other.tids()) {
     const received reply = ask(other.connection, ASIO_PULSE_ATTACH, tid);
     EXPECT_EQ(reply.head.refusal, ASIO_PULSE_OK) << tid << ": " << reply.text;
   }
   EXPECT_EQ(store_.workers.size(), 3U);
-  EXPECT_EQ(store_.workers.count(host_pid), 1U) << "the scheduler knows it by the number out here";
+  EXPECT_EQ(store_.workers.count(host_pid), 1U)
+      << "the scheduler knows it by the number outside of the namespace";
   EXPECT_EQ(ask(other.connection, ASIO_PULSE_DETACH, 1, 1).head.refusal, ASIO_PULSE_OK);
   EXPECT_EQ(store_.workers.count(host_pid), 0U);
 }
@@ -224,7 +225,7 @@ TEST_F(service_attach, detach_retires_the_block_and_frees_the_slot) {
   ASSERT_EQ(ask(program, ASIO_PULSE_ATTACH, first.tid()).head.slot, 1U);
   ASSERT_EQ(ask(program, ASIO_PULSE_ATTACH, second.tid()).head.slot, 2U);
   mine[1].cpu_sequence = 8;
-  // Not by another's number, and not by another's slot.
+  // Neither with the number nor with the slot of another thread.
   EXPECT_EQ(ask(program, ASIO_PULSE_DETACH, first.tid(), 2).head.refusal,
             ASIO_PULSE_REFUSED_THREAD);
   EXPECT_EQ(ask(program, ASIO_PULSE_DETACH, second.tid(), 1).head.refusal,
@@ -237,7 +238,7 @@ TEST_F(service_attach, detach_retires_the_block_and_frees_the_slot) {
   EXPECT_EQ(service_->workers(), 2U);
   EXPECT_EQ(ask(program, ASIO_PULSE_DETACH, first.tid(), 1).head.refusal, ASIO_PULSE_OK);
   EXPECT_EQ(mine[1].worker_state, ASIO_PULSE_WORKER_DEAD);
-  EXPECT_EQ(mine[1].cpu_sequence, 9U) << "odd: published no more";
+  EXPECT_EQ(mine[1].cpu_sequence, 9U) << "odd: no longer published";
   EXPECT_EQ(store_.workers.count(first.tid()), 0U);
   EXPECT_EQ(store_.workers.count(second.tid()), 1U);
   parked_thread third;
@@ -252,7 +253,7 @@ TEST_F(service_attach, end_of_the_service_gives_everything_back) {
   ask(program, ASIO_PULSE_ATTACH, ::gettid());
   stop();
   EXPECT_TRUE(program.closed());
-  EXPECT_EQ(mine.system().mode, ASIO_PULSE_MODE_NONE) << "nobody writes it any more";
+  EXPECT_EQ(mine.system().mode, ASIO_PULSE_MODE_NONE) << "it is not written any more";
   EXPECT_EQ(mine[1].mode, ASIO_PULSE_MODE_NONE);
   EXPECT_THAT(store_.calls,
               ElementsAre("open_process", "add_worker", "remove_worker", "close_process"));

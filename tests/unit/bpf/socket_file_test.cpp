@@ -72,8 +72,8 @@ TEST(socket_file, is_listened_on_from_its_first_moment_and_nothing_else_is_left)
     while (!stop) {
       const std::string why = refusal_of([&] { static_cast<void>(connect_to_service(path)); });
       if (why == "was accepted") ++connected;
-      // Between closing the socket and removing its file, nobody listens either.
-      if (why.find("nobody serves") != std::string::npos) ++stale;
+      // Between closing the socket and removing its file, no process listens either.
+      if (why.find("no process serves") != std::string::npos) ++stale;
     }
   });
   for (int i = 0; i < 200 || connected < 20; ++i) {
@@ -117,7 +117,7 @@ TEST(socket_file, leaves_alone_what_is_no_socket) {
   std::filesystem::create_symlink(folder / "missing", nowhere);
   for (const std::string& path : {file, link, directory, nowhere}) {
     EXPECT_THAT(refusal_of([&] { socket_file never(path, 0666); }),
-                HasSubstr("is not a socket: it is left alone"))
+                HasSubstr("is not a socket, so it is not replaced"))
         << path;
   }
   std::stringstream content;
@@ -165,7 +165,7 @@ TEST(socket_file, paths_that_cannot_be_are_refused_with_the_rule) {
   EXPECT_THAT(refusal_of([] { socket_file never(std::string("/tmp/a\0b", 8), 0666); }),
               HasSubstr("zero byte"));
   EXPECT_THAT(refusal_of([&] { socket_file never(folder / std::string(200, 'x'), 0666); }),
-              HasSubstr("107 are the most"));
+              HasSubstr("the limit is 107"));
   EXPECT_THAT(refusal_of([&] { socket_file never(folder / "no/such/folder", 0666); }),
               HasSubstr("No such file"));
 }
@@ -173,9 +173,9 @@ TEST(socket_file, paths_that_cannot_be_are_refused_with_the_rule) {
 TEST(socket_file, who_connects_is_told_why_not) {
   const temporary_folder folder;
   const std::string path = folder / "socket";
-  EXPECT_THAT(refusal_of([&] { connect_to_service(path); }), HasSubstr("no scx_pulse runs"));
+  EXPECT_THAT(refusal_of([&] { connect_to_service(path); }), HasSubstr("scx_pulse is not running"));
   leave_stale_socket(path);
-  EXPECT_THAT(refusal_of([&] { connect_to_service(path); }), HasSubstr("nobody serves"));
+  EXPECT_THAT(refusal_of([&] { connect_to_service(path); }), HasSubstr("no process serves"));
 }
 
 using service_socket = service_test;

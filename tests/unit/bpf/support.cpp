@@ -70,10 +70,11 @@ ssize_t send_with_fds(int socket, const void* bytes, std::size_t size, std::span
 
 constexpr std::size_t most_tids = 160;
 
-// Runs in the child: connects, starts its threads, tells all to its parent, and waits to be killed.
+// Runs in the child: connects, starts its threads, sends everything to its parent, and waits to be
+// killed.
 [[noreturn]] void be_other_process(int report, const std::string& path, unsigned more_threads) {
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-  // The connections of others, that this process was born with, are to end with their owners.
+  // Closes inherited connections of other processes, which must end with their owners.
   ::syscall(SYS_close_range, 3, report - 1, 0);
   ::syscall(SYS_close_range, report + 1, ~0U, 0);
   std::array<pid_t, most_tids> tids{};
@@ -104,7 +105,7 @@ constexpr std::size_t most_tids = 160;
       ::_exit(1);
     }
     ::close(fd);
-    ::close(report);  // says that it has no copy any more
+    ::close(report);  // signals that it has no copy any more
     for (;;) ::pause();
   } catch (...) {
     ::_exit(1);
@@ -293,7 +294,7 @@ temporary_folder::~temporary_folder() {
 
 service_test::service_test() {
   options_.path = folder_ / "socket";
-  // The tests' user, whoever that is, may hammer the service; tests of the bounds change this.
+  // The user of the tests has no limit on the service's time; tests of the limits change this.
   options_.bounds.exempt = ::getuid();
   options_.update_every = std::chrono::hours{1};
   state_.settings = {.slice_ns = 5'000'000,

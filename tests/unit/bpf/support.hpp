@@ -25,7 +25,7 @@ namespace bpf_test {
 
 using namespace asio_pulse::scx;
 
-/// Control blocks in memory files, and a record of what was asked for.
+/// Control blocks in memory files, and a record of the calls.
 class memory_store final : public block_store {
  public:
   ~memory_store() override;
@@ -48,7 +48,7 @@ struct received {
   unique_fd fd;
 };
 
-/// The program's end of a connection. Nothing here waits.
+/// The program's end of a connection. No member blocks.
 class client {
  public:
   explicit client(unique_fd connected) : socket_(std::move(connected)) {}
@@ -58,7 +58,7 @@ class client {
   bool send(std::uint16_t kind, pid_t tid = 0, unsigned slot = 0,
             unsigned abi = ASIO_PULSE_ABI_VERSION);
   bool send(asio_pulse_set_request change);
-  /// With descriptors; false where the kernel does not let them pass.
+  /// Sends descriptors as well; returns false if the kernel refuses them.
   bool send_with_fds(std::span<const int> fds);
   std::optional<received> receive();
   /// The other end has closed, and nothing is left to read.
@@ -94,7 +94,7 @@ class other_process {
   std::vector<pid_t> tids_;
 };
 
-/// A thread of ours that waits until the object goes.
+/// A thread of this process that waits until the object is destroyed.
 class parked_thread {
  public:
   parked_thread();
@@ -124,7 +124,7 @@ class temporary_folder {
   std::string path_;
 };
 
-/// A service of this process's, driven by hand: pump() runs all that can run, and returns.
+/// A service in this process. pump() runs all handlers that are ready, and returns.
 class service_test : public ::testing::Test {
  protected:
   service_test();
@@ -136,7 +136,7 @@ class service_test : public ::testing::Test {
   /// Sends, pumps and returns the reply; a reply of kind 0xffff where there is none.
   received ask(client& from, std::uint16_t kind, pid_t tid = 0, unsigned slot = 0,
                unsigned abi = ASIO_PULSE_ABI_VERSION);
-  /// The same where the service rests for a moment after refusals: pumps until there is a reply.
+  /// The same for a service that pauses for a moment after refusals: pumps until there is a reply.
   received ask_patiently(client& from, std::uint16_t kind, pid_t tid = 0);
   received after_pump(client& from);
   client connect() { return client::to(options_.path); }

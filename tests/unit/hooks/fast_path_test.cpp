@@ -50,7 +50,7 @@ class fast_path : public testing::Test {
 TEST_F(fast_path, opens_with_the_first_poll_and_charges_every_one) {
   {
     const worker_scope worker(&scheduler, arbiter, true);
-    EXPECT_FALSE(open()) << "nothing is chained to yet";
+    EXPECT_FALSE(open()) << "there is no stamp to continue from yet";
     std::unique_ptr<operation> next;
     poll(&scheduler, &a, [&] { next = std::make_unique<operation>(); });
     EXPECT_TRUE(open());
@@ -80,7 +80,7 @@ TEST_F(fast_path, another_tasks_poll_changes_the_account_and_stays_on_it) {
   }
   EXPECT_EQ(polls(a), 50U);
   EXPECT_EQ(polls(b), 50U);
-  EXPECT_EQ(polls(arbiter.nobody), 100U);
+  EXPECT_EQ(polls(arbiter.unnamed_task), 100U);
 }
 
 TEST_F(fast_path, a_drain_and_its_handlers) {
@@ -94,14 +94,15 @@ TEST_F(fast_path, a_drain_and_its_handlers) {
       const poll_frame drain(&scheduler, drain_op, strand);
       for (int i = 0; i < 5; ++i) {
         poll(&impl, i < 4 ? &a : &b, [&] { EXPECT_EQ(this_thread().current, i < 4 ? &a : &b); });
-        EXPECT_EQ(this_thread().current, nullptr) << "the strand's own next turn is nobody's";
+        EXPECT_EQ(this_thread().current, nullptr)
+            << "the strand's own next turn belongs to no task";
       }
       EXPECT_EQ(drain.inner_polls(), 5U);
     }
   }
   EXPECT_EQ(polls(a), 1U + 20U * 4U);
   EXPECT_EQ(polls(b), 20U);
-  EXPECT_EQ(polls(arbiter.nobody), 0U);
+  EXPECT_EQ(polls(arbiter.unnamed_task), 0U);
 }
 
 TEST_F(fast_path, a_disturbance_before_during_or_after_loses_no_poll) {
@@ -128,7 +129,7 @@ TEST_F(fast_path, a_change_of_the_arbiters_word_is_seen_by_the_next_poll) {
   EXPECT_FALSE(open());
   poll(&scheduler, &a, [] {});
   EXPECT_EQ(arbiter.started.size(), 1U);
-  EXPECT_FALSE(open()) << "hooks want to see the polls that follow, too";
+  EXPECT_FALSE(open()) << "hooks have to see the following polls, too";
   arbiter.state.fetch_add(path_state::generation - path_state::poll_hooks);
   poll(&scheduler, &a, [] {});
   EXPECT_EQ(arbiter.started.size(), 1U);

@@ -39,7 +39,7 @@ class poll_frame_test : public testing::Test {
   char scheduler = 0;
 };
 
-// ---- whose it is
+// ---- the task of a poll
 
 TEST_F(poll_frame_test, the_task_is_current_in_its_poll_and_not_after) {
   work([&] {
@@ -70,11 +70,11 @@ TEST_F(poll_frame_test, of_no_worker_of_ours_is_labelled_and_not_charged) {
     time.run(1ms);
   });
   EXPECT_EQ(this_thread().current, nullptr);
-  for (int i = 0; i < 2; ++i) {  // and known not to be the second time
+  for (int i = 0; i < 2; ++i) {  // and known as not observed the second time
     poll(&scheduler, nullptr, [&] { EXPECT_EQ(this_thread().current, nullptr); });
   }
   EXPECT_EQ(polls(a), 0U);
-  EXPECT_EQ(polls(arbiter.nobody), 0U);
+  EXPECT_EQ(polls(arbiter.unnamed_task), 0U);
 }
 
 TEST_F(poll_frame_test, completing_inside_another_operation_is_labelled_and_not_charged) {
@@ -104,7 +104,7 @@ TEST_F(poll_frame_test, an_operation_that_is_destroyed_gives_its_reference_back)
   EXPECT_EQ(polls(a), 0U);
 }
 
-// ---- what it costs
+// ---- the cost of a poll
 
 TEST_F(poll_frame_test, charges_cpu_time_and_not_the_wall) {
   work([&] {
@@ -118,8 +118,8 @@ TEST_F(poll_frame_test, charges_cpu_time_and_not_the_wall) {
   });
   EXPECT_EQ(polls(a), 1U);
   expect_about(cost(a), 7us);
-  EXPECT_EQ(polls(arbiter.nobody), 1U);
-  expect_about(cost(arbiter.nobody), 2us);
+  EXPECT_EQ(polls(arbiter.unnamed_task), 1U);
+  expect_about(cost(arbiter.unnamed_task), 2us);
 }
 
 TEST_F(poll_frame_test, the_account_is_settled_at_20_us) {
@@ -147,7 +147,7 @@ TEST_F(poll_frame_test, the_account_is_settled_when_another_task_is_polled) {
     poll_for(nullptr, 1us);
     EXPECT_EQ(polls(b), 1U);
     poll_for(&a, 1us);
-    EXPECT_EQ(polls(arbiter.nobody), 1U);
+    EXPECT_EQ(polls(arbiter.unnamed_task), 1U);
   });
   EXPECT_EQ(polls(a), 3U) << "and when the worker leaves";
 }
@@ -158,10 +158,10 @@ TEST_F(poll_frame_test, several_turns_of_several_tasks_add_up) {
       poll_for(i % 3 == 0 ? &a : i % 3 == 1 ? &b : nullptr, 1us * (i % 7));
     }
   });
-  EXPECT_EQ(polls(a) + polls(b) + polls(arbiter.nobody), 300U);
+  EXPECT_EQ(polls(a) + polls(b) + polls(arbiter.unnamed_task), 300U);
   std::chrono::nanoseconds expected[3] = {};
   for (int i = 0; i < 300; ++i) expected[i % 3] += 1us * (i % 7);
-  const task_record* const tasks[3] = {&a, &b, &arbiter.nobody};
+  const task_record* const tasks[3] = {&a, &b, &arbiter.unnamed_task};
   for (int n = 0; n < 3; ++n) {
     EXPECT_NEAR(static_cast<double>(cost(*tasks[n]).count()),
                 static_cast<double>(expected[n].count()), 100.0);
@@ -256,7 +256,7 @@ TEST_F(poll_frame_test, poll_hooks_see_each_start_and_end) {
   EXPECT_EQ(arbiter.started, (std::vector<const task_record*>{&a, nullptr}));
   ASSERT_EQ(arbiter.seen.size(), 2U);
   EXPECT_EQ(arbiter.seen[0].task, &a);
-  EXPECT_EQ(arbiter.seen[1].task, &arbiter.nobody);
+  EXPECT_EQ(arbiter.seen[1].task, &arbiter.unnamed_task);
 }
 
 // ---- exceptions
@@ -331,7 +331,7 @@ TEST_F(poll_frame_test, a_strands_drain_costs_nothing_and_counts_its_handlers) {
       for (int i = 0; i < 4; ++i) {
         time.run(1us);  // the drain's, between its handlers: the next one's
         poll(&impl, i % 2 == 0 ? &a : &b, [&] { time.run(10us); });
-        EXPECT_EQ(this_thread().current, nullptr) << "its own next turn is nobody's";
+        EXPECT_EQ(this_thread().current, nullptr) << "its own next turn belongs to no task";
       }
       EXPECT_EQ(drain.inner_polls(), 4U);
     }
@@ -339,7 +339,7 @@ TEST_F(poll_frame_test, a_strands_drain_costs_nothing_and_counts_its_handlers) {
   });
   EXPECT_EQ(polls(a), 2U);
   EXPECT_EQ(polls(b), 2U);
-  EXPECT_EQ(polls(arbiter.nobody), 0U);
+  EXPECT_EQ(polls(arbiter.unnamed_task), 0U);
   expect_about(cost(a) + cost(b), 44us);
 }
 
@@ -396,8 +396,8 @@ TEST_F(poll_frame_test, what_follows_a_reassignment_is_the_other_tasks) {
   });
   expect_about(cost(a), 8us);
   expect_about(cost(b), 7us);
-  EXPECT_EQ(polls(arbiter.nobody), 1U);
-  expect_about(cost(arbiter.nobody), 2us);
+  EXPECT_EQ(polls(arbiter.unnamed_task), 1U);
+  expect_about(cost(arbiter.unnamed_task), 2us);
 }
 
 TEST_F(poll_frame_test, each_part_is_judged_by_itself) {
@@ -437,7 +437,7 @@ TEST_F(poll_frame_test, a_reassigned_poll_inside_another_leaves_the_outer_one_it
   });
   expect_about(cost(a), 6us);
   expect_about(cost(b), 3us);
-  expect_about(cost(arbiter.nobody), 2us);
+  expect_about(cost(arbiter.unnamed_task), 2us);
 }
 
 }  // namespace

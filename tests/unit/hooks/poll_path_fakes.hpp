@@ -29,12 +29,12 @@ inline ticks in_ticks(std::chrono::nanoseconds t) {
   return asio_pulse::timing::timebase::get().from_ns(t);
 }
 
-/// One that a handler waits in: its task is the one in force where it is created.
+/// An operation in which a handler waits. Its task is the one in force where it is created.
 struct operation : tracked_operation {
   operation() noexcept { announce(); }
 };
 
-/// As Asio makes one, before it says whether a handler waits in it.
+/// An operation as Asio creates it, before it announces whether a handler waits in it.
 struct unannounced : tracked_operation {
   unannounced() noexcept {}  // not an aggregate
 };
@@ -65,9 +65,9 @@ class fake_arbiter final : public path_arbiter {
   task_record* newborn = nullptr;               // of the next connection, with one reference
   std::vector<const task_record*> connections;  // tasks that the program did not declare
   std::vector<const task_record*> closed;       // whose socket was closed
-  std::vector<const task_record*> opened_by;    // who asked for an outgoing connection
+  std::vector<const task_record*> opened_by;    // tasks that opened an outgoing connection
   task_record* listener = nullptr;              // of every task
-  task_record nobody{*this};
+  task_record unnamed_task{*this};
 
   void before_poll(const poll_frame& frame) noexcept override { started.push_back(frame.task()); }
   void after_poll(const poll_frame&, task_record& t, const lap&,
@@ -91,7 +91,7 @@ class fake_arbiter final : public path_arbiter {
     return holds;
   }
   void destroy(task_record& t) noexcept override { destroyed.push_back(&t); }
-  task_record& unnamed() noexcept override { return nobody; }
+  task_record& unnamed() noexcept override { return unnamed_task; }
   void attached(thread_state& ts) noexcept override {
     ++workers;
     ++attachments;

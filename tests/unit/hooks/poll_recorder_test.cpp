@@ -133,7 +133,7 @@ TEST_F(poll_recorder, the_ring_keeps_the_last_events_and_says_what_is_lost) {
   timing::ticks last = 0;
   EXPECT_EQ(r.copy(0, events, lost, last), 20U);
   EXPECT_EQ(events.size() + lost, 20U);
-  EXPECT_GE(events.size(), 7U);  // one may be half written over, for all that it knows
+  EXPECT_GE(events.size(), 7U);  // one may be partly overwritten, as far as the reader knows
   EXPECT_EQ(last, 290U);
   EXPECT_EQ(events.back().first >> 16, 290U);
   EXPECT_EQ(events.back().second, std::uint64_t{3} << 32 | 1);

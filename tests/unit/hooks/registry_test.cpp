@@ -166,7 +166,7 @@ TEST(registry, a_throwing_hook_is_counted_kept_and_harms_no_other) {
   const auto first = hooks.install(counting_polls(calls));
   const auto throwing = hooks.install({.before_poll = [&calls](const poll_event&) {
     ++calls;
-    throw std::runtime_error("a hook's own business");
+    throw std::runtime_error("an exception of a hook");
   }});
   const auto odd = hooks.install({.before_poll = [](const poll_event&) { throw 42; }});
   const auto last = hooks.install(counting_polls(calls));

@@ -139,7 +139,7 @@ TEST_F(sockets, a_connect_outside_every_worker_finds_its_arbiter) {
   socket_closing(socket);
   EXPECT_EQ(references(client), 1U);
   remove_arbiter(&scheduler);
-  EXPECT_EQ(connect_by(nullptr), nullptr) << "nobody's scheduler";
+  EXPECT_EQ(connect_by(nullptr), nullptr) << "a scheduler without an arbiter";
 }
 
 TEST_F(sockets, a_closed_ones_number_is_free_again) {
@@ -149,7 +149,7 @@ TEST_F(sockets, a_closed_ones_number_is_free_again) {
   EXPECT_EQ(references(connection), 1U);
   EXPECT_EQ(started_by(&other), &other);
   socket_closing(socket);
-  EXPECT_EQ(arbiter.closed.size(), 1U) << "of a socket that nothing is known of";
+  EXPECT_EQ(arbiter.closed.size(), 1U) << "of a socket that is not in the table";
   own_socket(socket, other, true);
   EXPECT_EQ(started_by(&connection), &other);
 }

@@ -182,7 +182,7 @@ TEST_F(tracked_operation_test, the_gate_asks_about_the_turns_of_its_worker_only)
   operation op = operation_of(&a);
   char other = 0;
   arbiter.holds = true;
-  EXPECT_FALSE(gate(&scheduler, &op, op, completes::posted)) << "nobody's scheduler";
+  EXPECT_FALSE(gate(&scheduler, &op, op, completes::posted)) << "a scheduler without an arbiter";
   {
     const worker_scope worker(&scheduler, arbiter, true);
     EXPECT_TRUE(gate(&scheduler, &op, op, completes::posted));

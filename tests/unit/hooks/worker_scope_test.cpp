@@ -46,12 +46,12 @@ TEST_F(worker_scope_test, attaches_and_detaches) {
     const worker_scope worker(&scheduler, arbiter, true);
     EXPECT_EQ(arbiter.workers, 1);
     EXPECT_EQ(this_thread().arbiter, &arbiter);
-    EXPECT_EQ(this_thread().unnamed, &arbiter.nobody);
+    EXPECT_EQ(this_thread().unnamed, &arbiter.unnamed_task);
   }
   EXPECT_EQ(this_thread().arbiter, nullptr);
 }
 
-// As those are that are left in a context after a poll() that ran nothing.
+// As after a poll() that ran no handler.
 TEST_F(worker_scope_test, an_operation_that_is_destroyed_after_it_is_no_poll) {
   ASSERT_EQ(arbiter.state, 0U);
   { const worker_scope worker(&scheduler, arbiter, true); }
@@ -97,7 +97,7 @@ TEST_F(worker_scope_test, a_nested_run_of_another_context_is_charged_to_its_own_
   expect_about(cost(b), 300us);
   EXPECT_EQ(polls(a), 1U);
   expect_about(cost(a), 150us);
-  EXPECT_EQ(polls(arbiter.nobody) + polls(other.nobody), 0U);
+  EXPECT_EQ(polls(arbiter.unnamed_task) + polls(other.unnamed_task), 0U);
 }
 
 TEST_F(worker_scope_test, a_nested_poll_of_the_same_context_gives_the_handler_its_task_back) {
@@ -123,7 +123,7 @@ TEST_F(worker_scope_test, a_nested_poll_of_the_same_context_gives_the_handler_it
   expect_about(cost(c), 60us);
   EXPECT_EQ(polls(a), 3U);
   expect_about(cost(a), 19us);
-  EXPECT_EQ(polls(arbiter.nobody), 1U);
+  EXPECT_EQ(polls(arbiter.unnamed_task), 1U);
   EXPECT_EQ(references(c), 1U);
 }
 
@@ -156,7 +156,7 @@ TEST_F(worker_scope_test, disabled_it_labels_and_observes_nothing) {
       EXPECT_FALSE(gate(&scheduler, &op, op, completes::posted));
     }
   }
-  EXPECT_EQ(polls(a) + polls(arbiter.nobody), 0U);
+  EXPECT_EQ(polls(a) + polls(arbiter.unnamed_task), 0U);
   EXPECT_TRUE(arbiter.asked.empty());
 }
 
@@ -193,7 +193,7 @@ TEST_F(worker_scope_test, disabled_it_keeps_the_task_of_a_poll_whatever_complete
     }
   }
   EXPECT_EQ(polls(b), 3U) << "of the one that is on";
-  EXPECT_EQ(polls(a) + polls(c) + polls(arbiter.nobody), 0U);
+  EXPECT_EQ(polls(a) + polls(c) + polls(arbiter.unnamed_task), 0U);
 }
 
 TEST_F(worker_scope_test, disabled_a_chain_of_one_tasks_operations_leaves_the_count_alone) {
@@ -280,7 +280,7 @@ TEST_F(worker_scope_test, a_thread_that_never_said_so_is_recognised_by_its_sched
     arbiter.holds = true;
     EXPECT_TRUE(gate(&scheduler, &op, op, completes::posted));
   }).join();
-  // The thread's end is its leaving.
+  // The thread leaves when it ends.
   EXPECT_EQ(arbiter.workers, 0);
   EXPECT_EQ(polls(a), 2U);
   expect_about(cost(a), 5us);
@@ -349,8 +349,8 @@ TEST_F(worker_scope_test, two_threads_that_poll_one_task_lose_no_charge) {
     const worker_scope worker(&scheduler, with, true);
     for (int i = 0; i < each; ++i) poll(&scheduler, &a, [] {});
   };
-  // An arbiter each, as the fake's notes are not for two threads: for one of them the task is
-  // another context's.
+  // Each thread has its own arbiter, because the fake is not thread-safe. For one of them the task
+  // belongs to another context.
   other.state.fetch_or(path_state::several_workers);
   std::thread second([&] { work(other); });
   work(arbiter);

@@ -23,7 +23,7 @@ using asio_pulse::stack_frame;
 using asio_pulse::stack_trace;
 using asio_pulse::stall_cause;
 
-// The innermost first, the last one the program's own; what calls it does not count.
+// Innermost frame first. The last frame belongs to the program; its callers do not count.
 stack_trace stack_of(std::initializer_list<const char*> functions) {
   stack_trace stack;
   for (const char* const function : functions) {
@@ -76,7 +76,7 @@ TEST(report_hint, a_stack_that_could_be_had_comes_first) {
           << format(r);
     }
   }
-  // Nothing is to be done about these.
+  // There is no remedy for these.
   for (const auto why : {no_stack::switched_off, no_stack::moved_on, no_stack::no_answer,
                          no_stack::no_memory, no_stack::unreadable, no_stack::unsupported}) {
     report r = stall_in(stall_cause::blocked, "poll", {});
@@ -87,9 +87,9 @@ TEST(report_hint, a_stack_that_could_be_had_comes_first) {
 }
 
 TEST(report_hint, none_where_the_report_alone_does_not_show_it) {
-  EXPECT_EQ(hint_of(stall_in(stall_cause::blocked, "", {})), "") << "nothing is known of it";
+  EXPECT_EQ(hint_of(stall_in(stall_cause::blocked, "", {})), "") << "nothing is known about it";
   for (const auto cause : {stall_cause::unknown, stall_cause::descheduled, stall_cause::stopped}) {
-    EXPECT_EQ(hint_of(stall_in(cause, "", stack_of({}))), "") << "not the handler's doing";
+    EXPECT_EQ(hint_of(stall_in(cause, "", stack_of({}))), "") << "the handler is not responsible";
   }
   for (const auto kind : {report_kind::over_budget, report_kind::critical_overstay,
                           report_kind::stall_ended, report_kind::misuse}) {

@@ -135,7 +135,7 @@ TEST_F(recording_commands, replay_names_the_option_and_the_rule) {
   EXPECT_EQ(run({"replay", file_, "--budget", "5\x1b[2Jms"}), bad_usage);
   EXPECT_EQ(faults_.str(),
             "pulse_recording: --budget: must be a number with a unit (ns, us, ms, s), from 0 to "
-            "1h, as 5ms (got \"5\\x1b[2Jms\"); see --help\n");
+            "1h, such as 5ms (got \"5\\x1b[2Jms\"); see --help\n");
   faults_.str({});
   EXPECT_EQ(run({"replay", file_, "--yield-threshold", "1ms"}), bad_usage);
   EXPECT_EQ(faults_.str(),
@@ -185,7 +185,7 @@ TEST_F(recording_commands, fail_where_there_is_no_recording) {
   faults_.str({});
   EXPECT_EQ(run({"trace", file_, "--out", file_ + ".json"}), failed);
   EXPECT_EQ(faults_.str(), "pulse_recording trace: recording: file: \"" + file_ +
-                               "\": magic: this is no recording of asio-pulse\n");
+                               "\": magic: this is not a recording of asio-pulse\n");
   EXPECT_FALSE(fs::exists(file_ + ".json"));
 }
 
@@ -203,7 +203,7 @@ TEST_F(recording_commands, fail_where_the_answer_cannot_be_written) {
   save(storm());
   out_.setstate(std::ios::badbit);
   EXPECT_EQ(run({"replay", file_}), failed);
-  EXPECT_EQ(faults_.str(), "pulse_recording replay: the answer could not be written whole\n");
+  EXPECT_EQ(faults_.str(), "pulse_recording replay: the result could not be written completely\n");
 }
 
 TEST_F(recording_commands, tune_prints_lines_to_paste) {
@@ -223,7 +223,7 @@ TEST_F(recording_commands, tune_prints_lines_to_paste) {
 TEST_F(recording_commands, tune_says_when_there_is_nothing_to_do) {
   save(storms());
   EXPECT_EQ(run({"tune", file_, "--goal-p99", "1s"}), fine) << faults_.str();
-  EXPECT_THAT(out_.str(), HasSubstr("the recording's settings reach it"));
+  EXPECT_THAT(out_.str(), HasSubstr("the recording's settings reach the goal"));
   out_.str({});
   EXPECT_EQ(run({"tune", file_, "--goal-p99", "1s", "--json"}), fine);
   EXPECT_TRUE(json::parse(out_.str()).at("proposals").as_array().empty());

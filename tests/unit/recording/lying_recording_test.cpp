@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// Hostile recordings, from a file or a process: each is either refused, or can be drawn and
+// Hostile recordings, from a file or a process: each is either refused, or can be shown and
 // replayed. CI runs this with AddressSanitizer and UndefinedBehaviorSanitizer. The seeds are fixed.
 
 #include <asio_pulse/recording.hpp>

@@ -156,9 +156,9 @@ TEST(recording_bytes, cut_what_the_format_cannot_hold) {
 }
 
 TEST(recording_bytes, that_are_foreign_are_refused) {
-  EXPECT_EQ(decode("").why, "recording: magic: this is no recording of asio-pulse");
+  EXPECT_EQ(decode("").why, "recording: magic: this is not a recording of asio-pulse");
   EXPECT_EQ(decode("{\"traceEvents\":[]}").why,
-            "recording: magic: this is no recording of asio-pulse");
+            "recording: magic: this is not a recording of asio-pulse");
   std::string bytes = encode(everything());
   bytes[8] = 2;
   const decoded d = decode(bytes);
@@ -181,7 +181,8 @@ TEST(recording_bytes, name_the_field_and_the_rule_when_a_count_lies) {
   bytes.replace(count_at, 8, little_endian(~0ULL, 8));
   EXPECT_EQ(decode(bytes).ec, std::errc::bad_message);
   bytes.replace(count_at, 8, little_endian(1, 8));
-  EXPECT_EQ(decode(bytes).why, "recording: section work: has bytes that belong to no field");
+  EXPECT_EQ(decode(bytes).why,
+            "recording: section work: has bytes that do not belong to any field");
 }
 
 TEST(recording_bytes, with_values_that_no_program_has_are_refused) {
@@ -351,7 +352,8 @@ class folder_events {
   int fd_;
 };
 
-// In a folder where anybody may write, somebody could put a link in its place between two openings.
+// In a folder that everybody may write to, another user could replace the file with a link between
+// two openings.
 TEST_F(recording_file, is_opened_once_and_under_a_name_that_differs_each_time) {
   std::set<std::string> names;
   for (int n = 0; n < 8; ++n) {
@@ -403,11 +405,11 @@ TEST_F(recording_file, in_a_folder_that_is_not_there_is_an_error) {
 TEST_F(recording_file, in_place_of_a_folder_or_a_pipe_is_refused) {
   write(everything(), folder_.string());
   EXPECT_EQ(ec_, std::errc::is_a_directory);
-  EXPECT_THAT(why_, HasSubstr("is there and must be a regular file"));
+  EXPECT_THAT(why_, HasSubstr("exists and is not a regular file"));
   (void)read_recording(folder_.string(), ec_, &why_);
   EXPECT_EQ(ec_, std::errc::is_a_directory);
 #if defined(__linux__)
-  // Neither waits for somebody at the other end.
+  // Neither waits for a process at the other end.
   ASSERT_EQ(mkfifo(path_.c_str(), 0600), 0);
   write(everything(), path_);
   EXPECT_EQ(ec_, std::errc::invalid_argument);
@@ -430,7 +432,8 @@ TEST_F(recording_file, of_no_recording_says_so) {
   std::ofstream(path_) << "no recording";
   (void)read_recording(path_, ec_, &why_);
   EXPECT_EQ(ec_, std::errc::bad_message);
-  EXPECT_EQ(why_, "recording: file: \"" + path_ + "\": magic: this is no recording of asio-pulse");
+  EXPECT_EQ(why_,
+            "recording: file: \"" + path_ + "\": magic: this is not a recording of asio-pulse");
 }
 
 #if defined(__linux__)
@@ -452,7 +455,7 @@ TEST_F(recording_file, that_does_not_fit_leaves_the_old_one_and_no_half) {
   (void)std::signal(SIGXFSZ, handler);
 
   EXPECT_EQ(ec_, std::errc::file_too_large) << why_;
-  EXPECT_THAT(why_, HasSubstr("could not be written whole, and nothing is left of it"));
+  EXPECT_THAT(why_, HasSubstr("could not be written completely, and was removed"));
   EXPECT_EQ(files(), 1U);
   EXPECT_TRUE(read_recording(path_, ec_) == everything());
 }

@@ -224,7 +224,7 @@ TEST(replay, says_the_same_in_shadow_mode) {
 TEST(replay, takes_other_budgets) {
   const recording r = three_tasks({poll_at(0ms, a, 25ms), poll_at(25ms, a, 25ms),
                                    poll_at(50ms, b, 25ms), poll_at(75ms, b, 1ms)});
-  // With all of a CPU nobody is over budget; b, which is unlimited, stays so.
+  // With a budget of a whole CPU no task is over budget; b, which is unlimited, stays unlimited.
   EXPECT_EQ(replay(r, r.settings, {.budget = 60ms, .burst = 60ms}).put_back, 0U);
   EXPECT_EQ(replay(r, r.settings, {.budget = 1ms, .per = 10ms, .burst = 1ms}).put_back, 1U);
   // Of one task.

@@ -107,11 +107,11 @@ TEST(tune, does_not_judge_by_too_little) {
   EXPECT_EQ(too_short(r), "");
   r.workers[0].lost = 134;
   EXPECT_EQ(too_short(r),
-            "the recording is not whole: at most a tenth of its events may be lost (got 134 of "
+            "the recording is incomplete: at most a tenth of its events may be lost (got 134 of "
             "1334)");
   EXPECT_TRUE(tune(r).empty());
   r.workers[0].lost = ~0ULL;
-  EXPECT_THAT(too_short(r), HasSubstr("is not whole"));
+  EXPECT_THAT(too_short(r), HasSubstr("is incomplete"));
 }
 
 TEST(tune, refuses_what_makes_no_sense) {

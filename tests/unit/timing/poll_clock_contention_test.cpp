@@ -23,7 +23,7 @@ using timing_test::burn;
 using timing_test::cpu_ns;
 using timing_test::measure;
 
-/// A thread that never stops wanting the CPU.
+/// A thread that always uses the CPU.
 class competitor {
  public:
   competitor() {
@@ -83,7 +83,8 @@ TEST_P(contention_timing, every_lap_is_within_one_percent_and_a_microsecond_of_t
     while (segments < 500 || (preempted < 20 && cpu_ns() - begin < 5'000'000'000)) {
       const auto length = lengths[static_cast<std::size_t>(segments) % lengths.size()];
       const auto each = measure(clock_, [length] { burn(length); });
-      // The chain vouches for no lap in which the hypervisor took more than the lap itself used.
+      // The clock does not vouch for a lap in which the hypervisor took more time than the lap
+      // used.
       if (!each.agrees() || (!each.result.exact && vouches())) {
         ++wrong;
         examples += '\n' + testing::PrintToString(each);
@@ -116,7 +117,7 @@ TEST_P(contention_timing, chained_laps_add_up_to_the_cpu_clock) {
   }));
 }
 
-// Waiting in the reactor is nobody's cost, nor is what follows it cut short.
+// The wait in the reactor is not charged, and the cost of the next segment is complete.
 TEST_P(contention_timing, a_lap_after_a_wait_is_bounded_by_the_cpu_clock) {
   const competitor other;
   EXPECT_TRUE(pulse_test::holds_in_one_of(timing_test::tries, [&]() -> testing::AssertionResult {

@@ -58,7 +58,7 @@ class disturbance : public testing::TestWithParam<clock_kind> {
   poll_clock clock_;
 };
 
-/// In a child: 0 if the clock inherited from the parent goes on measuring.
+/// In a child: 0 if the clock that was inherited from the parent continues to measure.
 int child_measures(poll_clock& clock, clock_kind kind) {
   const ticks before = clock.last();
   const lap across = clock.take();  // the segment that the fork is in

@@ -53,7 +53,7 @@ inline constexpr bool sanitized = true;
 inline constexpr bool sanitized = false;
 #endif
 
-/// Work that the compiler does not take out.
+/// Work that the compiler does not remove.
 inline void work(int rounds) {
   volatile int sink = 0;
   for (int i = 0; i < rounds; ++i) {

@@ -159,7 +159,7 @@ TEST(top_command, several_processes_are_listed) {
   const outcome o = run(m, {"--once"});
   EXPECT_EQ(o.status, 2);
   EXPECT_EQ(o.out, "       123  server\n       456  evil\\x1b[2J\n");
-  EXPECT_EQ(o.error, "pulse_top: 2 processes can be looked into; say which, by its number\n");
+  EXPECT_EQ(o.error, "pulse_top: 2 processes can be inspected; choose one by its number\n");
   EXPECT_EQ(m.requests, 0U);
 }
 
@@ -196,8 +196,9 @@ TEST(top_command, without_a_terminal_it_says_so) {
   serve(m, 1);
   const outcome o = run(m, {"server"});
   EXPECT_EQ(o.status, 2);
-  EXPECT_EQ(o.error,
-            "pulse_top: this is not a terminal; --once prints a table, --json an object\n");
+  EXPECT_EQ(
+      o.error,
+      "pulse_top: stdout is not a terminal; use --once for a table or --json for a JSON object\n");
 }
 
 TEST(top_command, bad_arguments_are_refused) {
@@ -297,7 +298,7 @@ TEST(top_trace, a_recording_is_kept_and_named_where_its_json_cannot_be_written) 
   std::filesystem::create_directory("x.json");
   const outcome o = run(m, {"--trace", "0", "--out", "x.pulse"});
   EXPECT_EQ(o.status, 1);
-  EXPECT_TRUE(has(o.error, "\"x.json\" is there and must be a regular file")) << o.error;
+  EXPECT_TRUE(has(o.error, "\"x.json\" exists and is not a regular file")) << o.error;
   EXPECT_TRUE(has(o.error, "the recording is in x.pulse")) << o.error;
   std::error_code ec;
   (void)asio_pulse::read_recording("x.pulse", ec);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// A process that lies about its figures: whatever it sends is refused, or shown. Under
+// A hostile process that sends false figures. They are either refused or shown. Under
 // AddressSanitizer and UndefinedBehaviorSanitizer in CI; the seeds are fixed.
 
 #include "inspect_wire.hpp"
@@ -61,7 +61,7 @@ std::optional<process_metrics> received(const std::string& bytes) {
   return m;
 }
 
-/// The bytes of a process that has no scruples: numbers as they are.
+/// The bytes that a hostile process sends: numbers are not limited to their range.
 class plain_bytes {
  public:
   template <class... T>
@@ -137,7 +137,7 @@ TEST(lying_peer, whatever_it_sends_is_refused_or_shown) {
     all.shown += one.shown;
     all.refused += one.refused;
   }
-  // Both happen, or the test tests half of it.
+  // Both must happen; otherwise the test covers only a half.
   EXPECT_GT(all.shown, 60);
   EXPECT_GT(all.refused, 60);
 }

@@ -130,7 +130,7 @@ class machine final : public asio_pulse::top::machine {
  public:
   std::vector<asio_pulse::inspectable_process> listed{};
   std::error_code list_error{};
-  std::map<std::uint64_t, std::deque<answer>> answers{};  ///< none left: it has ended
+  std::map<std::uint64_t, std::deque<answer>> answers{};  ///< empty: the process has ended
   std::uint64_t requests = 0;
   std::uint64_t connections = 0;
   asio_pulse::recording recorded{};

@@ -28,8 +28,8 @@ struct inspectable_process {
 /// \par Errors  Sets `ec` and returns an empty list if /proc cannot be read.
 [[nodiscard]] std::vector<inspectable_process> inspectable_processes(std::error_code& ec);
 
-/// A connection to a process. The process collects figures while somebody is connected; otherwise
-/// it is not changed.
+/// A connection to a process. The process collects figures while an inspector is connected;
+/// otherwise it is not changed.
 ///
 /// \par Thread safety  Distinct objects: Safe. Shared objects: Unsafe.
 class inspector {

@@ -19,6 +19,6 @@ struct awaitable_layout {
 
 /// Passes the layout to the library, which does not include Asio's headers. May be called
 /// repeatedly and from any thread, always with the same values.
-void tell_awaitable_layout(const awaitable_layout&) noexcept;
+void set_awaitable_layout(const awaitable_layout&) noexcept;
 
 }  // namespace asio_pulse::detail

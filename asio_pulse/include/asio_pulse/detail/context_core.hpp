@@ -128,8 +128,8 @@ class context_core final : public hooks::path_arbiter {
   /// lasted long enough.
   [[nodiscard]] bool turn_is_over(task_state& t, timing::ticks now) noexcept;
   /// Sends a report about something other than a poll.
-  void tell(report_kind kind, task_state& t, const hooks::poll_frame* frame,
-            std::chrono::nanoseconds duration, std::string_view detail) noexcept;
+  void send_report(report_kind kind, task_state& t, const hooks::poll_frame* frame,
+                   std::chrono::nanoseconds duration, std::string_view detail) noexcept;
   /// Makes the task's next operation go behind all others, once, if the gate can do that.
   void defer(task_state& t) noexcept;
   /// Where hints should come from; never `environment`.
@@ -141,7 +141,7 @@ class context_core final : public hooks::path_arbiter {
 
   [[nodiscard]] std::uint64_t number() const noexcept { return number_; }
   /// Makes the workers look for changes of their services at their next poll.
-  void tell_workers() noexcept;
+  void notify_workers() noexcept;
   /// \par Errors  std::bad_alloc.
   [[nodiscard]] context_metrics metrics(const metrics_request& what);
   /// The events in the rings.
@@ -154,7 +154,7 @@ class context_core final : public hooks::path_arbiter {
   void probed(timing::ticks ready) noexcept;
 
   // ---- stalls: called on the watchdog's thread only, except for watched(). Only announce_stall(),
-  // announce_escalation(), tell_stall() and tell_overstay() call user code.
+  // announce_escalation(), report_stall() and report_overstay() call user code.
 
   /// Whether the watchdog should watch this context's workers.
   [[nodiscard]] bool watched() const noexcept { return watched_; }
@@ -185,10 +185,10 @@ class context_core final : public hooks::path_arbiter {
   /// A stall or its context has ended, and none of the stall's reports was admitted.
   void hold_back_stall(const stalled_poll& s) noexcept;
   /// Sends a report that was admitted.
-  void tell_stall(report_kind kind, const stalled_poll& s, std::uint64_t suppressed,
-                  std::string_view system_call, std::span<const stack_frame> stack) noexcept;
+  void report_stall(report_kind kind, const stalled_poll& s, std::uint64_t suppressed,
+                    std::string_view system_call, std::span<const stack_frame> stack) noexcept;
   /// A critical section has lasted for `stayed` and has not ended.
-  void tell_overstay(const stalled_poll& s, std::chrono::nanoseconds stayed) noexcept;
+  void report_overstay(const stalled_poll& s, std::chrono::nanoseconds stayed) noexcept;
 
   // hooks::path_arbiter
   void before_poll(const hooks::poll_frame& frame) noexcept override;
@@ -225,7 +225,7 @@ class context_core final : public hooks::path_arbiter {
   void leave() noexcept;
   /// Whether the thread is in a run function of this context.
   [[nodiscard]] bool runs_handlers(const hooks::thread_state& ts) const noexcept;
-  [[nodiscard]] static bool leave_to_nobody(task_state& t, hooks::tracked_operation& op) noexcept;
+  [[nodiscard]] static bool make_unnamed(task_state& t, hooks::tracked_operation& op) noexcept;
   /// Demotes the task if it has been clean for long enough.
   void come_down(task_state& t, timing::ticks now) noexcept;
   void judge(const hooks::poll_frame& frame, task_state& t, const timing::lap& last,

@@ -42,11 +42,11 @@ enum asio_pulse_mode {
 
 /* The state of a worker. There are hints and escalations only in RUNNING. */
 enum asio_pulse_worker_state {
-  ASIO_PULSE_WORKER_INIT = 0,       /* nobody's */
-  ASIO_PULSE_WORKER_REGISTERED = 1, /* a thread's, which is not scheduled by us yet */
-  ASIO_PULSE_WORKER_RUNNING = 2,    /* scheduled by us */
+  ASIO_PULSE_WORKER_INIT = 0,       /* not assigned */
+  ASIO_PULSE_WORKER_REGISTERED = 1, /* assigned to a thread that is not in the scheduler yet */
+  ASIO_PULSE_WORKER_RUNNING = 2,    /* the scheduler schedules it */
   ASIO_PULSE_WORKER_QUIESCING = 3,  /* it is leaving */
-  ASIO_PULSE_WORKER_DEAD = 4        /* its thread has ended, or was taken away from us */
+  ASIO_PULSE_WORKER_DEAD = 4        /* its thread has ended, or left the scheduler */
 };
 
 /* What the worker permits if it ignores a hint. */

@@ -110,7 +110,7 @@ class poll_frame {
                  ///< another handler
     destroyed,   ///< the operation is being destroyed without being run
     named,       ///< as labelled, with the account's task, in a context that is switched off
-    nobodys      ///< as named, without a task
+    taskless     ///< as named, without a task
   };
 
   ASIO_PULSE_DETAIL_INLINE poll_frame(void* owner, tracked_operation& op,
@@ -221,7 +221,7 @@ class poll_frame {
   // What a mode needs at the end of the poll, in addition to what all modes have. Only the one of
   // the current mode exists, and functions take the one that they use as a parameter.
 
-  /// named, nobodys.
+  /// named, taskless.
   struct renaming {
     task_record* before;  ///< the current task before
   };
@@ -251,7 +251,7 @@ class poll_frame {
   };
 
   [[nodiscard]] renaming& renamed() noexcept {
-    ASIO_PULSE_ASSERT(mode_ == mode::named || mode_ == mode::nobodys);
+    ASIO_PULSE_ASSERT(mode_ == mode::named || mode_ == mode::taskless);
     return more_.renamed;
   }
   [[nodiscard]] nesting& nested() noexcept {

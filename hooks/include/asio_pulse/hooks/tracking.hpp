@@ -3,7 +3,7 @@
 
 /// \file
 /// The custom handler tracking header, which BOOST_ASIO_CUSTOM_HANDLER_TRACKING names. Asio
-/// includes it; nobody else needs to.
+/// includes it; other code need not include it.
 ///
 /// All translation units and libraries of a program must see the same Asio. If some are compiled
 /// without the definition, operations have two layouts in one program. Two renames give functions

@@ -8,8 +8,8 @@
 #include <memory>
 #include <string>
 
-/// Somebody else's library, built on plain Boost.Asio: it knows nothing of asio-pulse and was
-/// compiled without its tracking definition.
+/// A library of another project, built on plain Boost.Asio, without asio-pulse and without its
+/// tracking definition.
 namespace word_count {
 
 /// Counts the words of `text` on `executor`, one line a turn, `rounds` times over, and calls `done`

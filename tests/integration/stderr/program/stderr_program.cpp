@@ -32,14 +32,15 @@ asio_pulse::options everything() {
   return o;
 }
 
-// Nothing but what is provoked here.
+// Only reports that this program provokes.
 asio_pulse::options misuse_only() {
   asio_pulse::options o = everything();
   o.stall_threshold = o.yield_threshold = o.isolate_threshold = o.max_critical = 0ns;
   return o;
 }
 
-// Each of them is reported: a critical section is left in another handler than it was entered in.
+// Each of them is reported: a critical section is left in another handler than the one that entered
+// it.
 void misuse(asio_pulse::io_context& io, int times) {
   std::optional<asio_pulse::critical_section> section;
   for (int n = 0; n != times; ++n) {
@@ -89,7 +90,7 @@ int report(int times) {
   return 0;
 }
 
-// Everything is refused.
+// All writes are refused.
 int report_in_vain(int times) {
   asio_pulse::io_context io{misuse_only()};
   misuse(io, times);
@@ -119,7 +120,7 @@ template <class Reopen>
 int reuse(int times, Reopen reopen) {
   asio_pulse::io_context io{misuse_only()};
   misuse(io, 1);
-  std::this_thread::sleep_for(50ms);  // of this one the test wants to see the line
+  std::this_thread::sleep_for(50ms);  // the test reads the line of this one
   ::close(STDERR_FILENO);
   if (reopen() != STDERR_FILENO) return 2;
   misuse(io, times);

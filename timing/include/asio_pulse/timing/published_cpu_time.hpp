@@ -16,8 +16,7 @@ namespace asio_pulse::timing {
 /// writer that stops publishing leaves the sequence odd; laps are then inexact (occupancy).
 ///
 /// \par Layout         Three 64-bit words, the sequence first. It is fixed, because the scheduler
-///              in
-///                     the kernel uses it as well.
+///                     in the kernel uses it as well.
 /// \par Thread safety  One writer; any number of readers.
 struct published_cpu_time {
   std::atomic<std::uint64_t> sequence{0};

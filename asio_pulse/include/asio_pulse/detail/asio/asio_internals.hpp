@@ -127,15 +127,15 @@ template struct expose<"awaitable.thread", &awaitable_frame_type::attached_threa
 template struct expose<"awaitable.caller", &awaitable_frame_type::caller_>;
 
 /// Makes reports contain the coroutines that await the stuck one.
-inline void tell_awaitable_layout() noexcept {
+inline void set_awaitable_layout() noexcept {
   const awaitable_frame_type frame;
   const auto offset = [&frame](const auto& part) {
     return static_cast<std::uint16_t>(reinterpret_cast<const char*>(&part) -
                                       reinterpret_cast<const char*>(&frame));
   };
-  tell_awaitable_layout({.coroutine = offset(frame.*exposed<"awaitable.coroutine">),
-                         .thread = offset(frame.*exposed<"awaitable.thread">),
-                         .caller = offset(frame.*exposed<"awaitable.caller">)});
+  set_awaitable_layout({.coroutine = offset(frame.*exposed<"awaitable.coroutine">),
+                        .thread = offset(frame.*exposed<"awaitable.thread">),
+                        .caller = offset(frame.*exposed<"awaitable.caller">)});
 }
 #endif
 

@@ -77,7 +77,7 @@ class context_service final : public boost::asio::execution_context::service, pu
       spares_ = std::make_unique<spare_workers>(*core_, scheduler_);
     }
 #if defined(BOOST_ASIO_HAS_CO_AWAIT)
-    if (o.watchdog) tell_awaitable_layout();
+    if (o.watchdog) set_awaitable_layout();
 #endif
     if (o.enabled) hooks::add_arbiter(&scheduler_, *core_);
   }
@@ -225,10 +225,10 @@ class context_service final : public boost::asio::execution_context::service, pu
         refusal_told_.test_and_set(std::memory_order_relaxed)) {
       return;
     }
-    core_->tell(report_kind::compensation_refused, static_cast<task_state&>(core_->unnamed()),
-                nullptr, std::chrono::nanoseconds{0},
-                "the context is single-threaded by its concurrency hint: its handlers may rely on "
-                "it");
+    core_->send_report(
+        report_kind::compensation_refused, static_cast<task_state&>(core_->unnamed()), nullptr,
+        std::chrono::nanoseconds{0},
+        "the context has a concurrency hint for one thread, and its handlers may rely on that");
   }
   void relieved(std::size_t still_stuck) noexcept override {
     if (spares_ != nullptr) spares_->relieved(still_stuck);
@@ -533,8 +533,8 @@ inline context_service& service_of(boost::asio::execution_context& context) {
             : boost::asio::has_service<copy_mark>(context)) {
     throw std::invalid_argument(
         "asio_pulse: the io_context was made by another copy of the library; a plugin has to use "
-        "its program's (link asio_pulse as shared libraries, or export the program's symbols: "
-        "CMake's ENABLE_EXPORTS, -rdynamic)");
+        "the copy of its program (link asio_pulse as shared libraries, or export the program's "
+        "symbols: CMake's ENABLE_EXPORTS, -rdynamic)");
   }
   if (!known) {
     throw std::invalid_argument(

@@ -42,7 +42,7 @@
 ///     meanwhile. Other callers do not wait.
 /// S2. **Counts are exact.** What a spare has run, without phantom and extra turns, is added to
 ///     what callers return: each caller that returns adds what there is by then, and because of S1
-///     the last one adds the rest. run_one(), poll() and the others never do.
+///     the last one adds the rest. run_one(), poll() and the other run functions never add any.
 /// S3. **A spare holds no work**, so run() ends when it would have ended without it. It takes turns
 ///     only while a caller is inside, so it does not stop a context that no run() would have
 ///     stopped.
@@ -52,11 +52,12 @@
 ///     another worker is free. A spare allocates the memory that keeps an exception before it calls
 ///     a handler. If there is no memory, it takes no turn.
 /// S5. **There are at most `options::spare_workers` threads.** They are started one at a time, and
-///     the more slowly the more are active; parked ones are used first. One becomes active only
-///     after all workers were stuck. It stays active until a worker is free without it, and for
+///     more slowly the more are active; parked ones are used first. One becomes active only after
+///     all workers were stuck. It stays active until a worker is free without it, and for
 ///     options::spare_cooldown after that.
-/// S6. **No foreign code runs with our lock held.** Under `mutex_` no handler, no destructor of the
-///     program and no report is called. Asio's scheduler mutex is taken inside it, never outside.
+/// S6. **No code of the program runs with our lock held.** Under `mutex_` no handler, no destructor
+///     of the program and no report is called. Asio's scheduler mutex is taken inside it, never
+///     outside.
 /// S7. **No spare outlives close()**, except one on which close() is called.
 ///
 /// What a stuck handler has deferred (asio::defer, or the post of a continuation) waits in the
@@ -68,8 +69,7 @@ namespace asio_pulse::detail {
 /// The spare threads of one context.
 ///
 /// \par Thread safety  All members may be called from any thread.
-/// \par Cost           A caller locks a mutex when it enters and when it leaves. Polls cost
-///            nothing.
+/// \par Cost           A caller locks a mutex when it enters and leaves. Polls cost nothing.
 class spare_workers {
  public:
   using clock = std::chrono::steady_clock;
