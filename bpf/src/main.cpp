@@ -149,11 +149,6 @@ struct adjustable {
   }
 };
 
-scx_pulse_local_policy policy_of(const std::string& name) {
-  if (name == "priority") return SCX_PULSE_PRIORITY;
-  return name == "fair" ? SCX_PULSE_FAIR : SCX_PULSE_ROUND_ROBIN;
-}
-
 int print_status(const std::string& socket, bool json) {
   const std::string answer = ask_status(socket);
   fmt::print("{}", json ? answer + "\n" : status_text(answer));
@@ -174,9 +169,10 @@ int run_command(int argc, char** argv) {
   loader_options options;
   adjustable start;
   start.add_to(app, true);
-  std::string policy = "round-robin";
+  std::string policy(local_policy_name(options.scheduler.policy));
+  const auto policies = local_policy_names();
   app.add_option("--policy", policy, "how the threads of a CPU take turns")
-      ->check(one_of({"round-robin", "priority", "fair"}))
+      ->check(one_of({policies.begin(), policies.end()}))
       ->capture_default_str();
   std::string socket_mode = "0666";
   app.add_option("--socket-mode", socket_mode, "permission bits of the socket: who may connect")
@@ -232,7 +228,7 @@ int run_command(int argc, char** argv) {
     return exit_cannot_run;
   }
   options.scheduler.mode = start.chosen_mode();
-  options.scheduler.policy = policy_of(policy);
+  options.scheduler.policy = local_policy_of(policy).value();
   options.scheduler.slice = from_ms(start.slice_ms);
   options.scheduler.grace = from_ms(start.grace_ms);
   options.scheduler.max_critical = from_ms(start.max_critical_ms);

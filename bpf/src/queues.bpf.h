@@ -1,34 +1,85 @@
 /* SPDX-License-Identifier: BSL-1.0 OR GPL-2.0-only
  *
- * The queues of scx_pulse.bpf.c: which thread a CPU takes next, and from where. Only
- * scx_pulse.bpf.c includes this file, after worker.bpf.h.
+ * The queues of scx_pulse.bpf.c: how long they are, and when a CPU takes over a thread from another
+ * one. How the threads of a CPU take turns is up to the policy. Only scx_pulse.bpf.c includes this
+ * file, after policies.h.
  */
 #ifndef ASIO_PULSE_QUEUES_BPF_H
 #define ASIO_PULSE_QUEUES_BPF_H
 
-#define CPU_MASK (SCX_PULSE_MOST_CPUS - 1)
-_Static_assert((SCX_PULSE_MOST_CPUS & CPU_MASK) == 0, "a mask keeps indices in their arrays");
+/* Set by the loader before the program is loaded: enum scx_pulse_local_policy. The verifier knows
+ * it, and removes the code of the other policies. */
+const volatile uint32_t local_policy = 0;
 
-/* Set by the loader before the program is loaded. (Variables that the loader uses have types of
- * <stdint.h>.) */
-const volatile uint32_t local_policy = SCX_PULSE_ROUND_ROBIN;
-const volatile uint32_t nr_cpus = 1;   /* one more than the largest number */
-const volatile uint32_t nr_online = 1; /* of domain_cpus */
-const volatile uint32_t nr_domains = 1;
-const volatile uint16_t cpu_domain[SCX_PULSE_MOST_CPUS];
-const volatile uint16_t domain_first[SCX_PULSE_MOST_CPUS]; /* in domain_cpus */
-const volatile uint16_t domain_size[SCX_PULSE_MOST_CPUS];
-const volatile uint16_t domain_cpus[SCX_PULSE_MOST_CPUS]; /* those of a domain side by side */
+#define FITS_(NAME, name, text, ...) \
+  _Static_assert((u32)name##_queues <= QUEUE_HELD, "a CPU has no more queues");
+SCX_PULSE_POLICIES(FITS_, )
 
-/* Queue of a CPU: its number, and which of its queues. */
-#define QUEUES_SHIFT 3
-#define QUEUE_HELD SCX_PULSE_LEVELS
-#define QUEUE_OF(cpu, which) (((u64)(cpu) << QUEUES_SHIFT) | (which))
+/* Calls a function of the policy, and returns what that returns. */
+#define CASE_(NAME, name, text, function, ...) \
+  case SCX_PULSE_##NAME:                       \
+    return name##_##function(__VA_ARGS__);
+#define RETURN_BY_POLICY(function, ...) \
+  switch (local_policy) { SCX_PULSE_POLICIES(CASE_, function, __VA_ARGS__) }
 
-/* A priority level that has waited for this many slices gets its turn. A guess: each such turn
- * makes an urgent thread wait for a slice of a less urgent one; without it, the latter would
- * starve. */
-#define AGING_SLICES 20
+static __always_inline void policy_begin(struct task_struct *p, struct thread_state *t) {
+  RETURN_BY_POLICY(begin, p, t)
+}
+
+static __always_inline void policy_direct(struct task_struct *p, u32 cpu,
+                                          struct scx_pulse_settings *s) {
+  RETURN_BY_POLICY(direct, p, cpu, s)
+}
+
+static __always_inline void policy_enqueue(struct task_struct *p, struct thread_state *t, u32 cpu,
+                                           struct cpu_state *c, struct scx_pulse_settings *s,
+                                           u64 slice, u64 enq_flags) {
+  RETURN_BY_POLICY(enqueue, p, t, cpu, c, s, slice, enq_flags)
+}
+
+static __always_inline bool policy_dispatch(u32 cpu, struct cpu_state *c,
+                                            struct scx_pulse_settings *s, struct task_struct *prev,
+                                            struct thread_state *competitor) {
+  RETURN_BY_POLICY(dispatch, cpu, c, s, prev, competitor)
+  return false;
+}
+
+static __always_inline void policy_running(struct thread_state *t) { RETURN_BY_POLICY(running, t) }
+
+static __always_inline u32 policy_length(u32 cpu, struct cpu_state *c) {
+  RETURN_BY_POLICY(length, cpu, c)
+  return 0;
+}
+
+static __always_inline void policy_release(struct bpf_iter_scx_dsq *it, struct task_struct *p,
+                                           u32 cpu, struct cpu_state *c) {
+  RETURN_BY_POLICY(release, it, p, cpu, c)
+}
+
+#define QUEUES_(NAME, name, text, ...) \
+  case SCX_PULSE_##NAME:               \
+    return name##_queues;
+static __always_inline u32 policy_queues(void) {
+  switch (local_policy) { SCX_PULSE_POLICIES(QUEUES_, ) }
+  return 0;
+}
+
+#define COMPARES_(NAME, name, text, ...) \
+  case SCX_PULSE_##NAME:                 \
+    return name##_compares;
+static __always_inline bool policy_compares(void) {
+  switch (local_policy) { SCX_PULSE_POLICIES(COMPARES_, ) }
+  return false;
+}
+
+/* The length of any CPU's queues. */
+#define LENGTH_(NAME, name, text, cpu) \
+  case SCX_PULSE_##NAME:               \
+    return threads_in(cpu, name##_queues);
+static __always_inline u32 queue_length(u32 cpu) {
+  switch (local_policy) { SCX_PULSE_POLICIES(LENGTH_, cpu) }
+  return 0;
+}
 
 /* A permitted imbalance must not disadvantage the same threads for ever. So at this interval a CPU
  * takes over a thread from a longer queue, even if it is longer only by one. A guess: with less
@@ -36,51 +87,14 @@ const volatile uint16_t domain_cpus[SCX_PULSE_MOST_CPUS]; /* those of a domain s
  * CPUs. */
 #define ROTATION_SLICES 6
 
-/* Policy fair: a thread is at most this many slices ahead of its queue, or behind it. This limits
- * how long a thread that has had much (alone on another CPU) waits for the others, and how long
- * they wait for one that has had little: this many slices for each thread of the queue. A guess,
- * more than two rotations. */
-#define LAG_SLICES 16
-
 /* A CPU spends at most 1/PULL_PAUSE of its time on taking over threads. The pause is limited,
  * because the machine may have been stopped meanwhile. Guesses. */
 #define PULL_PAUSE 32
 #define LONGEST_PULL_PAUSE_NS 200000000ULL
 
-/* The interval at which held threads are checked, while there are some. */
-#define HOLD_CHECK_NS 1000000ULL
-
-struct cpu_state {
-  struct bpf_timer timer;          /* releases held threads */
-  u64 vtime;                       /* fair: of the last thread from its own queue, at its start */
-  u64 no_pull_ns;                  /* nothing is taken over before */
-  u64 rotate_ns;                   /* nothing from a queue that is hardly longer before */
-  u64 dispatch_ns;                 /* priority: when it last looked for somebody to run */
-  u64 served_ns[SCX_PULSE_LEVELS]; /* when the level was last served, or empty */
-  u8 waiting[SCX_PULSE_LEVELS];    /* 0: nobody waits at this level; see mark_waiting() */
-  u32 balance;                     /* not 0: a tick has passed since the last comparison */
-  u32 pulled;                      /* not 0: who runs next is from another CPU's queue */
-};
-
-struct {
-  __uint(type, BPF_MAP_TYPE_ARRAY);
-  __uint(max_entries, SCX_PULSE_MOST_CPUS);
-  __type(key, u32);
-  __type(value, struct cpu_state);
-} cpus SEC(".maps");
-
 /* How many threads wait for each CPU, as it saw at its last tick, or when it last found none. For
  * the loader. */
 uint32_t queue_lengths[SCX_PULSE_MOST_CPUS];
-
-static __always_inline u32 queue_length(u32 cpu) {
-  u32 length = scx_bpf_dsq_nr_queued(QUEUE_OF(cpu, 0));
-
-  if (local_policy == SCX_PULSE_PRIORITY)
-    for (u32 level = 1; level < SCX_PULSE_LEVELS; level++)
-      length += scx_bpf_dsq_nr_queued(QUEUE_OF(cpu, level));
-  return length;
-}
 
 struct search {
   u32 self;
@@ -109,6 +123,7 @@ static __noinline int pull(u32 cpu, u32 more) {
   struct cpu_state *c = bpf_map_lookup_elem(&cpus, &cpu);
   u64 begun, ended, pause;
   int moved = 0;
+  u32 queues;
   u32 domain = cpu_domain[cpu & CPU_MASK] & CPU_MASK;
   struct search search = {.self = cpu, .first = domain_first[domain], .length = more};
 
@@ -120,10 +135,9 @@ static __noinline int pull(u32 cpu, u32 more) {
   if (search.length <= more || !c) return 0;
   begun = bpf_ktime_get_ns();
   if (begun < c->no_pull_ns) return 0;
-  for (u32 level = 0; level < SCX_PULSE_LEVELS; level++) {
-    moved = dsq_move_to_local(QUEUE_OF(search.busiest, level));
-    if (moved || local_policy != SCX_PULSE_PRIORITY) break;
-  }
+  queues = policy_queues();
+  for (u32 which = 0; which < queues && !moved; which++)
+    moved = dsq_move_to_local(QUEUE_OF(search.busiest, which));
   ended = bpf_ktime_get_ns();
   pause = PULL_PAUSE * (ended - begun);
   c->no_pull_ns = ended + (pause < LONGEST_PULL_PAUSE_NS ? pause : LONGEST_PULL_PAUSE_NS);
@@ -131,63 +145,9 @@ static __noinline int pull(u32 cpu, u32 more) {
   return moved;
 }
 
-/* Policy priority: a thread is about to wait at this level of the CPU. `waiting` says which levels
- * have to be looked at; a look that finds the queue empty clears it. The kernel queues a thread
- * only after enqueue() has returned, so a look just before that clears `waiting` too early. Then
- * the thread is found at the CPU's next tick, or when no other thread waits there. */
-static __always_inline void mark_waiting(struct cpu_state *c, u32 cpu, u32 level, u64 slice_ns) {
-  level &= SCX_PULSE_LEVELS - 1;
-  if (c->waiting[level] && ((s64)(c->dispatch_ns - c->served_ns[level]) <= (s64)slice_ns ||
-                            scx_bpf_dsq_nr_queued(QUEUE_OF(cpu, level))))
-    return; /* others wait there already, or did until now */
-  c->served_ns[level] = bpf_ktime_get_ns(); /* the wait begins */
-  c->waiting[level] = 1;
-}
-
-/* The length of the CPU's own queue. Also finds threads for which `waiting` was cleared too early.
- * */
-static __always_inline u32 own_length(u32 cpu, struct cpu_state *c) {
-  u32 length = 0;
-
-  if (local_policy != SCX_PULSE_PRIORITY) return queue_length(cpu);
-  for (u32 level = 0; level < SCX_PULSE_LEVELS; level++) {
-    u32 here = scx_bpf_dsq_nr_queued(QUEUE_OF(cpu, level));
-
-    if (here) c->waiting[level] = 1;
-    length += here;
-  }
-  return length;
-}
-
-static __always_inline bool serve(u32 cpu, struct cpu_state *c, u32 level, u64 now) {
-  c->served_ns[level] = now;
-  if (dsq_move_to_local(QUEUE_OF(cpu, level))) return true;
-  c->waiting[level] = 0;
-  return false;
-}
-
-/* Takes no thread from levels beyond `last`, unless one of them has waited for too long. */
-static __always_inline bool take_own(u32 cpu, struct cpu_state *c, struct scx_pulse_settings *s,
-                                     u32 last) {
-  u64 now;
-
-  if (local_policy != SCX_PULSE_PRIORITY) return dsq_move_to_local(QUEUE_OF(cpu, 0));
-  now = bpf_ktime_get_ns();
-  c->dispatch_ns = now;
-  for (u32 level = SCX_PULSE_LEVELS - 1; level >= 1; level--)
-    if (now - c->served_ns[level] > AGING_SLICES * s->slice_ns && serve(cpu, c, level, now))
-      return true;
-  for (u32 level = 0; level < SCX_PULSE_LEVELS && level <= last; level++)
-    if (c->waiting[level] && serve(cpu, c, level, now)) return true;
-  if (last < SCX_PULSE_LEVELS - 1) return false; /* somebody goes on: the tick looks */
-  for (u32 level = 0; level < SCX_PULSE_LEVELS; level++)
-    if (serve(cpu, c, level, now)) return true;
-  return false;
-}
-
 /* A CPU that has work of its own compares queues at most once in each tick. */
 static __always_inline bool balance(u32 cpu, struct cpu_state *c, struct scx_pulse_settings *s) {
-  u32 here = own_length(cpu, c);
+  u32 here = policy_length(cpu, c);
   u64 now = bpf_ktime_get_ns();
   bool rotate = now >= c->rotate_ns;
 
@@ -198,56 +158,6 @@ static __always_inline bool balance(u32 cpu, struct cpu_state *c, struct scx_pul
   c->rotate_ns =
       now + ROTATION_SLICES * s->slice_ns + bpf_get_prandom_u32() % (2 * s->slice_ns + 1);
   return true;
-}
-
-static __always_inline u32 level_of(struct thread_state *t) {
-  u32 priority = t ? t->priority : ASIO_PULSE_PRIORITY_DEFAULT;
-
-  if (local_policy != SCX_PULSE_PRIORITY) return 0;
-  if (t && t->kicked_until) return SCX_PULSE_LEVELS - 1;
-  return priority >= 750 ? 0 : priority >= 500 ? 1 : priority >= 250 ? 2 : 3;
-}
-
-static __always_inline void charge(struct task_struct *p, struct thread_state *t) {
-  u64 exec = p->se.sum_exec_runtime;
-  u32 weight = p->scx.weight;
-
-  t->vtime += (exec - t->charged_ns) * 100 / (weight ? weight : 100);
-  t->charged_ns = exec;
-}
-
-/* Keeps a thread's virtual time near that of the queue. */
-static __always_inline void keep_near(struct thread_state *t, struct cpu_state *c, u64 slice_ns,
-                                      bool slept) {
-  u64 low = c->vtime - slice_ns * (slept ? 1 : LAG_SLICES);
-  u64 high = c->vtime + slice_ns * LAG_SLICES;
-
-  if ((s64)(t->vtime - low) < 0) t->vtime = low;
-  if ((s64)(t->vtime - high) > 0) t->vtime = high;
-}
-
-/* Policy fair: whether the running thread has had less than the first one that waits. Without this
- * check two threads would alternate, whatever their weights. */
-static __always_inline bool had_less(struct task_struct *prev, struct thread_state *t, u32 cpu,
-                                     u64 slice_ns) {
-  struct bpf_iter_scx_dsq it;
-  struct task_struct *first;
-  bool less = true;
-
-  charge(prev, t);
-  if (bpf_iter_scx_dsq_new(&it, QUEUE_OF(cpu, 0), 0) == 0) {
-    first = bpf_iter_scx_dsq_next(&it);
-    if (first) {
-      u64 vtime = first->scx.dsq_vtime;
-
-      /* It may have been held for long, which does not entitle it to more. */
-      if ((s64)(t->vtime - (vtime - LAG_SLICES * slice_ns)) < 0)
-        t->vtime = vtime - LAG_SLICES * slice_ns;
-      less = (s64)(t->vtime - vtime) < 0;
-    }
-  }
-  bpf_iter_scx_dsq_destroy(&it);
-  return less;
 }
 
 #endif

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "block_store.hpp"
+#include "policies.h"
 
 #include <chrono>
 #include <cstdint>
@@ -18,7 +19,7 @@ namespace asio_pulse::scx {
 
 struct scheduler_options {
   asio_pulse_mode mode = ASIO_PULSE_MODE_OBSERVER_ONLY;
-  scx_pulse_local_policy policy = SCX_PULSE_ROUND_ROBIN;
+  scx_pulse_local_policy policy{};
   std::chrono::nanoseconds slice = std::chrono::milliseconds{5};
   std::chrono::nanoseconds grace = std::chrono::milliseconds{100};
   std::chrono::nanoseconds max_critical = std::chrono::milliseconds{50};

@@ -6,7 +6,7 @@
  * It schedules only threads with the policy SCHED_EXT. A thread that is not registered as a worker
  * gets no hints, is never escalated against, and nothing is published about it.
  *
- * Queues. Each CPU has its own: one, or one for each priority level, and one for threads that are
+ * Queues. Each CPU has its own: those of the policy (policies.h), and one for threads that are
  * limited to a share. A thread waits for the CPU on which it ran last. There is no global queue.
  * The cost of an operation depends on the number of CPUs (when a CPU looks for work elsewhere), but
  * not on the number of threads. There is one exception, in the kernel: when a thread is taken from
@@ -38,12 +38,25 @@ char _license[] SEC("license") = "Dual BSD/GPL";
 /* How the scheduler has ended, for the loader. */
 struct scx_pulse_exit exit_info;
 
+/* clang-format off: each uses those before it */
 #include "worker.bpf.h"
-/* must come after worker.bpf.h */
+#include "cpu.bpf.h"
+#include "policies.h"
 #include "queues.bpf.h"
+/* clang-format on */
 
 /* How many near CPUs are checked one by one for a waking thread. */
 #define NEAR_CPUS 32
+
+/* The interval at which held threads are checked, while there are some. */
+#define HOLD_CHECK_NS 1000000ULL
+
+static __always_inline struct thread_state *begin(struct task_struct *p) {
+  struct thread_state *t = begin_state(p);
+
+  if (t) policy_begin(p, t);
+  return t;
+}
 
 SEC("struct_ops/scx_pulse_select_cpu")
 s32 BPF_PROG(scx_pulse_select_cpu, struct task_struct *p, s32 prev_cpu, u64 wake_flags) {
@@ -65,13 +78,7 @@ s32 BPF_PROG(scx_pulse_select_cpu, struct task_struct *p, s32 prev_cpu, u64 wake
   cpu = scx_bpf_pick_idle_cpu(allowed, 0);
   if (cpu < 0) return prev_cpu;
 idle:
-  if (local_policy == SCX_PULSE_FAIR) {
-    struct thread_state *t = state_of(p);
-    u32 key = cpu;
-    struct cpu_state *c = bpf_map_lookup_elem(&cpus, &key);
-
-    if (t && c) keep_near(t, c, s->slice_ns, true);
-  }
+  policy_direct(p, cpu, s);
   dsq_insert(p, SCX_DSQ_LOCAL, s->slice_ns, 0);
   COUNT(direct);
   return cpu;
@@ -81,7 +88,7 @@ SEC("struct_ops/scx_pulse_enqueue")
 void BPF_PROG(scx_pulse_enqueue, struct task_struct *p, u64 enq_flags) {
   struct scx_pulse_settings *s = the_settings();
   struct thread_state *t = state_of(p);
-  u32 cpu = scx_bpf_task_cpu(p), level;
+  u32 cpu = scx_bpf_task_cpu(p);
   struct cpu_state *c;
   u64 slice, now;
 
@@ -107,20 +114,7 @@ void BPF_PROG(scx_pulse_enqueue, struct task_struct *p, u64 enq_flags) {
     return;
   }
   COUNT(enqueued);
-  if (local_policy == SCX_PULSE_FAIR) {
-    u64 vtime = c->vtime;
-
-    if (t) {
-      charge(p, t);
-      keep_near(t, c, s->slice_ns, enq_flags & SCX_ENQ_WAKEUP);
-      vtime = t->vtime + (t->kicked_until ? s->slice_ns : 0);
-    }
-    dsq_insert_vtime(p, QUEUE_OF(cpu, 0), slice, vtime, enq_flags);
-    return;
-  }
-  level = level_of(t);
-  if (local_policy == SCX_PULSE_PRIORITY) mark_waiting(c, cpu, level, s->slice_ns);
-  dsq_insert(p, QUEUE_OF(cpu, level), slice, enq_flags);
+  policy_enqueue(p, t, cpu, c, s, slice, enq_flags);
 }
 
 SEC("struct_ops/scx_pulse_dispatch")
@@ -129,30 +123,22 @@ void BPF_PROG(scx_pulse_dispatch, s32 cpu_signed, struct task_struct *prev) {
   u32 cpu = cpu_signed;
   struct cpu_state *c = bpf_map_lookup_elem(&cpus, &cpu);
   bool stays = prev && (prev->scx.flags & SCX_TASK_QUEUED); /* it wants to go on */
-  struct thread_state *t = NULL;
-  u32 last = SCX_PULSE_LEVELS - 1;
+  struct thread_state *t = NULL, *competitor = NULL;
 
   if (!s || !c) return;
   if (c->balance) {
     c->balance = 0;
     if (balance(cpu, c, s)) return;
   }
-  if (local_policy != SCX_PULSE_ROUND_ROBIN && stays) {
+  if (policy_compares() && stays) {
     /* It is in no queue now, so it is compared with the threads that are. */
     t = state_of(prev);
-    if (t && t->gives_way) {
+    if (t && t->gives_way)
       t->gives_way = 0;
-    } else if (t && !t->throttled_until) {
-      if (local_policy == SCX_PULSE_PRIORITY) {
-        last = level_of(t);
-      } else if (had_less(prev, t, cpu, s->slice_ns)) {
-        c->vtime = t->vtime; /* as if it had been taken from the queue */
-        set_slice(prev, slice_of(t, s));
-        return;
-      }
-    }
+    else if (t && !t->throttled_until)
+      competitor = t;
   }
-  if (take_own(cpu, c, s, last)) return;
+  if (policy_dispatch(cpu, c, s, prev, competitor)) return;
   queue_lengths[cpu & CPU_MASK] = 0;
   if (stays) {
     /* No thread waits here, so it continues with a new slice, unless it is over its share. In that
@@ -172,16 +158,10 @@ void BPF_PROG(scx_pulse_running, struct task_struct *p) {
   struct asio_pulse_scb *b;
 
   COUNT(dispatched);
-  if (!t) t = begin_state(p);
+  if (!t) t = begin(p);
   if (!t) return;
   if (t->generation != generation) look_for(p, t);
-  if (local_policy == SCX_PULSE_FAIR) {
-    u32 cpu = bpf_get_smp_processor_id();
-    struct cpu_state *c = bpf_map_lookup_elem(&cpus, &cpu);
-
-    if (c && !c->pulled) c->vtime = t->vtime;
-    if (c) c->pulled = 0;
-  }
+  policy_running(t);
   if (!t->serial) return;
   b = block_of(p, t);
   if (b) publish(p, t, b);
@@ -198,7 +178,7 @@ void BPF_PROG(scx_pulse_tick, struct task_struct *p) {
 
   if (!s || !c) return;
   c->balance = 1;
-  queued = own_length(cpu, c);
+  queued = policy_length(cpu, c);
   queue_lengths[cpu & CPU_MASK] = queued;
   if (queued) {
     idle = scx_bpf_pick_idle_cpu(p->cpus_ptr, 0);
@@ -252,7 +232,7 @@ bool BPF_PROG(scx_pulse_yield, struct task_struct *from, struct task_struct *to)
 /* The thread has become SCHED_EXT. If there is no memory for its state, running() tries again.
  * Until then it is treated as a thread that is not a worker. */
 SEC("struct_ops/scx_pulse_enable")
-void BPF_PROG(scx_pulse_enable, struct task_struct *p) { begin_state(p); }
+void BPF_PROG(scx_pulse_enable, struct task_struct *p) { begin(p); }
 
 /* The thread is no longer SCHED_EXT, or this scheduler ends. It is still registered as a worker. */
 SEC("struct_ops/scx_pulse_disable")
@@ -298,30 +278,23 @@ void BPF_PROG(scx_pulse_exit_task, struct task_struct *p, struct scx_exit_task_a
  * each had to run for a tick before it was held, and stays at most LONGEST_HOLD_NS. (The loop has
  * no counter, because the verifier would follow all of its values.) */
 static int release_held(void *map, u32 *key, struct cpu_state *c) {
-  u32 cpu = *key & CPU_MASK, queue = 0;
+  u32 cpu = *key & CPU_MASK;
   u64 now = bpf_ktime_get_ns();
   struct bpf_iter_scx_dsq it;
   struct task_struct *p;
 
-  if (local_policy == SCX_PULSE_PRIORITY) {
-    queue = SCX_PULSE_LEVELS - 1;
-    c->waiting[queue] = 1;
-  }
   bpf_rcu_read_lock(); /* this is init()'s callback, and that is sleepable */
   if (bpf_iter_scx_dsq_new(&it, QUEUE_OF(cpu, QUEUE_HELD), 0) == 0) {
     while ((p = bpf_iter_scx_dsq_next(&it))) {
       struct thread_state *t = state_of(p);
 
       if (t && t->release_ns > now) continue;
-      if (local_policy == SCX_PULSE_FAIR)
-        dsq_move_vtime(&it, p, QUEUE_OF(cpu, 0));
-      else
-        dsq_move(&it, p, QUEUE_OF(cpu, queue));
+      policy_release(&it, p, cpu, c);
     }
   }
   bpf_iter_scx_dsq_destroy(&it);
   bpf_rcu_read_unlock();
-  if (scx_bpf_dsq_nr_queued(QUEUE_OF(cpu, queue)) > 0) scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
+  if (queue_length(cpu) > 0) scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
   if (scx_bpf_dsq_nr_queued(QUEUE_OF(cpu, QUEUE_HELD)) > 0)
     bpf_timer_start(&c->timer, HOLD_CHECK_NS, 0);
   return 0;
@@ -331,14 +304,16 @@ static int release_held(void *map, u32 *key, struct cpu_state *c) {
  * follow it. With the counter on the stack it would follow millions of paths. */
 static __noinline int init_cpu(u32 cpu) {
   struct cpu_state *c = bpf_map_lookup_elem(&cpus, &cpu);
+  u32 queues = policy_queues();
   int error;
 
   if (!c) return -1;
-  for (u32 which = 0; which <= QUEUE_HELD; which++) {
-    if (which && which != QUEUE_HELD && local_policy != SCX_PULSE_PRIORITY) continue;
+  for (u32 which = 0; which < QUEUE_HELD && which < queues; which++) {
     error = scx_bpf_create_dsq(QUEUE_OF(cpu, which), -1);
     if (error) return error;
   }
+  error = scx_bpf_create_dsq(QUEUE_OF(cpu, QUEUE_HELD), -1);
+  if (error) return error;
   if (bpf_timer_init(&c->timer, &cpus, 1 /* CLOCK_MONOTONIC */)) return -1;
   return bpf_timer_set_callback(&c->timer, release_held) ? -1 : 0;
 }

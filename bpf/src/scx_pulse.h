@@ -11,14 +11,6 @@
 #define SCX_PULSE_MOST_WORKERS 16384u
 #define SCX_PULSE_MOST_PROCESSES 1024u
 #define SCX_PULSE_USER_HZ 100u /* unit of the start times that the kernel shows to programs */
-#define SCX_PULSE_LEVELS 4u    /* priority levels */
-
-/* How threads that share a CPU take turns. */
-enum scx_pulse_local_policy {
-  SCX_PULSE_ROUND_ROBIN = 0,
-  SCX_PULSE_PRIORITY = 1, /* by asio_pulse_scb.priority, with aging */
-  SCX_PULSE_FAIR = 2      /* by virtual time */
-};
 
 /* The only element of the map `settings`. It may be changed while the scheduler runs. */
 struct scx_pulse_settings {

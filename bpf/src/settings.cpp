@@ -3,6 +3,8 @@
 
 #include <fmt/core.h>
 
+#include <algorithm>
+#include <array>
 #include <limits>
 
 namespace asio_pulse::scx {
@@ -11,6 +13,12 @@ namespace {
 constexpr unsigned all_fields = ASIO_PULSE_SET_MODE | ASIO_PULSE_SET_SLICE | ASIO_PULSE_SET_GRACE |
                                 ASIO_PULSE_SET_MAX_CRITICAL | ASIO_PULSE_SET_THROTTLE |
                                 ASIO_PULSE_SET_THROTTLE_PERCENT;
+
+constexpr auto policy_names = std::to_array<std::string_view>({
+#define ASIO_PULSE_TEXT(NAME, name, text, ...) text,
+    SCX_PULSE_POLICIES(ASIO_PULSE_TEXT, )
+#undef ASIO_PULSE_TEXT
+});
 
 std::chrono::nanoseconds clamped_ns(std::uint64_t ns) noexcept {
   constexpr auto most = std::numeric_limits<std::int64_t>::max();
@@ -83,16 +91,17 @@ std::string_view mode_name(std::uint32_t mode) noexcept {
   }
 }
 
+std::span<const std::string_view> local_policy_names() noexcept { return policy_names; }
+
 std::string_view local_policy_name(scx_pulse_local_policy policy) noexcept {
-  switch (policy) {
-    case SCX_PULSE_ROUND_ROBIN:
-      return "round-robin";
-    case SCX_PULSE_PRIORITY:
-      return "priority";
-    case SCX_PULSE_FAIR:
-      return "fair";
-  }
-  return "unknown";
+  const auto number = static_cast<std::size_t>(policy);
+  return number < policy_names.size() ? policy_names[number] : "unknown";
+}
+
+std::optional<scx_pulse_local_policy> local_policy_of(std::string_view name) noexcept {
+  const auto found = std::ranges::find(policy_names, name);
+  if (found == policy_names.end()) return std::nullopt;
+  return static_cast<scx_pulse_local_policy>(found - policy_names.begin());
 }
 
 }  // namespace asio_pulse::scx

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: BSL-1.0
 #pragma once
 
+#include "policies.h"
 #include "scx_pulse.h"
 
 #include <asio_pulse/bpf/protocol.h>
 
 #include <chrono>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -46,7 +48,12 @@ std::optional<std::string> apply(const asio_pulse_set_request& change,
                                  scx_pulse_settings& settings);
 
 std::string_view mode_name(std::uint32_t mode) noexcept;
+
+/// All policies in the order of policies.h, by the number of their enumerators.
+std::span<const std::string_view> local_policy_names() noexcept;
 std::string_view local_policy_name(scx_pulse_local_policy policy) noexcept;
+/// Empty if no policy has this name.
+std::optional<scx_pulse_local_policy> local_policy_of(std::string_view name) noexcept;
 
 /// "5ms", "0.1ms": without trailing zeros.
 std::string in_ms(std::chrono::nanoseconds value);

@@ -34,8 +34,7 @@ struct thread_state {
   u64 throttle_base_ns; /* its CPU time then */
   u64 release_ns;     /* until when it is held */
   u64 critical_ns;    /* since when the kernel has seen it critical; 0 if it is not */
-  u64 vtime;
-  u64 charged_ns; /* the part of its CPU time that is in vtime already */
+  u64 of_policy[4];   /* see OF_POLICY() */
   u32 slot;
   u32 priority;
   u32 escalations;
@@ -124,8 +123,7 @@ static __always_inline struct thread_state *begin_state(struct task_struct *p) {
 
   if (!t) return NULL;
   t->generation = 0;
-  t->charged_ns = p->se.sum_exec_runtime;
-  t->base_ns = t->charged_ns;
+  t->base_ns = p->se.sum_exec_runtime;
   return t;
 }
 

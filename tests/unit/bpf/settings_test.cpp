@@ -30,6 +30,20 @@ TEST(settings, durations_read_like_the_options) {
   EXPECT_EQ(in_ms(std::chrono::minutes{1}), "60000ms");
 }
 
+TEST(settings, policies_are_found_by_their_names) {
+  EXPECT_EQ(local_policy_name(SCX_PULSE_ROUND_ROBIN), "round-robin");
+  EXPECT_EQ(local_policy_name(SCX_PULSE_PRIORITY), "priority");
+  EXPECT_EQ(local_policy_name(SCX_PULSE_FAIR), "fair");
+  EXPECT_GE(local_policy_names().size(), 3U);
+  for (const std::string_view name : local_policy_names()) {
+    const auto policy = local_policy_of(name);
+    ASSERT_TRUE(policy) << name;
+    EXPECT_EQ(local_policy_name(*policy), name);
+  }
+  EXPECT_EQ(local_policy_of("lifo"), std::nullopt);
+  EXPECT_EQ(local_policy_of(""), std::nullopt);
+}
+
 struct change_case {
   const char* name;
   void (*spoil)(asio_pulse_set_request&);
