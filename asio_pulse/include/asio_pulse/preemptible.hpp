@@ -142,8 +142,8 @@ class preemptible_handler {
 ///   and the exceptions in flight are carried over.
 /// - A checkpoint does nothing while an exception unwinds the stack; inside a nested run function
 ///   or an inline dispatch() of a strand; in a legacy io_context::strand if the handler has no
-///   associated executor; and if there is no memory for a fiber. While a tracked lock is held
-///   (asio_pulse::mutex, no_yield_scope), the yield is refused and reported.
+///   associated executor; and if there is no memory for a fiber, or to queue the rest. While a
+///   tracked lock is held (asio_pulse::mutex, no_yield_scope), the yield is refused and reported.
 /// - Its stack has options::fiber_stack bytes. An overflow is caught by a guard, and a message says
 ///   so.
 ///

@@ -109,6 +109,7 @@ class rest_of_coroutine {
 template <class Yield>
 bool suspend_coroutine(fiber_block& b) {
   if (asio_runs_on(b) || legacy_strand_stack::top() != nullptr) return false;
+  if (!next_turn_provided()) return false;
   // Asio exchanges neither of these. What the resuming thread has is left as it is: it is empty
   // except in a nested run function inside a catch block.
   struct exchange {

@@ -46,8 +46,11 @@ asio_pulse::options defaults() {
   return o;
 }
 
-/// Calls run() as a program does that continues after an exception.
+/// Calls run() as a program does that continues after an exception. A refused submission may have
+/// held the only work for a moment, at the end of which Asio stops the context (see
+/// plain_asio_test.cpp).
 void run(tally& t, asio_pulse::io_context& io) {
+  io.restart();
   while (!t.attempt([&] { io.run(); })) {
   }
   io.restart();
@@ -81,9 +84,9 @@ std::optional<asio_pulse::task> overspent_task(tally& t, asio_pulse::io_context&
   return made;
 }
 
-/// Starts a strand or a coroutine without injected failures, because Asio itself does not handle
-/// them: with Boost 1.81 a strand without a mutex crashes, a strand that could not be posted never
-/// runs again, and a coroutine that cannot be started disappears.
+/// Makes a strand, or adds a handler to it, without injected failures, because Asio itself does not
+/// handle them: with Boost 1.81 a strand without a mutex crashes, and a strand that could not be
+/// posted never runs again. plain_asio_test.cpp shows that. Coroutines are not spared.
 template <class Start>
 decltype(auto) started_by_asio(Start start) {
   const faults::spared mine;
@@ -302,17 +305,15 @@ void yields_in_coroutines(tally& t) {
       t, [&](auto& io, const auto& slow) {
         for (int i = 0; i != 2; ++i) {
           t.ask([&](auto done) {
-            started_by_asio([&] {
-              asio_pulse::co_spawn(
-                  slow,
-                  []() -> asio::awaitable<void> {
-                    for (int turn = 0; turn != 3; ++turn) {
-                      burn(60us);
-                      co_await asio_pulse::checkpoint();
-                    }
-                  },
-                  completion(t, done));
-            });
+            asio_pulse::co_spawn(
+                slow,
+                []() -> asio::awaitable<void> {
+                  for (int turn = 0; turn != 3; ++turn) {
+                    burn(60us);
+                    co_await asio_pulse::checkpoint();
+                  }
+                },
+                completion(t, done));
           });
           t.ask([&](auto done) { asio::post(io, done); });
         }
@@ -351,10 +352,8 @@ void yields_in_stackful_coroutines(tally& t) {
       t, [&](auto& io, const auto& slow) {
         for (int i = 0; i != 2; ++i) {
           t.ask([&](auto done) {
-            started_by_asio([&] {
-              asio_pulse::spawn(
-                  slow, [](asio::yield_context) { take_three_steps(); }, completion(t, done));
-            });
+            asio_pulse::spawn(
+                slow, [](asio::yield_context) { take_three_steps(); }, completion(t, done));
           });
           t.ask([&](auto done) { asio::post(io, done); });
         }
@@ -738,7 +737,8 @@ void is_destroyed_with_work_left(tally& t) {
       asio::post(io, [witness, &io] { io.stop(); });
       asio::post(executor, [witness] {});
       // There is no coroutine here, because Asio posts the rest of one from a destructor.
-      started_by_asio([&] { asio::post(strand, [witness] {}); });
+      const auto post = [&] { asio::post(strand, [witness] {}); };
+      i == 0 ? started_by_asio(post) : post();
     }
     t.attempt([&] { io.run(); });
   });
@@ -770,10 +770,7 @@ std::vector<scenario> scenarios() {
         {.name = "parking", .run = parks, .most = 60},
         {.name = "strands", .run = breaks_strands, .most = 60},
         {.name = "coroutines", .run = yields_in_coroutines, .most = 60},
-        // Allocations do not fail here yet: a strand of Asio that is suspended on a fiber posts
-        // itself from a destructor, and a task is leaked if its executor has no memory for a
-        // fiber's handler.
-        {.name = "fibers", .run = yields_on_fibers, .most = 80, .memory = false},
+        {.name = "fibers", .run = yields_on_fibers, .most = 80},
 #if BOOST_VERSION >= 108000
         {.name = "stackful_coroutines", .run = yields_in_stackful_coroutines, .most = 60},
 #endif

@@ -197,7 +197,6 @@ void sweep(const scenario& s) {
   for (const faults::kind k : faults::all_kinds) {
     const std::uint64_t all = usual.counts[static_cast<std::size_t>(k)];
     counts += std::string(counts.empty() ? "" : ", ") + std::to_string(all) + " " + to_string(k);
-    if (k == faults::kind::allocation && !s.memory) continue;
     const std::uint64_t step = std::max<std::uint64_t>(1, (all + s.most - 1) / s.most);
     for (std::uint64_t n = 1; n <= all; n += step) {
       std::string fault;
@@ -220,6 +219,20 @@ void sweep(const scenario& s) {
   }
   const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begin;
   std::printf("%s: %s; %zu refusals in %.1f s\n", s.name, counts.c_str(), trials, took.count());
+}
+
+std::vector<std::string> harm_without_memory(const scenario& s) {
+  void* warm[1];
+  (void)::backtrace(warm, 1);
+  const norm usual = measure(s);
+  std::vector<std::string> found;
+  constexpr auto allocation = faults::kind::allocation;
+  for (std::uint64_t n = 1; n <= usual.counts[static_cast<std::size_t>(allocation)]; ++n) {
+    const trial t(s, allocation, n, usual.descriptors);
+    const std::string fault = fault_of(s, t, usual);
+    if (!fault.empty()) found.push_back("allocation " + std::to_string(n) + ": " + fault);
+  }
+  return found;
 }
 
 }  // namespace pulse_test

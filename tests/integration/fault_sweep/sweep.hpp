@@ -7,7 +7,9 @@
 #include <atomic>
 #include <cstddef>
 #include <exception>
+#include <string>
 #include <utility>
+#include <vector>
 
 /// \file
 /// A sweep runs a scenario again and again, each time in its own process, and lets another of its
@@ -85,11 +87,12 @@ struct scenario {
   std::size_t most = 200;
   /// Whether the memory that is in use afterwards is independent of other threads.
   bool exact = true;
-  /// Whether allocations fail as well.
-  bool memory = true;
 };
 
 /// Expects that no failure does harm to the scenario.
 void sweep(const scenario&);
+
+/// Lets each allocation of the scenario fail once, and returns what harm that did.
+[[nodiscard]] std::vector<std::string> harm_without_memory(const scenario&);
 
 }  // namespace pulse_test

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <asio_pulse/detail/asio/asio_internals.hpp>
+#include <asio_pulse/detail/asio/drain_memory.hpp>
 #include <asio_pulse/detail/asio/spare_workers.hpp>
 #include <asio_pulse/detail/context_core.hpp>
 #include <asio_pulse/detail/isolation_threads.hpp>
@@ -184,7 +185,8 @@ class context_service final : public boost::asio::execution_context::service, pu
   }
 
   [[nodiscard]] strand_break break_strand(void* owner, void* operation) noexcept override {
-    if (!drains_strand(owner)) return strand_break::refused;
+    // Without the break the strand might not have to post itself again.
+    if (!drains_strand(owner) || !drain_memory::provide()) return strand_break::refused;
     auto* const strand = static_cast<strand_impl*>(owner);
     // Put this operation and the rest of the batch in front of what was added meanwhile. The drain
     // then finds nothing left, and the strand posts itself again.

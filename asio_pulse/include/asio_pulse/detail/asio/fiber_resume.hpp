@@ -2,6 +2,7 @@
 #pragma once
 
 #include <asio_pulse/detail/asio/context_service.hpp>
+#include <asio_pulse/detail/asio/drain_memory.hpp>
 #include <asio_pulse/detail/asio/handler_operation.hpp>
 #include <asio_pulse/detail/fiber.hpp>
 #include <asio_pulse/hooks/poll_path.hpp>
@@ -45,6 +46,11 @@ inline strand_impl* strand_here() noexcept {
   const void* const runner = run_stack::top();
   if (runner != nullptr && static_cast<const void*>(top) > runner) return nullptr;
   return reinterpret_cast<const strand_stack::context*>(top)->*exposed<"strand.key">;
+}
+
+/// Returns false if this code runs in a strand, and there is no memory for the strand's next turn.
+[[nodiscard]] inline bool next_turn_provided() noexcept {
+  return strand_here() == nullptr || drain_memory::provide();
 }
 
 /// In this scope, on this thread, the rest of a handler is offered to an executor. The offer is
@@ -103,7 +109,8 @@ class location_of_poll {
 };
 
 /// The rest of a suspended handler, in the queue that the handler came from. It is on the fiber's
-/// stack, so that there is no allocation and nothing can fail.
+/// stack, so that there is no allocation and nothing can fail. The caller has called
+/// next_turn_provided().
 ///
 /// Rest::resume() continues it, and Rest::discard() ends it; both may end this object. Reports use
 /// the name of Site for it.
@@ -227,6 +234,9 @@ class fiber_suspension {
     executor_type executor(static_cast<fiber_suspension*>(b.suspension)->executor_);
     const hooks::poll_frame* const frame = hooks::this_thread().top;
     const location_of_poll here(frame != nullptr ? frame->where() : hooks::location{});
+    // If the handler runs in a strand, it is probably the one that the rest is posted to.
+    std::optional<drain_memory> next_turn;
+    if (strand_here() != nullptr && !next_turn.emplace()) return false;
     const fiber_offer offer(b);
     try {
       boost::asio::post(executor, fiber_rest<Handler>(b));
@@ -259,12 +269,15 @@ class fiber_suspension<Handler, false> {
   }
 
  private:
+  using rest_type = queued_rest<fiber_rest<Handler>, suspended_fiber>;
+
   static bool park(fiber_block& b) {
+    if (!next_turn_provided()) return false;
     static_cast<fiber_suspension*>(b.suspension)->rest_.emplace(b).queue();
     return true;
   }
 
-  std::optional<queued_rest<fiber_rest<Handler>, suspended_fiber>> rest_;
+  std::optional<rest_type> rest_;
 };
 
 }  // namespace asio_pulse::detail
