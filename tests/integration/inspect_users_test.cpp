@@ -91,7 +91,7 @@ TEST_F(inspect_users, another_user_is_refused_at_once) {
     become(stranger);
     return raw_client(pid).first_line_of_metrics();
   });
-  EXPECT_EQ(other.said(), "asio-pulse/1 error this process belongs to another user\n");
+  EXPECT_EQ(other.said(), "asio-pulse/2 error this process belongs to another user\n");
 }
 
 /// Connects this many times as a user, keeps all connections, and returns how many were answered
@@ -102,7 +102,7 @@ std::function<std::string(int)> holding(uid_t user, std::uint64_t pid, int count
     std::vector<raw_client> held;
     int answered = 0;
     for (int n = 0; n < count; ++n) {
-      if (held.emplace_back(pid).first_line_of_metrics().starts_with("asio-pulse/1 ok")) ++answered;
+      if (held.emplace_back(pid).first_line_of_metrics().starts_with("asio-pulse/2 ok")) ++answered;
     }
     static const auto forever = std::move(held);
     return std::to_string(answered);
@@ -186,7 +186,7 @@ TEST_F(inspect_users, in_a_user_namespace_nobody_is_not_this_user) {
     become(stranger);
     return raw_client(pid).first_line_of_metrics();
   });
-  EXPECT_THAT(other.said(), StartsWith("asio-pulse/1 error "));
+  EXPECT_THAT(other.said(), StartsWith("asio-pulse/2 error "));
 }
 
 TEST_F(inspect_users, in_a_user_namespace_a_mapped_user_is_this_user) {

@@ -219,6 +219,12 @@ TEST(metrics, a_stall_is_kept_with_what_it_was) {
   EXPECT_GE(s.lasted, 5ms);
   EXPECT_NE(s.thread, 0U);
   EXPECT_FALSE(s.site.empty());
+  // There is no stack if the thread did not answer in time.
+  ASSERT_LE(s.stack.size(), 32U);
+  for (const asio_pulse::stack_frame& frame : s.stack) EXPECT_NE(frame.address, 0U);
+  if (asio_pulse::stack_support() != asio_pulse::stack_detail::full || s.stack.empty()) return;
+  ASSERT_LT(s.blamed, s.stack.size()) << asio_pulse::format(s.stack);
+  EXPECT_FALSE(s.stack[s.blamed].module.empty()) << asio_pulse::format(s.stack);
 }
 
 TEST(metrics, a_running_poll_is_shown) {

@@ -77,6 +77,15 @@ inline asio_pulse::process_metrics sample_metrics() {
   c.recent_interval = 2s;
   asio_pulse::stall_metrics stall;
   stall.at = std::chrono::system_clock::time_point(1'700'000'000s);
+  stall.stack = {{.address = 0x401234,
+                  .function = "parse(char const*)",
+                  .file = "src/parse.cpp",
+                  .line = 12,
+                  .module = "server",
+                  .offset = 0x1234,
+                  .inlined = true,
+                  .awaiting = true}};
+  stall.blamed = 0;
   c.stalls = {stall};
   c.instrument_bytes = 65536;
   c.uncollected_workers = 1;

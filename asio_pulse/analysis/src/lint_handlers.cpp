@@ -2,6 +2,7 @@
 
 #include "blocked_reason.hpp"
 #include "duration_math.hpp"
+#include "frame_text.hpp"
 #include "lint_rules.hpp"
 #include "short_numbers.hpp"
 
@@ -55,7 +56,7 @@ class handler_rules {
   [[nodiscard]] std::string seen_in(const std::string& type) const {
     for (const stall_metrics& s : now_.stalls) {
       if (s.cause != stall_cause::blocked && s.site == type && s.blamed < s.stack.size()) {
-        return fmt::format("In {}: ", text_of_frame(s.stack[s.blamed]));
+        return fmt::format("In {}: ", short_text_of(s.stack[s.blamed]));
       }
     }
     return {};
@@ -189,7 +190,7 @@ class handler_rules {
       const auto times = std::count_if(s, now_.stalls.end(), same);
       std::string text;
       if (s->blamed < s->stack.size()) {
-        text = fmt::format("In {}: ", text_of_frame(s->stack[s->blamed]));
+        text = fmt::format("In {}: ", short_text_of(s->stack[s->blamed]));
       }
       text += fmt::format(
           "{}{} {} for {} {}", quoted(s->site), at(s->place), goes_on ? "has waited" : "waited",

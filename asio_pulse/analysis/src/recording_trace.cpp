@@ -4,6 +4,7 @@
 //   {"traceEvents":[{"ph":"X","pid":1,"tid":2,"ts":12.345,"dur":6.789,"name":"..","args":{..}},..]}
 // Times are microseconds since the recording's beginning.
 
+#include "frame_text.hpp"
 #include "json_text.hpp"
 #include "slices.hpp"
 
@@ -275,12 +276,12 @@ class trace_writer {
     }
     if (s.blamed < s.stack.size()) {
       put(",\"blamed\":");
-      text(s.stack[s.blamed]);
+      text(detail::text_of(s.stack[s.blamed]));
     }
     put(",\"stack\":[");
     for (std::size_t i = 0; i < s.stack.size(); ++i) {
       put("{}", i == 0 ? "" : ",");
-      text(s.stack[i]);
+      text(detail::text_of(s.stack[i]));
     }
     put("]}}");
     close();

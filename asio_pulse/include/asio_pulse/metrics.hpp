@@ -106,8 +106,8 @@ struct stall_metrics {
   bool ended = false;
   stall_cause cause = stall_cause::unknown;
   std::string system_call{};
-  std::vector<std::string> stack{};  ///< one line a frame, innermost first, escaped
-  std::size_t blamed = no_frame;     ///< index of the frame to blame
+  stack_trace stack{};            ///< the innermost 32 frames at most; long names are cut
+  std::size_t blamed = no_frame;  ///< index of the frame to blame
   friend bool operator==(const stall_metrics&, const stall_metrics&) = default;
 };
 

@@ -2,8 +2,6 @@
 
 #include "blocked_reason.hpp"
 
-#include <asio_pulse/report.hpp>
-
 #include <algorithm>
 #include <array>
 #include <span>
@@ -152,18 +150,13 @@ bool lock_word(string_view word) noexcept {
   return std::find(names.begin(), names.end(), word) != names.end();
 }
 
-// Only frames up to the one to blame count, because its callers do not show why it waits.
-template <typename Frame>
-std::span<const Frame> up_to_blamed(std::span<const Frame> stack, std::size_t blamed) noexcept {
-  return blamed < stack.size() ? stack.first(blamed + 1) : stack;
-}
-
-template <typename Frame, typename FunctionOf>
-const blocked_reason& why_blocked_in(string_view system_call, std::span<const Frame> frames,
-                                     FunctionOf function) noexcept {
+const blocked_reason& why_blocked_in(string_view system_call, std::span<const stack_frame> stack,
+                                     std::size_t blamed) noexcept {
+  // Only frames up to the one to blame count, because its callers do not show why it waits.
+  const auto frames = blamed < stack.size() ? stack.first(blamed + 1) : stack;
   const auto in_stack = [&](bool (*word)(string_view) noexcept) {
     return std::any_of(frames.begin(), frames.end(),
-                       [&](const Frame& frame) { return any_word(function(frame), word); });
+                       [&](const stack_frame& f) { return any_word(f.function, word); });
   };
   if (in_stack(resolver_word)) return dns;
   // As in "read fd 5", the name comes first.
@@ -178,43 +171,13 @@ const blocked_reason& why_blocked_in(string_view system_call, std::span<const Fr
 
 }  // namespace
 
-string_view function_of(string_view frame) noexcept {
-  if (const auto number = frame.find('#'); number != frame.npos) {
-    frame.remove_prefix(std::min(frame.find(' ', number), frame.size()));
-  }
-  while (frame.starts_with(' ')) frame.remove_prefix(1);
-  // The last " at ", because the name of a function may contain one.
-  const auto end = frame.rfind(" at ");
-  return frame.substr(0, end == frame.npos ? frame.rfind(" in ") : end);
-}
-
-std::string text_of_frame(string_view frame) {
-  constexpr std::size_t function_bytes = 80;
-  constexpr std::size_t place_bytes = 100;
-  const string_view function = function_of(frame);
-  // A long name is cut where its parameters or template arguments begin.
-  const string_view name = function.size() <= function_bytes
-                               ? function
-                               : function.substr(0, function.find_first_of("(<[", 1));
-  // Escaped again, because the other process may not have done that. In an escaped text only
-  // backslashes and quotes change.
-  std::string text = escape(name, function_bytes);
-  if (name.size() < function.size()) text += "...";
-  const auto place = frame.rfind(" at ");
-  if (place == frame.npos || function.empty()) return text;
-  const string_view where = frame.substr(place);
-  if (where.size() <= place_bytes) text += escape(where, place_bytes);
-  return text;
-}
-
 bool described(const stall_metrics& stall) noexcept {
   return !stall.stack.empty() || !stall.system_call.empty();
 }
 
 blocked_reason why_blocked(const stall_metrics& stall) noexcept {
   if (!described(stall)) return undescribed;
-  return why_blocked_in(stall.system_call, up_to_blamed(std::span{stall.stack}, stall.blamed),
-                        [](const std::string& frame) { return function_of(frame); });
+  return why_blocked_in(stall.system_call, stall.stack, stall.blamed);
 }
 
 namespace {
@@ -252,9 +215,7 @@ string_view remedy_of(const report& r) noexcept {
   if (r.cause == stall_cause::spinning) return long_poll;
   // Other causes come from the kernel, or are not known.
   if (r.cause != stall_cause::blocked || (r.stack.empty() && r.system_call.empty())) return {};
-  switch (why_blocked_in(r.system_call, up_to_blamed(r.stack, blamed_frame(r.stack)),
-                         [](const stack_frame& frame) { return string_view{frame.function}; })
-              .kind) {
+  switch (why_blocked_in(r.system_call, r.stack, blamed_frame(r.stack)).kind) {
     case waits_for::lock:
       return "asio_pulse/docs/lints.md#blocked_lock";
     case waits_for::name_resolution:

@@ -8,7 +8,6 @@
 #include <asio_pulse/report.hpp>
 
 #include <cstdint>
-#include <string>
 #include <string_view>
 
 namespace asio_pulse::detail {
@@ -34,12 +33,5 @@ blocked_reason why_blocked(const stall_metrics&) noexcept;
 /// The value of report::remedy: where the remedy is described. Empty if the report alone does not
 /// show what is wrong.
 std::string_view remedy_of(const report&) noexcept;
-
-/// The function in a line of a stack: "parse(char const*)" for
-/// "  #1 parse(char const*) at src/parse.cpp:12".
-std::string_view function_of(std::string_view frame) noexcept;
-
-/// A frame for use in a sentence: its function, cut if it is long, and its place; escaped.
-std::string text_of_frame(std::string_view frame);
 
 }  // namespace asio_pulse::detail

@@ -16,7 +16,7 @@ static_assert(most_elements<context_metrics> == most_contexts);
 template <>
 inline constexpr std::size_t most_elements<stall_metrics> = 64;
 template <>
-inline constexpr std::size_t most_elements<std::string> = 256;
+inline constexpr std::size_t most_elements<stack_frame> = 256;
 
 template <>
 constexpr tier last_enumerator<tier>() {

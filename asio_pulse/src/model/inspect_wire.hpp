@@ -16,11 +16,11 @@
 /// The protocol between a process and an inspector. They use a unix socket with the abstract name
 /// "\0asio_pulse/PID", which leaves no file behind.
 ///
-///     inspector   asio-pulse/1 metrics TASKS SITES\n    (limits for each context)
-///                 asio-pulse/1 trace MILLISECONDS CONTEXT\n
-///     process     asio-pulse/1 ok BYTES\n    (and that many bytes: encode(process_metrics), or
+///     inspector   asio-pulse/2 metrics TASKS SITES\n    (limits for each context)
+///                 asio-pulse/2 trace MILLISECONDS CONTEXT\n
+///     process     asio-pulse/2 ok BYTES\n    (and that many bytes: encode(process_metrics), or
 ///                                             asio_pulse::encode(recording))
-///                 asio-pulse/1 error SENTENCE\n    (and closes the connection)
+///                 asio-pulse/2 error SENTENCE\n    (and closes the connection)
 ///
 /// With 0 for MILLISECONDS, the answer is what the rings of a process contain that traces all the
 /// time. CONTEXT is a context_metrics::number; 0 stands for the context with the most events. There
@@ -30,7 +30,7 @@
 
 namespace asio_pulse::detail {
 
-inline constexpr std::string_view protocol = "asio-pulse/1";
+inline constexpr std::string_view protocol = "asio-pulse/2";
 inline constexpr std::string_view socket_prefix = "asio_pulse/";
 #if defined(__linux__)
 /// The address of process `pid`. An abstract name begins with a zero byte, and exists as long as

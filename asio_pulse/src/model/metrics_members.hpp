@@ -36,6 +36,10 @@ void members(Stream& s, worker_metrics& m) {
     m.running_for);
 }
 template <class Stream>
+void members(Stream& s, stack_frame& f) {
+  s(f.address, f.function, f.file, f.line, f.module, f.offset, f.inlined, f.awaiting);
+}
+template <class Stream>
 void members(Stream& s, stall_metrics& m) {
   s(m.at, m.task_id, m.task, m.site, m.place, m.thread, m.lasted, m.ended, m.cause, m.system_call,
     m.stack, m.blamed);

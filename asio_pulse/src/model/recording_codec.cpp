@@ -13,6 +13,7 @@
 #include <new>
 #include <stdexcept>
 #include <type_traits>
+#include <utility>
 
 namespace asio_pulse {
 namespace {
@@ -22,7 +23,7 @@ using detail::byte_writer;
 
 // Like that of PNG, it is damaged by a copy in text mode or with seven bits, which is then noticed.
 constexpr std::string_view magic = "\x89pulse\r\n";
-constexpr std::uint32_t version = 1;
+constexpr std::uint32_t version = 2;
 constexpr std::size_t event_bytes = sizeof(recorded_event);
 
 // The least size of an element, which limits the memory that a wrong count can cause to be
@@ -31,7 +32,7 @@ constexpr std::size_t least_site = 16;
 constexpr std::size_t least_task = 36;
 constexpr std::size_t least_worker = 24;
 constexpr std::size_t least_stall = 66;
-constexpr std::size_t least_text = 4;
+constexpr std::size_t least_frame = 34;
 constexpr std::uint64_t most_of_anything = 0xffffffff;
 
 constexpr std::string_view section_names[] = {"head", "sets", "site", "task", "work", "stal"};
@@ -48,6 +49,37 @@ source_place get_place(byte_reader& in) {
   place.line = in.number<std::uint32_t>("place.line");
   place.function = in.text("place.function");
   return place;
+}
+
+void put_frame(byte_writer& out, const stack_frame& f) {
+  out.number(std::uint64_t{f.address});
+  out.text(f.function);
+  out.text(f.file);
+  out.number(f.line);
+  out.text(f.module);
+  out.number(std::uint64_t{f.offset});
+  out.number(static_cast<std::uint8_t>(f.inlined));
+  out.number(static_cast<std::uint8_t>(f.awaiting));
+}
+
+// A recording may be of a program with wider addresses than this one's.
+std::uintptr_t get_address(byte_reader& in, std::string_view field) {
+  const auto value = in.number<std::uint64_t>(field);
+  if (!std::in_range<std::uintptr_t>(value)) in.fail(field, "is too large");
+  return static_cast<std::uintptr_t>(value);
+}
+
+stack_frame get_frame(byte_reader& in) {
+  stack_frame f;
+  f.address = get_address(in, "stack.address");
+  f.function = in.text("stack.function");
+  f.file = in.text("stack.file");
+  f.line = in.number<std::uint32_t>("stack.line");
+  f.module = in.text("stack.module");
+  f.offset = get_address(in, "stack.offset");
+  f.inlined = in.flag("stack.inlined");
+  f.awaiting = in.flag("stack.awaiting");
+  return f;
 }
 
 std::chrono::nanoseconds since_epoch(std::chrono::system_clock::time_point at) {
@@ -211,7 +243,7 @@ void put_stalls(byte_writer& out, const recording& r) {
     out.number(static_cast<std::uint8_t>(s.cause));
     out.text(s.system_call);
     out.number(static_cast<std::uint32_t>(s.stack.size()));
-    for (const std::string& frame : s.stack) out.text(frame);
+    for (const stack_frame& frame : s.stack) put_frame(out, frame);
     const bool blames = s.blamed < s.stack.size();
     out.number(static_cast<std::uint32_t>(blames ? s.blamed + 1 : 0));
   }
@@ -233,8 +265,8 @@ void get_stalls(byte_reader& in, recording& r) {
     s.cause = static_cast<stall_cause>(
         in.choice("cause", static_cast<std::uint8_t>(stall_cause::stopped)));
     s.system_call = in.text("system_call");
-    s.stack.resize(in.count<std::uint32_t>("stack", "frames", least_text, most_of_anything));
-    for (std::string& frame : s.stack) frame = in.text("stack");
+    s.stack.resize(in.count<std::uint32_t>("stack", "frames", least_frame, most_of_anything));
+    for (stack_frame& frame : s.stack) frame = get_frame(in);
     const std::size_t blamed = in.number<std::uint32_t>("blamed");
     if (blamed > s.stack.size()) in.fail("blamed", "must be a frame of the stack, or none");
     s.blamed = blamed == 0 ? no_frame : blamed - 1;

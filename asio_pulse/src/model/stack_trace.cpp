@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSL-1.0
 
+#include "frame_text.hpp"
 #include "system_module.hpp"
 
-#include <asio_pulse/report.hpp>
 #include <asio_pulse/stack_trace.hpp>
 
 #include <fmt/core.h>
@@ -13,10 +13,6 @@
 
 namespace asio_pulse {
 namespace {
-
-constexpr std::size_t function_bytes = 512;
-constexpr std::size_t file_bytes = 256;
-constexpr std::size_t module_bytes = 128;
 
 // ---- a demangled name
 
@@ -191,20 +187,7 @@ std::size_t blamed_frame(std::span<const stack_frame> frames) noexcept {
 std::string format(std::span<const stack_frame> frames) {
   std::string text;
   for (std::size_t i = 0; i != frames.size(); ++i) {
-    const stack_frame& f = frames[i];
-    text += fmt::format("  #{}", i);
-    if (!f.function.empty()) text += fmt::format(" {}", escape(f.function, function_bytes));
-    if (!f.file.empty()) {
-      text += fmt::format(" at {}:{}", escape(f.file, file_bytes), f.line);
-    } else if (!f.module.empty()) {
-      text += fmt::format("{}{}+0x{:x}", f.function.empty() ? " " : " in ",
-                          escape(f.module, module_bytes), f.offset);
-    } else if (f.function.empty()) {
-      text += fmt::format(" 0x{:x}", f.address);
-    }
-    if (f.inlined) text += " (inlined)";
-    if (f.awaiting) text += " (awaiting)";
-    text += '\n';
+    text += fmt::format("  #{} {}\n", i, detail::text_of(frames[i]));
   }
   return text;
 }

@@ -18,9 +18,23 @@ namespace {
 
 constexpr std::size_t least_ring = 256;
 constexpr std::size_t kept_stalls = 16;
-// How many frames of a stall's stack are kept, about a screen, so that the memory is limited.
+// How many frames of a stall's stack are kept, about a screen, and how much of each name in them,
+// so that the memory is limited: at most 30 KB a stall.
 constexpr std::size_t kept_frames = 32;
-constexpr std::size_t kept_characters = 256;
+constexpr std::size_t kept_name = 256;
+
+// The frame with its names cut.
+stack_frame kept(const stack_frame& frame) {
+  const auto cut = [](std::string_view name) { return std::string(name.substr(0, kept_name)); };
+  return {.address = frame.address,
+          .function = cut(frame.function),
+          .file = cut(frame.file),
+          .line = frame.line,
+          .module = cut(frame.module),
+          .offset = frame.offset,
+          .inlined = frame.inlined,
+          .awaiting = frame.awaiting};
+}
 
 std::uint64_t thread_number() noexcept {
 #if defined(__linux__)
@@ -195,23 +209,18 @@ void instruments::stall_began(const stalled_poll& s, const task_state& t) noexce
 
 void instruments::stall_described(const stalled_poll& s, std::string_view system_call,
                                   std::span<const stack_frame> stack) noexcept try {
-  std::vector<std::string> lines;
-  for (const stack_frame& frame : stack.first(std::min(stack.size(), kept_frames))) {
-    std::string line = format(std::span(&frame, 1));
-    // Without its number and its newline: both are the list's.
-    if (const auto name = line.find("#0 "); name != std::string::npos) line.erase(0, name + 3);
-    while (!line.empty() && line.back() == '\n') line.pop_back();
-    if (line.size() > kept_characters) line.resize(kept_characters);
-    lines.push_back(std::move(line));
-  }
+  const std::span<const stack_frame> innermost = stack.first(std::min(stack.size(), kept_frames));
+  stack_trace frames;
+  frames.reserve(innermost.size());
+  for (const stack_frame& frame : innermost) frames.push_back(kept(frame));
   const std::lock_guard lock(mutex_);
   stall_metrics* const m = open_stall(s.thread_number);
   if (m == nullptr) return;
   m->lasted = s.lasted;
   m->cause = s.cause;
   if (!system_call.empty()) m->system_call = system_call.substr(0, told_name);
-  if (lines.empty()) return;
-  m->stack = std::move(lines);
+  if (frames.empty()) return;
+  m->stack = std::move(frames);
   const std::size_t blamed = blamed_frame(stack);
   m->blamed = blamed < m->stack.size() ? blamed : no_frame;
 } catch (const std::bad_alloc&) {

@@ -2,6 +2,7 @@
 
 #include "details.hpp"
 
+#include "frame_text.hpp"
 #include "short_numbers.hpp"
 #include "tables.hpp"
 
@@ -117,10 +118,8 @@ std::vector<line> details_of(const stall_metrics& stall, std::chrono::system_clo
               ? "Stack, innermost frame first; >> marks the frame to blame"
               : "Stack, innermost frame first");
   for (std::size_t i = 0; i != stall.stack.size(); ++i) {
-    std::string text = printable_again(stall.stack[i], set);
-    text.erase(0, std::min(text.find_first_not_of(' '), text.size()));
-    if (!text.starts_with('#')) text = fmt::format("#{} {}", i, text);
-    s.frame(text, i == stall.blamed);
+    const std::string text = printable_again(detail::text_of(stall.stack[i]), set);
+    s.frame(fmt::format("#{} {}", i, text), i == stall.blamed);
   }
   return s.take();
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 
+#include "frame_text.hpp"
 #include "output.hpp"
 
 #include <asio_pulse/report.hpp>
@@ -72,9 +73,8 @@ json::object value_of(const site_view& s) {
 
 json::object value_of(const stall_metrics& s) {
   json::array stack;
-  // The process has escaped the frames already. This makes sure that they are UTF-8.
-  for (const std::string& frame : s.stack) {
-    stack.emplace_back(printable_again(frame, charset::ascii));
+  for (const stack_frame& frame : s.stack) {
+    stack.emplace_back(printable_again(detail::text_of(frame), charset::ascii));
   }
   return {{"at_unix_ns", ns(s.at)},
           {"lasted_ns", ns(s.lasted)},

@@ -2,7 +2,7 @@
 
 #include "tables.hpp"
 
-#include "blocked_reason.hpp"
+#include "frame_text.hpp"
 #include "short_numbers.hpp"
 
 #include <fmt/core.h>
@@ -101,7 +101,7 @@ std::string place_text(const source_place& place, charset set) {
 
 std::string blamed_text(const stall_metrics& stall, charset set) {
   if (stall.blamed >= stall.stack.size()) return printable(stall.site, set);
-  return printable_again(detail::function_of(stall.stack[stall.blamed]), set);
+  return printable_again(detail::name_of(stall.stack[stall.blamed]), set);
 }
 
 std::string age_text(std::chrono::system_clock::time_point then,

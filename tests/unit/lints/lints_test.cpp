@@ -21,6 +21,8 @@ using asio_pulse::histogram;
 using asio_pulse::lint;
 using asio_pulse::lint_kind;
 using asio_pulse::process_metrics;
+using asio_pulse::stack_frame;
+using asio_pulse::stack_trace;
 using asio_pulse::stall_cause;
 using asio_pulse::stall_metrics;
 using std::chrono::nanoseconds;
@@ -67,7 +69,14 @@ histogram all_of(nanoseconds each, std::uint64_t count) {
   return h;
 }
 
-stall_metrics blocked_in(std::string call, std::vector<std::string> stack, std::size_t blamed) {
+stack_frame at(std::string function, std::string file, std::uint32_t line) {
+  return {.function = std::move(function), .file = std::move(file), .line = line};
+}
+stack_frame in(std::string function, std::string module) {
+  return {.function = std::move(function), .module = std::move(module)};
+}
+
+stall_metrics blocked_in(std::string call, stack_trace stack, std::size_t blamed) {
   stall_metrics s;
   s.site = "reader";
   s.thread = 3;
@@ -111,7 +120,7 @@ TEST(lints, long_poll_from_five_milliseconds) {
 TEST(lints, long_poll_names_the_function_that_a_stack_showed) {
   context_metrics c = healthy();
   c.sites.push_back({.type = "parse", .polls = 1, .cpu = 9ms, .longest = 9ms});
-  stall_metrics s = blocked_in("", {"  #0 crc(char const*) at src/crc.cpp:8"}, 0);
+  stall_metrics s = blocked_in("", {at("crc(char const*)", "src/crc.cpp", 8)}, 0);
   s.cause = stall_cause::spinning;
   s.site = "parse";
   c.stalls.push_back(s);
@@ -121,10 +130,27 @@ TEST(lints, long_poll_names_the_function_that_a_stack_showed) {
             std::string::npos);
 }
 
+// The process that is inspected may name its functions as it likes, so a sentence escapes them once.
+TEST(lints, a_frame_is_escaped_and_cut_in_a_sentence) {
+  const auto sentence = [](const stack_frame& frame) {
+    context_metrics c = healthy();
+    c.stalls.push_back(blocked_in("futex", {frame}, 0));
+    const std::string text = lints_of(c).at(0).text;
+    return text.substr(0, text.find(": \"reader\""));
+  };
+  EXPECT_EQ(sentence(at("f\x1b[2J\"\n", "a\\b.cpp", 4)), R"(In f\x1b[2J\"\n at a\\b.cpp:4)");
+  EXPECT_EQ(sentence(at("parse<" + std::string(80, 'T') + ">()", "a.cpp", 4)),
+            "In parse... at a.cpp:4");
+  EXPECT_EQ(sentence(at("f()", std::string(100, 'd'), 4)), "In f()");
+  EXPECT_EQ(sentence(in("read", "libc.so.6")), "In read");
+  EXPECT_EQ(sentence({.module = "server", .offset = 0x1f}), "In server+0x1f");
+  EXPECT_EQ(sentence({.address = 0x1f}), "In 0x1f");
+}
+
 TEST(lints, a_wait_is_no_long_poll_where_the_clock_cannot_tell) {
   context_metrics c = healthy();
   c.sites.push_back({.type = "reader", .polls = 1, .cpu = 40ms, .longest = 40ms});
-  c.stalls.push_back(blocked_in("read fd 5", {"  #0 read in libc.so.6+0x1"}, 7));
+  c.stalls.push_back(blocked_in("read fd 5", {in("read", "libc.so.6")}, 7));
   EXPECT_EQ(kinds(lints_of(c)), (found{lint_kind::long_poll, lint_kind::blocked_call}));
   c.totals.clock = asio_pulse::timing::clock_kind::steady;
   EXPECT_EQ(kinds(lints_of(c)), found{lint_kind::blocked_call});
@@ -169,7 +195,7 @@ TEST(lints, greedy_strand_only_where_no_handler_explains_it) {
 
 struct wait_case {
   std::string call;
-  std::vector<std::string> stack;
+  stack_trace stack;
   std::size_t blamed;
   lint_kind kind;
   std::string_view says;
@@ -178,47 +204,47 @@ struct wait_case {
 TEST(lints, what_a_handler_waited_for) {
   const wait_case cases[] = {
       {"futex",
-       {"  #0 __lll_lock_wait in libc.so.6+0x1", "  #1 prices() at p.cpp:4"},
+       {in("__lll_lock_wait", "libc.so.6"), at("prices()", "p.cpp", 4)},
        1,
        lint_kind::blocked_lock,
        "for a lock"},
       {"futex",
-       {"  #0 pthread_cond_wait in libc.so.6+0x1",
-        "  #1 std::condition_variable::wait() in libstdc++.so.6+0x2", "  #2 prices() at p.cpp:4"},
+       {in("pthread_cond_wait", "libc.so.6"),
+        in("std::condition_variable::wait()", "libstdc++.so.6"), at("prices()", "p.cpp", 4)},
        2,
        lint_kind::blocked_lock,
        "another thread's result"},
       {"poll",
-       {"  #0 poll in libc.so.6+0x1", "  #1 __res_context_send in libc.so.6+0x2",
-        "  #2 getaddrinfo in libc.so.6+0x3", "  #3 look_up() at l.cpp:9"},
+       {in("poll", "libc.so.6"), in("__res_context_send", "libc.so.6"),
+        in("getaddrinfo", "libc.so.6"), at("look_up()", "l.cpp", 9)},
        3,
        lint_kind::blocked_dns,
        "a name to be resolved"},
       {"clock_nanosleep",
-       {"  #0 clock_nanosleep in libc.so.6+0x1", "  #1 nap() at n.cpp:1"},
+       {in("clock_nanosleep", "libc.so.6"), at("nap()", "n.cpp", 1)},
        1,
        lint_kind::blocked_call,
        "in a sleep"},
       {"read fd 5",
-       {"  #0 read in libc.so.6+0x1", "  #1 load() at n.cpp:1"},
+       {in("read", "libc.so.6"), at("load()", "n.cpp", 1)},
        1,
        lint_kind::blocked_call,
        "a file, a pipe or a peer"},
       {"fsync fd 5",
-       {"  #0 fsync in libc.so.6+0x1", "  #1 save() at n.cpp:1"},
+       {in("fsync", "libc.so.6"), at("save()", "n.cpp", 1)},
        1,
        lint_kind::blocked_call,
        "for the disk"},
       {"system call 999",
-       {"  #0 new_call() at n.cpp:1"},
+       {at("new_call()", "n.cpp", 1)},
        0,
        lint_kind::blocked_call,
        "in a system call"},
-      {"", {"  #0 touch(page*) at n.cpp:1"}, 0, lint_kind::blocked_call, "in the kernel"},
+      {"", {at("touch(page*)", "n.cpp", 1)}, 0, lint_kind::blocked_call, "in the kernel"},
       // Its caller's name says nothing, and neither does a part of a word.
       {"read fd 5",
-       {"  #0 read in libc.so.6+0x1", "  #1 cached_getaddrinfo_file() at n.cpp:1",
-        "  #2 getaddrinfo in libc.so.6+0x1"},
+       {in("read", "libc.so.6"), at("cached_getaddrinfo_file()", "n.cpp", 1),
+        in("getaddrinfo", "libc.so.6")},
        1,
        lint_kind::blocked_call,
        "a file, a pipe or a peer"},
@@ -236,8 +262,8 @@ TEST(lints, what_a_handler_waited_for) {
 TEST(lints, stalls_of_a_handler_are_told_together_and_by_who_knows_most) {
   context_metrics c = healthy();
   c.stalls.push_back(blocked_in("", {}, asio_pulse::no_frame));  // the report was held back
-  c.stalls.push_back(blocked_in("futex", {"  #0 prices() at p.cpp:4"}, 0));
-  c.stalls.push_back(blocked_in("futex", {"  #0 prices() at p.cpp:4"}, 0));
+  c.stalls.push_back(blocked_in("futex", {at("prices()", "p.cpp", 4)}, 0));
+  c.stalls.push_back(blocked_in("futex", {at("prices()", "p.cpp", 4)}, 0));
   c.stalls[2].lasted = 90ms;
   const auto all = lints_of(c);
   ASSERT_EQ(kinds(all), found{lint_kind::blocked_lock});
@@ -353,7 +379,7 @@ TEST(lints, hostile_names_are_escaped_and_cut) {
   context_metrics c = healthy();
   const std::string name = "\x1b]0;x\a\n\xff\u202e" + std::string(10'000, 'a');
   c.sites.push_back({.type = name, .place = {.file = name, .line = 1}, .polls = 1, .longest = 9ms});
-  stall_metrics s = blocked_in(name, {name}, 0);
+  stall_metrics s = blocked_in(name, {at(name, name, 1)}, 0);
   s.site = name;
   c.stalls.push_back(s);
   const auto all = lints_of(c);

@@ -103,11 +103,7 @@ TEST(report_hint, a_report_and_pulse_top_say_the_same) {
                                      stack_of({"pthread_cond_wait"}), stack_of({})}) {
       asio_pulse::stall_metrics seen{.cause = stall_cause::blocked};
       seen.system_call = call;
-      for (const stack_frame& f : stack) {
-        seen.stack.push_back(
-            "  #" + std::to_string(seen.stack.size()) + " " + f.function +
-            (f.file.empty() ? " in " + f.module + "+0x1" : " at " + f.file + ":3"));
-      }
+      seen.stack = stack;
       seen.blamed = asio_pulse::blamed_frame(stack);
       asio_pulse::process_metrics process;
       process.contexts.emplace_back().stalls.push_back(seen);

@@ -160,10 +160,10 @@ TEST(recording_bytes, that_are_foreign_are_refused) {
   EXPECT_EQ(decode("{\"traceEvents\":[]}").why,
             "recording: magic: this is not a recording of asio-pulse");
   std::string bytes = encode(everything());
-  bytes[8] = 2;
+  bytes[8] = 1;
   const decoded d = decode(bytes);
   EXPECT_EQ(d.ec, std::errc::bad_message);
-  EXPECT_EQ(d.why, "recording: version: must be 1 (got 2)");
+  EXPECT_EQ(d.why, "recording: version: must be 2 (got 1)");
   EXPECT_TRUE(d.value == recording{});
 }
 
@@ -183,6 +183,24 @@ TEST(recording_bytes, name_the_field_and_the_rule_when_a_count_lies) {
   bytes.replace(count_at, 8, little_endian(1, 8));
   EXPECT_EQ(decode(bytes).why,
             "recording: section work: has bytes that do not belong to any field");
+}
+
+TEST(recording_bytes, with_frames_that_no_program_has_are_refused) {
+  recording r;
+  r.stalls.emplace_back().stack = {{.inlined = true}};
+  std::string bytes = encode(r);
+  EXPECT_TRUE(decode(bytes).value == r) << decode(bytes).why;
+  // After `inlined` come `awaiting` and the four bytes of `blamed`.
+  const std::size_t inlined_at = bytes.size() - 6;
+  ASSERT_EQ(bytes[inlined_at], 1);
+  bytes[inlined_at] = 2;
+  EXPECT_EQ(decode(bytes).why, "recording: stalls[0].stack.inlined: must be at most 1 (got 2)");
+  bytes[inlined_at] = 0;
+  const std::size_t count_at = bytes.size() - 4 - 34 - 4;
+  ASSERT_EQ(bytes.substr(count_at, 4), little_endian(1, 4));
+  bytes.replace(count_at, 4, little_endian(2, 4));
+  EXPECT_EQ(decode(bytes).why,
+            "recording: stalls[0].stack: 2 frames do not fit in the 38 bytes that are left");
 }
 
 TEST(recording_bytes, with_values_that_no_program_has_are_refused) {
@@ -224,7 +242,7 @@ std::size_t footprint(const recording& r) {
       r.sites.capacity() * sizeof(recorded_site) + r.tasks.capacity() * sizeof(recorded_task) +
       r.workers.capacity() * sizeof(recorded_worker) + r.stalls.capacity() * sizeof(stall_metrics);
   for (const recorded_worker& w : r.workers) bytes += w.events.capacity() * sizeof(recorded_event);
-  for (const stall_metrics& s : r.stalls) bytes += s.stack.capacity() * sizeof(std::string);
+  for (const stall_metrics& s : r.stalls) bytes += s.stack.capacity() * sizeof(stack_frame);
   return bytes;
 }
 

@@ -61,7 +61,18 @@ inline recording everything() {
   s.ended = true;
   s.cause = stall_cause::blocked;
   s.system_call = "futex";
-  s.stack = {"#0 wait at a.cpp:1", "#1 work \"x\" at src/work.cpp:99"};
+  s.stack = {{.address = 0x7f0011223344,
+              .function = "wait",
+              .module = "libc.so.6",
+              .offset = 0x9c3fe,
+              .inlined = true},
+             {.address = 0x401234,
+              .function = "work \"x\"",
+              .file = "src/work.cpp",
+              .line = 99,
+              .module = "server",
+              .offset = 0x1234,
+              .awaiting = true}};
   s.blamed = 1;
   r.stalls = {s};
   return r;

@@ -112,6 +112,25 @@ TEST(top_command, json_has_each_statistic) {
   }
 }
 
+// The order of the members, for those who compare lines.
+TEST(top_command, json_shows_what_it_works_out_beside_the_figure) {
+  const auto before = made::server(0);
+  const picture p = make_picture(made::server(1), &before);
+  const json::object top = json::parse(json_text(p)).as_object();
+  const json::object context = top.at("contexts").as_array().at(0).as_object();
+  const auto members = [&context](const char* list) {
+    std::string names;
+    for (const auto& member : context.at(list).as_array().at(0).as_object()) {
+      names += std::string(member.key()) + ' ';
+    }
+    return names;
+  };
+  EXPECT_EQ(members("workers"), "thread load polls_per_second running ");
+  EXPECT_EQ(members("tasks"), "id name tier load cpu_ns polls polls_per_second held_back ");
+  EXPECT_EQ(members("sites"),
+            "type place load cpu_ns polls polls_per_second again mean_ns longest_ns ");
+}
+
 TEST(top_command, hostile_names_stay_text) {
   ASSERT_TRUE(made::use_utf8());
   const auto before = made::hostile(0);

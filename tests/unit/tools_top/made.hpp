@@ -94,8 +94,9 @@ inline asio_pulse::process_metrics server(std::uint64_t n) {
                .lasted = 61ms,
                .ended = true,
                .cause = asio_pulse::stall_cause::spinning,
-               .stack = {"  #0 crc32(char const*) at src/crc.cpp:8",
-                         "  #1 build_report() at src/report.cpp:50", "  #2 main at src/main.cpp:3"},
+               .stack = {{.function = "crc32(char const*)", .file = "src/crc.cpp", .line = 8},
+                         {.function = "build_report()", .file = "src/report.cpp", .line = 50},
+                         {.function = "main", .file = "src/main.cpp", .line = 3}},
                .blamed = 1}};
   p.contexts.push_back(std::move(c));
   return p;
@@ -114,7 +115,7 @@ inline asio_pulse::process_metrics hostile(std::uint64_t n) {
   for (auto& t : c.tasks) t.name = name;
   for (auto& s : c.stalls) {
     s.task = s.site = s.place.file = s.place.function = s.system_call = name;
-    s.stack = {name, name};
+    s.stack = {{.function = name, .file = name}, {.function = name, .module = name}};
   }
   return p;
 }
