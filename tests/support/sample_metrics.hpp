@@ -6,12 +6,30 @@
 #include <chrono>
 #include <string>
 #include <utility>
+#include <variant>
 
 namespace pulse_test {
+
+/// Gives each figure a value of its own, which is none of a figure that was not collected.
+template <class Of>
+void fill_figures(Of& of) {
+  std::int64_t n = 0;
+  for (const asio_pulse::figure<Of>& row : asio_pulse::figure_table<Of>) {
+    ++n;
+    if (const auto* count = std::get_if<std::uint64_t Of::*>(&row.member)) {
+      of.** count = static_cast<std::uint64_t>(n);
+    } else if (const auto* time = std::get_if<std::chrono::nanoseconds Of::*>(&row.member)) {
+      of.** time = n * std::chrono::milliseconds{100};
+    } else {
+      of.*std::get<bool Of::*>(row.member) = true;
+    }
+  }
+}
 
 inline asio_pulse::site_metrics make_site(std::string type, std::string file, std::uint32_t line,
                                           std::chrono::milliseconds cpu, std::uint64_t polls) {
   asio_pulse::site_metrics s;
+  fill_figures(s);
   s.type = std::move(type);
   s.place = {.file = std::move(file), .line = line, .function = {}};
   s.polls = polls;
@@ -24,22 +42,25 @@ inline asio_pulse::site_metrics make_site(std::string type, std::string file, st
 inline asio_pulse::task_metrics make_task(std::uint64_t id, std::string name,
                                           std::chrono::milliseconds recent) {
   asio_pulse::task_metrics t;
+  fill_figures(t);
   t.id = id;
   t.name = std::move(name);
   t.polls = 10 * id;
   t.cpu = 10 * recent;
   t.recent = recent;
+  t.waiting = false;
   return t;
 }
 
 inline asio_pulse::worker_metrics make_worker(std::uint64_t thread, std::string running) {
   asio_pulse::worker_metrics w;
+  fill_figures(w);
   w.thread = thread;
   w.polls = 700;
   w.cpu = std::chrono::milliseconds{1250};
   w.longest_batch = std::chrono::milliseconds{3};
+  w.running_for = std::chrono::milliseconds{running.empty() ? 0 : 250};
   w.running = std::move(running);
-  w.running_for = std::chrono::milliseconds{250};
   return w;
 }
 

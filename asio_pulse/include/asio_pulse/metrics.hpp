@@ -11,11 +11,13 @@
 #include <asio_pulse/statistics.hpp>
 #include <asio_pulse/tier.hpp>
 
+#include <array>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <variant>
 #include <vector>
 
 namespace asio_pulse {
@@ -53,6 +55,36 @@ struct source_place {
   friend bool operator==(const source_place&, const source_place&) = default;
 };
 
+/// Describes a figure of a site, a task or a worker: its meaning, and its names outside the process.
+template <class Of>
+struct figure {
+  enum class kind : std::uint8_t {
+    counter,  ///< only grows
+    gauge,    ///< as it is now
+    peak      ///< the largest so far, and also of several that are shown as one
+  };
+
+  std::string_view name;  ///< of the member
+  kind what;
+  std::variant<std::uint64_t Of::*, std::chrono::nanoseconds Of::*, bool Of::*> member;
+  std::string_view help;  ///< the meaning, without a full stop
+  /// The name in the JSON of pulse_top, which ends in `_ns` for times. Empty if it is not there, or
+  /// if pulse_top treats the member in another way.
+  std::string_view json{};
+  /// The name of the metric for Prometheus, without the prefix; for times it contains `_seconds`.
+  /// Empty if there is none, or if the exporter treats the member in another way.
+  std::string_view metric{};
+  /// The help of the metric, if it is not made of `help`.
+  std::string_view metric_help{};
+};
+
+/// The figures of site_metrics, task_metrics and worker_metrics, in their order on the wire. The
+/// wire format, the JSON of pulse_top, the Prometheus exporter and the tables in their
+/// documentation are derived from it. A new figure needs a member, a row here, and the line that
+/// measures it. Members that are no figures, such as names, have code of their own.
+template <class Of>
+inline constexpr auto figure_table = nullptr;
+
 /// A kind of handler: its type, and where it was created.
 struct site_metrics {
   std::string type{};  ///< shortened as in reports; not escaped
@@ -66,6 +98,20 @@ struct site_metrics {
   friend bool operator==(const site_metrics&, const site_metrics&) = default;
 };
 
+template <>
+inline constexpr auto figure_table<site_metrics> = std::to_array<figure<site_metrics>>({
+    {"cpu", figure<site_metrics>::kind::counter, &site_metrics::cpu, "CPU time of the handlers",
+     "cpu_ns", "site_cpu_seconds_total",
+     "CPU time of handlers, in seconds, by kind of handler (those with the most)"},
+    {"polls", figure<site_metrics>::kind::counter, &site_metrics::polls, "handlers run", "polls",
+     "site_polls_total", "handlers run, by kind of handler (those with the most CPU time)"},
+    {"again", figure<site_metrics>::kind::counter, &site_metrics::again,
+     "handlers run directly after another one of the same kind and task", "again",
+     "site_self_waking_polls_total"},
+    {"longest", figure<site_metrics>::kind::peak, &site_metrics::longest,
+     "CPU time of the longest run of a handler", "longest_ns", "site_longest_poll_seconds"},
+});
+
 struct task_metrics {
   std::uint64_t id = 0;  ///< 0 for the unnamed task
   std::string name{};    ///< as the program named it: any bytes, at most 128
@@ -76,6 +122,19 @@ struct task_metrics {
   bool waiting = false;                ///< it has operations held back now
   friend bool operator==(const task_metrics&, const task_metrics&) = default;
 };
+
+template <>
+inline constexpr auto figure_table<task_metrics> = std::to_array<figure<task_metrics>>({
+    {"cpu", figure<task_metrics>::kind::counter, &task_metrics::cpu, "CPU time of its handlers",
+     "cpu_ns"},
+    {"polls", figure<task_metrics>::kind::counter, &task_metrics::polls, "its handlers run",
+     "polls"},
+    {"recent", figure<task_metrics>::kind::gauge, &task_metrics::recent,
+     "CPU time in the recent past"},
+    {"waiting", figure<task_metrics>::kind::gauge, &task_metrics::waiting,
+     "whether it has operations held back now", "held_back", "task_waiting",
+     "tasks of this name that have operations held back now"},
+});
 
 /// A thread that polls the context, or the slot of one that has left (`thread` is 0).
 struct worker_metrics {
@@ -93,6 +152,24 @@ struct worker_metrics {
   std::chrono::nanoseconds running_for{0};
   friend bool operator==(const worker_metrics&, const worker_metrics&) = default;
 };
+
+template <>
+inline constexpr auto figure_table<worker_metrics> = std::to_array<figure<worker_metrics>>({
+    {"thread", figure<worker_metrics>::kind::gauge, &worker_metrics::thread,
+     "the kernel's id of the worker's thread; 0 if it has left", "thread", "worker_thread"},
+    {"polls", figure<worker_metrics>::kind::counter, &worker_metrics::polls,
+     "handlers run by the worker", "", "worker_polls_total"},
+    {"cpu", figure<worker_metrics>::kind::counter, &worker_metrics::cpu,
+     "CPU time of handlers on the worker", "", "worker_cpu_seconds_total"},
+    {"running_for", figure<worker_metrics>::kind::gauge, &worker_metrics::running_for,
+     "how long the worker's current poll has lasted by the wall clock", "",
+     "worker_running_seconds",
+     "how long the worker's current poll has lasted by the wall clock, in seconds; 0 between "
+     "polls"},
+    {"longest_batch", figure<worker_metrics>::kind::peak, &worker_metrics::longest_batch,
+     "the longest batch of handlers that one strand ran on the worker without a break", "",
+     "worker_longest_batch_seconds"},
+});
 
 /// A poll that the watchdog found stuck.
 struct stall_metrics {

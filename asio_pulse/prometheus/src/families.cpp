@@ -11,6 +11,7 @@
 #include <array>
 #include <chrono>
 #include <utility>
+#include <variant>
 
 namespace asio_pulse::detail {
 namespace {
@@ -71,6 +72,16 @@ constexpr auto bounds = [] {
 }();
 static_assert(bounds[0] == std::chrono::microseconds{1} && bounds[20] == std::chrono::seconds{5});
 
+// Texts of the tables as sentences: "handlers run" becomes "Handlers run.". Texts of several parts,
+// "kind=operation: ...", keep their first letter.
+std::string sentence(std::string text) {
+  if (text[0] >= 'a' && text[0] <= 'z' && text.find('=') == text.npos) {
+    text[0] = static_cast<char>(text[0] - 'a' + 'A');
+  }
+  text += '.';
+  return text;
+}
+
 // A metric's help, made of the rows that it has in the table: "Handlers run on the isolation
 // pool.", or "kind=operation: operations put back ...; kind=strand: ..."
 std::string help_of(std::string_view metric) {
@@ -83,12 +94,62 @@ std::string help_of(std::string_view metric) {
     if (row.time != nullptr) help += ", in seconds";
   }
   if (metric == "stalls_total") help += "; cause=unknown: neither, as far as can be told";
-  help += '.';
-  if (help[0] >= 'a' && help[0] <= 'z' && help.find('=') == help.npos) {
-    help[0] = static_cast<char>(help[0] - 'a' + 'A');
-  }
-  return help;
+  return sentence(std::move(help));
 }
+
+template <typename Of>
+std::string help_of(const figure<Of>& row) {
+  if (!row.metric_help.empty()) return sentence(std::string(row.metric_help));
+  const bool time = std::holds_alternative<nanoseconds Of::*>(row.member);
+  return sentence(fmt::format("{}{}", row.help, time ? ", in seconds" : ""));
+}
+
+// The sum of the figures of what shares a series; of peaks, the highest.
+template <typename Of>
+class figure_sum {
+ public:
+  figure_sum() = default;
+  explicit figure_sum(const Of& one) {
+    each([&](const figure<Of>& row, double& sum) { sum = raw(row, one); });
+  }
+  void add(const figure_sum& other) noexcept {
+    std::size_t at = 0;
+    each([&](const figure<Of>& row, double& sum) {
+      const double more = other.sums_[at++];
+      sum = row.what == figure<Of>::kind::peak ? std::max(sum, more) : sum + more;
+    });
+  }
+  void export_to(family_list& out, const labels& l) const {
+    for (std::size_t i = 0; i != sums_.size(); ++i) {
+      const figure<Of>& row = figure_table<Of>[i];
+      if (row.metric.empty()) continue;
+      const bool time = std::holds_alternative<nanoseconds Of::*>(row.member);
+      const double value = time ? sums_[i] / nanoseconds_per_second : sums_[i];
+      if (row.what == figure<Of>::kind::counter) {
+        out.counter(row.metric, help_of(row), l, value);
+      } else {
+        out.gauge(row.metric, help_of(row), l, value);
+      }
+    }
+  }
+
+ private:
+  static constexpr double nanoseconds_per_second = 1e9;
+
+  template <typename Do>
+  void each(Do what) {
+    for (std::size_t i = 0; i != sums_.size(); ++i) what(figure_table<Of>[i], sums_[i]);
+  }
+  // A count, or nanoseconds. Up to 2^53, which is 104 days, sums are exact.
+  static double raw(const figure<Of>& row, const Of& of) {
+    return std::visit([&](auto member) { return plain(of.*member); }, row.member);
+  }
+  static double plain(std::uint64_t value) { return static_cast<double>(value); }
+  static double plain(nanoseconds value) { return static_cast<double>(value.count()); }
+  static double plain(bool value) { return value ? 1.0 : 0.0; }
+
+  std::array<double, figure_table<Of>.size()> sums_{};
+};
 
 void add_totals(family_list& out, const context_metrics& c, const context_labels::entry& known) {
   const std::string& context = known.label;
@@ -170,26 +231,19 @@ void add_workers(family_list& out, const context_metrics& c, const std::string& 
     const worker_metrics& w = c.workers[n];
     // The position and not the thread's id, which changes with each restart.
     const labels l{{"context", context}, {"worker", fmt::format("{}", n)}};
-    out.gauge("worker_thread", "The kernel's id of the worker's thread; 0 if it has left.", l,
-              w.thread);
-    out.counter("worker_polls_total", "Handlers run by the worker.", l, w.polls);
-    out.counter("worker_cpu_seconds_total", "CPU time of handlers on the worker, in seconds.", l,
-                seconds(w.cpu));
-    out.gauge("worker_running_seconds",
-              "How long the worker's current poll has lasted by the wall clock, in seconds; 0 "
-              "between polls.",
-              l, w.running.empty() ? 0.0 : seconds(w.running_for));
-    out.gauge("worker_longest_batch_seconds",
-              "The longest batch of handlers that one strand ran on the worker without a break, in "
-              "seconds.",
-              l, seconds(w.longest_batch));
+    figure_sum(w).export_to(out, l);
   }
 }
 
 // Sites with the same labels are added up.
 void add_sites(family_list& out, const context_metrics& c, const std::string& context,
                std::size_t most) {
-  std::vector<std::pair<labels, site_metrics>> shown;
+  struct series {
+    labels l;
+    figure_sum<site_metrics> sum;
+    nanoseconds cpu;
+  };
+  std::vector<series> shown;
   for (const site_metrics& s : c.sites) {
     std::string place;
     if (!s.place.file.empty()) {
@@ -200,19 +254,15 @@ void add_sites(family_list& out, const context_metrics& c, const std::string& co
     shown.push_back({{{"context", context},
                       {"site", label_value(s.type, site_bytes)},
                       {"place", std::move(place)}},
-                     s});
+                     figure_sum(s),
+                     s.cpu});
   }
-  std::sort(shown.begin(), shown.end(),
-            [](const auto& a, const auto& b) { return a.first < b.first; });
+  std::sort(shown.begin(), shown.end(), [](const auto& a, const auto& b) { return a.l < b.l; });
   std::size_t kept = 0;
   for (std::size_t n = 0; n != shown.size(); ++n) {
-    if (kept != 0 && shown[kept - 1].first == shown[n].first) {
-      site_metrics& to = shown[kept - 1].second;
-      const site_metrics& from = shown[n].second;
-      to.polls += from.polls;
-      to.again += from.again;
-      to.cpu += from.cpu;
-      to.longest = std::max(to.longest, from.longest);
+    if (kept != 0 && shown[kept - 1].l == shown[n].l) {
+      shown[kept - 1].sum.add(shown[n].sum);
+      shown[kept - 1].cpu += shown[n].cpu;
     } else {
       if (kept != n) shown[kept] = std::move(shown[n]);
       ++kept;
@@ -220,19 +270,9 @@ void add_sites(family_list& out, const context_metrics& c, const std::string& co
   }
   shown.resize(kept);
   std::stable_sort(shown.begin(), shown.end(),
-                   [](const auto& a, const auto& b) { return a.second.cpu > b.second.cpu; });
+                   [](const auto& a, const auto& b) { return a.cpu > b.cpu; });
   shown.resize(std::min(shown.size(), most));
-  for (const auto& [l, s] : shown) {
-    out.counter("site_polls_total",
-                "Handlers run, by kind of handler (those with the most CPU time).", l, s.polls);
-    out.counter("site_self_waking_polls_total",
-                "Handlers run directly after another one of the same kind and task.", l, s.again);
-    out.counter("site_cpu_seconds_total",
-                "CPU time of handlers, in seconds, by kind of handler (those with the most).", l,
-                seconds(s.cpu));
-    out.gauge("site_longest_poll_seconds", "CPU time of the longest run of a handler, in seconds.",
-              l, seconds(s.longest));
-  }
+  for (const series& one : shown) one.sum.export_to(out, one.l);
 }
 
 // Tasks of one name share a series. All are gauges, because which tasks are considered changes from
@@ -240,30 +280,27 @@ void add_sites(family_list& out, const context_metrics& c, const std::string& co
 void add_tasks(family_list& out, const context_metrics& c, const std::string& context,
                std::size_t most) {
   struct group {
+    figure_sum<task_metrics> sum{};
     nanoseconds recent{0};
     tier level = tier::monitor;
-    std::uint64_t waiting = 0;
+
+    void add(const group& other) noexcept {
+      sum.add(other.sum);
+      recent += other.recent;
+      level = std::max(level, other.level);
+    }
   };
+  const auto alone = [](const task_metrics& t) { return group{figure_sum(t), t.recent, t.level}; };
   std::map<std::string, group> by_name;
-  for (const task_metrics& t : c.tasks) {
-    group& g = by_name[label_value(t.name, name_bytes)];
-    g.recent += t.recent;
-    g.level = std::max(g.level, t.level);
-    g.waiting += t.waiting ? 1 : 0;
-  }
+  for (const task_metrics& t : c.tasks) by_name[label_value(t.name, name_bytes)].add(alone(t));
   std::vector<std::pair<std::string, group>> shown(by_name.begin(), by_name.end());
   std::stable_sort(shown.begin(), shown.end(),
                    [](const auto& a, const auto& b) { return a.second.recent > b.second.recent; });
   constexpr std::string_view rest = "(all other)";
-  group others{.recent = c.other_tasks.recent, .level = c.other_tasks.level, .waiting = 0};
-  const auto merge = [&others](const group& g) {
-    others.recent += g.recent;
-    others.level = std::max(others.level, g.level);
-    others.waiting += g.waiting;
-  };
+  group others = alone(c.other_tasks);
   for (std::size_t n = shown.size(); n-- != 0;) {
     if (n >= most || shown[n].first == rest) {
-      merge(shown[n].second);
+      others.add(shown[n].second);
       shown.erase(shown.begin() + static_cast<std::ptrdiff_t>(n));
     }
   }
@@ -279,8 +316,7 @@ void add_tasks(family_list& out, const context_metrics& c, const std::string& co
               "Recent CPU use of the tasks of this name, in CPU seconds per second (1 is one CPU).",
               l, interval > 0 ? seconds(g.recent) / interval : 0.0);
     out.gauge("task_tier", tier_help, l, static_cast<std::uint64_t>(g.level));
-    out.gauge("task_waiting", "Tasks of this name that have operations held back now.", l,
-              g.waiting);
+    g.sum.export_to(out, l);
   }
 }
 

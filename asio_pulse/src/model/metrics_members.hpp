@@ -3,11 +3,44 @@
 
 #include <asio_pulse/metrics.hpp>
 
+#include <cstddef>
+#include <variant>
+
 /// \file
 /// The members of metrics in their order on the wire (wire.hpp). They can be used with any object
 /// that is called with all members of a type: a writer, a reader, or a test that changes them.
 
 namespace asio_pulse {
+namespace detail {
+
+/// Converts to anything, so that an aggregate can be made of as many as it has members.
+struct anything {
+  template <class T>
+  operator T() const;  // NOLINT(google-explicit-constructor): that is its use
+};
+template <class T, class... A>
+consteval std::size_t member_count() {
+  if constexpr (requires { T{A{}..., anything{}}; }) {
+    return member_count<T, A..., anything>();
+  } else {
+    return sizeof...(A);
+  }
+}
+
+/// The figures of an object, in the order of their table.
+template <class Stream, class Of>
+void figures(Stream& s, Of& of) {
+  for (const figure<Of>& row : figure_table<Of>) {
+    std::visit([&](auto member) { s(of.*member); }, row.member);
+  }
+}
+
+}  // namespace detail
+
+// Each member is in the table, or named by the function below.
+static_assert(detail::member_count<site_metrics>() == figure_table<site_metrics>.size() + 2);
+static_assert(detail::member_count<task_metrics>() == figure_table<task_metrics>.size() + 3);
+static_assert(detail::member_count<worker_metrics>() == figure_table<worker_metrics>.size() + 3);
 
 // Found by argument-dependent lookup: the streams are in detail, the types in asio_pulse.
 template <class Stream>
@@ -24,16 +57,18 @@ void members(Stream& s, source_place& p) {
 }
 template <class Stream>
 void members(Stream& s, site_metrics& m) {
-  s(m.type, m.place, m.polls, m.again, m.cpu, m.longest);
+  s(m.type, m.place);
+  detail::figures(s, m);
 }
 template <class Stream>
 void members(Stream& s, task_metrics& m) {
-  s(m.id, m.name, m.level, m.polls, m.cpu, m.recent, m.waiting);
+  s(m.id, m.name, m.level);
+  detail::figures(s, m);
 }
 template <class Stream>
 void members(Stream& s, worker_metrics& m) {
-  s(m.thread, m.polls, m.cpu, m.longest_batch, m.batch_site, m.running, m.running_task,
-    m.running_for);
+  s(m.batch_site, m.running, m.running_task);
+  detail::figures(s, m);
 }
 template <class Stream>
 void members(Stream& s, stack_frame& f) {

@@ -72,10 +72,10 @@ std::vector<line> details_of(const task_view& task, const context_view& context,
   s.entry("CPU time", short_duration(task.now.cpu));
   s.entry("polls", fmt::format("{} ({}/s)", task.now.polls, rate_text(task.polls)));
   for (const worker_view& worker : context.workers) {
-    if (worker.running.empty() || worker.running_task != task.now.id) continue;
-    s.entry("runs now",
-            fmt::format("on thread {} for {}: {}", worker.thread,
-                        short_duration(worker.running_for), printable(worker.running, set)));
+    if (worker.now.running.empty() || worker.now.running_task != task.now.id) continue;
+    s.entry("runs now", fmt::format("on thread {} for {}: {}", worker.now.thread,
+                                    short_duration(worker.now.running_for),
+                                    printable(worker.now.running, set)));
   }
   return s.take();
 }

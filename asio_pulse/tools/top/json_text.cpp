@@ -9,6 +9,8 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <initializer_list>
+#include <variant>
 
 namespace asio_pulse::top {
 namespace {
@@ -26,6 +28,10 @@ std::int64_t ns(std::chrono::system_clock::time_point value) {
   return std::chrono::duration_cast<nanoseconds>(value.time_since_epoch()).count();
 }
 
+json::value plain(std::uint64_t value) { return value; }
+json::value plain(bool value) { return value; }
+json::value plain(nanoseconds value) { return ns(value); }
+
 json::value number(const rate& r) { return r ? json::value(*r) : json::value(nullptr); }
 
 json::value place(const source_place& where) {
@@ -38,37 +44,55 @@ json::object value_of(const duration_view& d) {
   return {{"count", d.count}, {"p50_ns", ns(d.p50)}, {"p99_ns", ns(d.p99)}, {"max_ns", ns(d.most)}};
 }
 
+// What pulse_top works out of a figure, and shows after it.
+struct derived {
+  std::string_view of;
+  std::string_view name;
+  json::value value;
+};
+
+template <typename Of>
+void put_figures(json::object& to, const Of& of, std::initializer_list<derived> also = {}) {
+  for (const figure<Of>& row : figure_table<Of>) {
+    if (!row.json.empty()) {
+      std::visit([&](auto member) { to[std::string(row.json)] = plain(of.*member); }, row.member);
+    }
+    for (const derived& d : also) {
+      if (d.of == row.name) to[std::string(d.name)] = d.value;
+    }
+  }
+}
+
 json::object value_of(const worker_view& w) {
-  json::object object{{"thread", w.thread},
-                      {"load", number(w.load)},
-                      {"polls_per_second", number(w.polls)},
-                      {"running", nullptr}};
-  if (!w.running.empty()) {
-    object["running"] = json::object{{"site", text(w.running)},
-                                     {"task", w.running_task},
-                                     {"for_ns", ns(w.running_for)},
+  json::object object;
+  put_figures(object, w.now);
+  object["load"] = number(w.load);
+  object["polls_per_second"] = number(w.polls);
+  object["running"] = nullptr;
+  if (!w.now.running.empty()) {
+    object["running"] = json::object{{"site", text(w.now.running)},
+                                     {"task", w.now.running_task},
+                                     {"for_ns", ns(w.now.running_for)},
                                      {"system_call", text(w.waits_in)}};
   }
   return object;
 }
 
 json::object value_of(const task_view& t) {
-  return {{"id", t.now.id},
-          {"name", text(t.now.name)},
-          {"tier", to_string(t.now.level)},
-          {"load", number(t.load)},
-          {"cpu_ns", ns(t.now.cpu)},
-          {"polls", t.now.polls},
-          {"polls_per_second", number(t.polls)},
-          {"held_back", t.now.waiting}};
+  json::object object{{"id", t.now.id},
+                      {"name", text(t.now.name)},
+                      {"tier", to_string(t.now.level)},
+                      {"load", number(t.load)}};
+  put_figures(object, t.now, {{"polls", "polls_per_second", number(t.polls)}});
+  return object;
 }
 
 json::object value_of(const site_view& s) {
-  return {{"type", text(s.now.type)},       {"place", place(s.now.place)},
-          {"load", number(s.load)},         {"cpu_ns", ns(s.now.cpu)},
-          {"polls", s.now.polls},           {"polls_per_second", number(s.polls)},
-          {"again", s.now.again},           {"mean_ns", ns(s.mean)},
-          {"longest_ns", ns(s.now.longest)}};
+  json::object object{
+      {"type", text(s.now.type)}, {"place", place(s.now.place)}, {"load", number(s.load)}};
+  put_figures(object, s.now,
+              {{"polls", "polls_per_second", number(s.polls)}, {"again", "mean_ns", ns(s.mean)}});
+  return object;
 }
 
 json::object value_of(const stall_metrics& s) {

@@ -17,17 +17,17 @@ using detail::short_duration;
 line worker_line(const worker_view& worker, std::size_t columns, charset set) {
   const std::size_t bar_width = std::clamp<std::size_t>(columns / 5, 8, 40);
   line l;
-  l.add(fmt::format("{:>8} ", worker.thread));
+  l.add(fmt::format("{:>8} ", worker.now.thread));
   const double load = worker.load.value_or(0.0);
   l.add("[").add(bar(load, bar_width, set), load > 0.9 ? style::warn : style::good).add("]");
   l.add(fmt::format("{:>7}{:>7}/s  ", load_text(worker.load), rate_text(worker.polls)));
-  if (worker.running.empty()) return std::move(l.add("-", style::dim));
-  const std::string what = printable(worker.running, set);
-  const std::string for_long = short_duration(worker.running_for);
-  if (worker.running_for >= stuck_running) {
+  if (worker.now.running.empty()) return std::move(l.add("-", style::dim));
+  const std::string what = printable(worker.now.running, set);
+  const std::string for_long = short_duration(worker.now.running_for);
+  if (worker.now.running_for >= stuck_running) {
     const std::string in = worker.waits_in.empty() ? "" : " in " + printable(worker.waits_in, set);
     l.add(fmt::format("STUCK {}{}: ", for_long, in), style::alarm).add(what, style::alarm);
-  } else if (worker.running_for >= long_running) {
+  } else if (worker.now.running_for >= long_running) {
     l.add(fmt::format("! {} {}", for_long, what), style::warn);
   } else {
     l.add(fmt::format("{} {}", for_long, what));
@@ -40,9 +40,9 @@ void workers(std::vector<line>& out, const context_view& context, size room, cha
   std::vector<const worker_view*> all;
   for (const worker_view& worker : context.workers) all.push_back(&worker);
   std::stable_sort(all.begin(), all.end(), [](const worker_view* a, const worker_view* b) {
-    const bool stuck_a = a->running_for >= stuck_running;
-    const bool stuck_b = b->running_for >= stuck_running;
-    return stuck_a != stuck_b ? stuck_a : a->thread < b->thread;
+    const bool stuck_a = a->now.running_for >= stuck_running;
+    const bool stuck_b = b->now.running_for >= stuck_running;
+    return stuck_a != stuck_b ? stuck_a : a->now.thread < b->now.thread;
   });
   const std::size_t most = std::max<std::size_t>(room.rows / 4, 2);
   const std::size_t shown = all.size() <= most ? all.size() : most - 1;

@@ -47,10 +47,7 @@ duration_view view_of(const histogram& now, const histogram* before) {
 
 worker_view view_of(const worker_metrics& now, const worker_metrics* before, const meter& m,
                     const std::vector<stall_metrics>& stalls) {
-  worker_view view{.thread = now.thread,
-                   .running = now.running,
-                   .running_task = now.running_task,
-                   .running_for = now.running_for};
+  worker_view view{.now = now};
   if (before != nullptr) {
     view.load = m.of(now.cpu, before->cpu);
     view.polls = m.of(now.polls, before->polls);
@@ -93,14 +90,14 @@ context_view view_of(const context_metrics& now, const context_metrics* before, 
   // Only the watchdog knows a worker that was stuck before the collection began.
   for (const stall_metrics& stall : now.stalls) {
     if (stall.ended || find(&view.workers, [&](const worker_view& w) {
-                         return w.thread == stall.thread;
+                         return w.now.thread == stall.thread;
                        }) != nullptr) {
       continue;
     }
-    view.workers.push_back({.thread = stall.thread,
-                            .running = stall.site,
-                            .running_task = stall.task_id,
-                            .running_for = stall.lasted,
+    view.workers.push_back({.now = {.thread = stall.thread,
+                                    .running = stall.site,
+                                    .running_task = stall.task_id,
+                                    .running_for = stall.lasted},
                             .waits_in = stall.system_call});
   }
   for (const task_metrics& task : now.tasks) {

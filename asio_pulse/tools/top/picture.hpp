@@ -24,12 +24,9 @@ inline constexpr std::chrono::nanoseconds stuck_running = std::chrono::milliseco
 using rate = std::optional<double>;
 
 struct worker_view {
-  std::uint64_t thread = 0;
-  rate load{};  ///< share of the interval in which it used a CPU; 1 is all of it
+  worker_metrics now{};  ///< names may be any bytes, as all names here
+  rate load{};           ///< share of the interval in which it used a CPU; 1 is all of it
   rate polls{};
-  std::string running{};  ///< any bytes, as all names here
-  std::uint64_t running_task = 0;
-  std::chrono::nanoseconds running_for{0};
   std::string waits_in{};  ///< the system call that it is stuck in
 };
 

@@ -3,6 +3,7 @@
 // The table of statistics, and what is derived from it: the wire format and the documentation. (The
 // JSON of pulse_top and the exporter for Prometheus have tests of their own.)
 #include "inspect_wire.hpp"
+#include "support/page_table.hpp"
 #include "support/sample_metrics.hpp"
 
 #include <asio_pulse/detail/counters.hpp>
@@ -10,8 +11,6 @@
 
 #include <gtest/gtest.h>
 
-#include <cstdlib>
-#include <fstream>
 #include <set>
 #include <sstream>
 #include <string>
@@ -85,25 +84,8 @@ std::string table_for_the_documentation() {
   return table.str();
 }
 
-// If ASIO_PULSE_UPDATE_DOCS is set in the environment, the table on the page is replaced.
 TEST(statistic_table, the_documentation_has_it) {
-  std::ostringstream read;
-  read << std::ifstream(ASIO_PULSE_STATISTICS_MD).rdbuf();
-  std::string page = read.str();
-  const std::size_t begin = page.find("| member |");
-  ASSERT_NE(begin, std::string::npos) << ASIO_PULSE_STATISTICS_MD << " has no table";
-  const std::size_t end = page.find("\n\n", begin);
-  ASSERT_NE(end, std::string::npos) << "nothing follows the table";
-  const std::string table = table_for_the_documentation();
-  const bool same = page.compare(begin, end + 1 - begin, table) == 0;
-  if (!same && std::getenv("ASIO_PULSE_UPDATE_DOCS") != nullptr) {
-    page.replace(begin, end + 1 - begin, table);
-    ASSERT_TRUE(std::ofstream(ASIO_PULSE_STATISTICS_MD) << page);
-    return;
-  }
-  EXPECT_TRUE(same) << "run this test with ASIO_PULSE_UPDATE_DOCS=1: the table in "
-                    << ASIO_PULSE_STATISTICS_MD << " must be\n\n"
-                    << table;
+  pulse_test::expect_table(ASIO_PULSE_STATISTICS_MD, table_for_the_documentation());
 }
 
 // Each counter has its own cell, and only gauges can shrink.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 
 #include "scraping.hpp"
+#include "support/page_table.hpp"
 #include "support/sample_metrics.hpp"
 
 #include <asio_pulse/prometheus.hpp>
@@ -30,6 +31,15 @@ std::string metric_of(const statistic& row) {
   return std::string(row.metric) + (row.time != nullptr ? "_seconds_total" : "");
 }
 
+template <class Of>
+void expect_figures(std::set<std::string>& families) {
+  for (const figure<Of>& row : figure_table<Of>) {
+    if (row.metric.empty()) continue;
+    const bool counter = row.what == figure<Of>::kind::counter;
+    families.insert(std::string(row.metric) + (counter ? " counter" : " gauge"));
+  }
+}
+
 TEST(prometheus_test, exports_these_families_and_no_others) {
   std::set<std::string> listed;
   for (const auto& f : scrape(sample_metrics())) {
@@ -55,23 +65,16 @@ TEST(prometheus_test, exports_these_families_and_no_others) {
                                  "poll_duration_seconds histogram",
                                  "queue_delay_seconds histogram",
                                  "workers gauge",
-                                 "worker_thread gauge",
-                                 "worker_polls_total counter",
-                                 "worker_cpu_seconds_total counter",
-                                 "worker_running_seconds gauge",
-                                 "worker_longest_batch_seconds gauge",
-                                 "site_polls_total counter",
-                                 "site_self_waking_polls_total counter",
-                                 "site_cpu_seconds_total counter",
-                                 "site_longest_poll_seconds gauge",
                                  "task_cpus gauge",
-                                 "task_tier gauge",
-                                 "task_waiting gauge"};
+                                 "task_tier gauge"};
   for (const statistic& row : statistic_table) {
     if (row.metric.empty()) continue;
     expected.insert(metric_of(row) +
                     (row.what == statistic::kind::counter ? " counter" : " gauge"));
   }
+  expect_figures<site_metrics>(expected);
+  expect_figures<task_metrics>(expected);
+  expect_figures<worker_metrics>(expected);
   EXPECT_EQ(listed, expected);
 }
 
@@ -90,6 +93,54 @@ TEST(prometheus_test, says_of_a_metric_what_the_table_says) {
   EXPECT_EQ(help("callback_errors_total"), "Exceptions that on_report or a hook threw.");
   EXPECT_THAT(help("shadow_saved_seconds_total"), HasSubstr(", in seconds."));
   EXPECT_THAT(help("stalls_total"), HasSubstr("; cause=unknown: neither"));
+}
+
+// The table as the README contains it: a row for each family, in the order of a scrape. Those of
+// statistics are in a table of their own.
+TEST(prometheus_test, the_readme_has_the_table) {
+  std::set<std::string> counted;
+  for (const statistic& row : statistic_table) counted.insert("asio_pulse_" + metric_of(row));
+  std::string table = "| metric | type | labels | meaning |\n|---|---|---|---|\n";
+  bool told = false;
+  for (const auto& f : scrape(sample_metrics())) {
+    if (counted.contains(f.name)) {
+      if (!told) {
+        table +=
+            "| \u2026 | | | one for each row of [statistics.md](../docs/statistics.md), with its "
+            "labels |\n";
+      }
+      told = true;
+      continue;
+    }
+    std::string labels;
+    for (const auto& l : f.metric.at(0).label) {
+      if (l.name == "context") continue;
+      labels += (labels.empty() ? "`" : ", `") + l.name + "`";
+    }
+    // The sentence without its first letter and its full stop.
+    std::string help = f.help.substr(0, f.help.size() - 1);
+    const bool word = help[0] >= 'A' && help[0] <= 'Z' && help[1] >= 'a' && help[1] <= 'z';
+    if (word) help[0] = static_cast<char>(help[0] - 'A' + 'a');
+    const char* const type = f.type == MetricType::Counter ? "counter"
+                             : f.type == MetricType::Gauge ? "gauge"
+                                                           : "histogram";
+    table += "| `" + f.name.substr(std::string("asio_pulse_").size()) + "` | " + type + " | " +
+             labels + " | " + help + " |\n";
+  }
+  pulse_test::expect_table(ASIO_PULSE_PROMETHEUS_MD, table);
+}
+
+// Of two sites with the same labels: sums, and the higher peak.
+TEST(prometheus_test, adds_up_what_shares_a_series) {
+  process_metrics m = sample_metrics();
+  m.contexts[0].sites = {pulse_test::make_site("a", "a.cpp", 1, std::chrono::seconds{2}, 4),
+                         pulse_test::make_site("a", "a.cpp", 1, std::chrono::seconds{1}, 10)};
+  const families all = scrape(m);
+  const label_map a{{"site", "a"}, {"place", "a.cpp:1"}};
+  EXPECT_EQ(series(all, "asio_pulse_site_polls_total").at(a), 14);
+  EXPECT_EQ(series(all, "asio_pulse_site_self_waking_polls_total").at(a), 7);
+  EXPECT_EQ(series(all, "asio_pulse_site_cpu_seconds_total").at(a), 3);
+  EXPECT_EQ(series(all, "asio_pulse_site_longest_poll_seconds").at(a), 1);
 }
 
 TEST(prometheus_test, keeps_the_conventions_of_names) {

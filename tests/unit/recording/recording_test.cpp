@@ -131,7 +131,7 @@ TEST(recording_bytes, are_as_documented) {
   r.program = "p";
   r.workers = {{5, 6, {poll_at(1ns, 2, 3ns, 4)}}};
   const std::string bytes = encode(r);
-  EXPECT_THAT(bytes, StartsWith("\x89pulse\r\n" + little_endian(1, 4) + "head" +
+  EXPECT_THAT(bytes, StartsWith("\x89pulse\r\n" + little_endian(2, 4) + "head" +
                                 little_endian(8 + 5 + 4 + 8 + 8 + 1, 8) +
                                 little_endian(0x0102030405060708, 8) + little_endian(1, 4) + "p"));
   EXPECT_THAT(bytes, HasSubstr("work" + little_endian(4 + 8 + 8 + 8 + 16, 8) + little_endian(1, 4) +

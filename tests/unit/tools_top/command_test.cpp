@@ -9,6 +9,7 @@
 #include "tracing.hpp"
 
 // Its implementation is in the tool's json_text.cpp.
+#include "support/page_table.hpp"
 #include "support/sample_metrics.hpp"
 
 #include <asio_pulse/recording.hpp>
@@ -25,6 +26,8 @@
 namespace {
 
 using namespace std::chrono_literals;
+using asio_pulse::figure;
+using asio_pulse::figure_table;
 using asio_pulse::process_metrics;
 using asio_pulse::statistic;
 using asio_pulse::statistic_table;
@@ -112,6 +115,34 @@ TEST(top_command, json_has_each_statistic) {
   }
 }
 
+template <class Of>
+void expect_figures(const json::object& shown, const Of& of) {
+  for (const figure<Of>& row : figure_table<Of>) {
+    if (row.json.empty()) continue;
+    const std::string name(row.json);
+    ASSERT_TRUE(shown.contains(name)) << name;
+    if (const auto* count = std::get_if<std::uint64_t Of::*>(&row.member)) {
+      EXPECT_EQ(shown.at(name).to_number<std::uint64_t>(), of.**count) << name;
+    } else if (const auto* time = std::get_if<std::chrono::nanoseconds Of::*>(&row.member)) {
+      EXPECT_EQ(shown.at(name).to_number<std::int64_t>(), (of.**time).count()) << name;
+    } else {
+      EXPECT_EQ(shown.at(name).as_bool(), of.*std::get<bool Of::*>(row.member)) << name;
+    }
+  }
+}
+
+TEST(top_command, json_has_each_figure) {
+  const process_metrics now = pulse_test::sample_metrics();
+  const json::object top = json::parse(json_text(make_picture(now, nullptr))).as_object();
+  const json::object context = top.at("contexts").as_array().at(0).as_object();
+  const auto first = [&](const char* list) {
+    return context.at(list).as_array().at(0).as_object();
+  };
+  expect_figures(first("sites"), now.contexts[0].sites[0]);
+  expect_figures(first("tasks"), now.contexts[0].tasks[0]);
+  expect_figures(first("workers"), now.contexts[0].workers[0]);
+}
+
 // The order of the members, for those who compare lines.
 TEST(top_command, json_shows_what_it_works_out_beside_the_figure) {
   const auto before = made::server(0);
@@ -129,6 +160,22 @@ TEST(top_command, json_shows_what_it_works_out_beside_the_figure) {
   EXPECT_EQ(members("tasks"), "id name tier load cpu_ns polls polls_per_second held_back ");
   EXPECT_EQ(members("sites"),
             "type place load cpu_ns polls polls_per_second again mean_ns longest_ns ");
+}
+
+template <class Of>
+void describe(std::string& table, const std::string& list) {
+  for (const figure<Of>& row : figure_table<Of>) {
+    if (row.json.empty()) continue;
+    table += "| `" + list + "." + std::string(row.json) + "` | " + std::string(row.help) + " |\n";
+  }
+}
+
+TEST(top_command, the_readme_has_each_figure) {
+  std::string table = "| figure | meaning |\n|---|---|\n";
+  describe<asio_pulse::worker_metrics>(table, ".workers[]");
+  describe<asio_pulse::task_metrics>(table, ".tasks[]");
+  describe<asio_pulse::site_metrics>(table, ".sites[]");
+  pulse_test::expect_table(ASIO_PULSE_TOP_MD, table);
 }
 
 TEST(top_command, hostile_names_stay_text) {

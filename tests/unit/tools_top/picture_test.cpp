@@ -91,8 +91,8 @@ TEST(top_picture, a_worker_known_by_its_stall_alone_is_shown) {
   stall.thread = 777;
   const picture p = make_picture(now, nullptr);
   ASSERT_EQ(p.contexts[0].workers.size(), 3U);
-  EXPECT_EQ(p.contexts[0].workers[2].thread, 777U);
-  EXPECT_EQ(p.contexts[0].workers[2].running_for, 61ms);
+  EXPECT_EQ(p.contexts[0].workers[2].now.thread, 777U);
+  EXPECT_EQ(p.contexts[0].workers[2].now.running_for, 61ms);
 }
 
 TEST(top_picture, places_that_workers_have_left_are_not_shown) {
