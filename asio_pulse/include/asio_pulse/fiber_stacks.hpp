@@ -17,7 +17,8 @@ struct fiber_stacks {
   std::size_t in_use = 0;  ///< stacks of handlers that run or are suspended
   std::size_t idle = 0;    ///< kept with their memory: at most 64, and one for each thread
   std::size_t made = 0;    ///< in all; those neither in use nor idle take addresses, but no memory
-  /// The most that any of them has used, in bytes, rounded up to pages.
+  /// The most that any of them has used, in bytes, rounded up to pages. Of stacks whose memory was
+  /// given back since, one in 64 was measured. Under a seccomp filter nothing is measured.
   std::size_t high_water = 0;
 };
 

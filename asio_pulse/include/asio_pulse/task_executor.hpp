@@ -73,19 +73,28 @@ struct serial_function final : serial_node {
   // Whether the memory comes from plain operator new, so that it can be reused.
   static constexpr bool plain_memory = alignof(Function) <= __STDCPP_DEFAULT_NEW_ALIGNMENT__;
 
-  static serial_function* make(Function f) {
+  /// Null if there is no memory.
+  [[nodiscard]] static void* allocate() noexcept {
     if constexpr (plain_memory) {
-      void* at = ::operator new(sizeof(serial_function), std::nothrow);
-      if (at == nullptr) at = memory_of_running::take(&serial_function::call_or_destroy);
-      if (at == nullptr) throw std::bad_alloc();
-      try {
-        return ::new (at) serial_function(std::move(f));
-      } catch (...) {
-        ::operator delete(at);
-        throw;
-      }
+      void* const at = ::operator new(sizeof(serial_function), std::nothrow);
+      return at != nullptr ? at : memory_of_running::take(&serial_function::call_or_destroy);
     } else {
-      return new serial_function(std::move(f));
+      return ::operator new (sizeof(serial_function), std::align_val_t{alignof(serial_function)},
+                             std::nothrow);
+    }
+  }
+  /// Makes the node in memory from allocate().
+  template <class F>
+  [[nodiscard]] static serial_function* make(void* at, F&& f) {
+    try {
+      return ::new (at) serial_function(Function(std::forward<F>(f)));
+    } catch (...) {
+      if constexpr (plain_memory) {
+        ::operator delete(at);
+      } else {
+        ::operator delete (at, std::align_val_t{alignof(serial_function)});
+      }
+      throw;
     }
   }
 
@@ -262,16 +271,18 @@ class task_executor {
   void execute(Function&& function) const {
     detail::task_state& t = *task_;
     detail::serial_driver& queue = detail::driver_of(t);
-    if (!never_ && queue.running_in_this_thread() && !should_yield()) {
+    using node = detail::serial_function<std::decay_t<Function>>;
+    const bool may_block = !never_ && queue.running_in_this_thread();
+    void* const at = may_block && !should_yield() ? nullptr : node::allocate();
+    if (at == nullptr) {
+      if (!may_block) throw std::bad_alloc();
+      // Also without memory: Asio expects that a function which may be called at once is not refused.
       std::decay_t<Function> f(std::forward<Function>(function));
       std::move(f)();
       return;
     }
     const detail::label_scope label(&t);
-    if (queue.push(detail::serial_function<std::decay_t<Function>>::make(
-            std::forward<Function>(function)))) {
-      queue.send(t);
-    }
+    if (queue.push(node::make(at, std::forward<Function>(function)))) queue.send(t);
   }
 
   /// True inside a handler that this executor runs.

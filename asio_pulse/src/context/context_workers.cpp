@@ -57,7 +57,10 @@ void context_core::leave() noexcept {
     // The flag can be cleared without a race only while no worker is inside. A last worker that
     // stays alone continues as if there were others until it leaves, which is correct and costs a
     // few nanoseconds more.
-    state.fetch_and(~hooks::path_state::several_workers, std::memory_order_relaxed);
+    //
+    // Acquire: if two threads have joined meanwhile and set the flag, this clears it. The operation
+    // pairs with theirs in attached(), so the number of workers that is read next includes them.
+    state.fetch_and(~hooks::path_state::several_workers, std::memory_order_acquire);
     if (workers_.load(std::memory_order_relaxed) > 1) {
       state.fetch_or(hooks::path_state::several_workers, std::memory_order_relaxed);
     }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 #include "signal_stack.hpp"
 #include "thread_exit.hpp"
+#include "thread_usage.hpp"
 
 #include <asio_pulse/detail/fiber_stack.hpp>
 #include <asio_pulse/fiber_stacks.hpp>
@@ -33,6 +34,10 @@ constexpr std::uint32_t none = ~std::uint32_t{0};
 // faults; 64 stacks of the default size with two pages in use keep half a megabyte.
 constexpr std::size_t most_idle = 64;
 
+// How many stacks lose their memory until one is measured before. Whether a seccomp filter may
+// forbid that has to be asked each time, which takes about 60 us: 1 us for each stack.
+constexpr std::size_t measured_of = 64;
+
 // For each size 32 GiB of addresses are reserved, which take no memory. A GiB holds 8192 stacks of
 // the default size with their guards. Less is reserved if the process may not have that much.
 constexpr unsigned most_part_bits = 35;
@@ -50,6 +55,7 @@ struct pool {
   std::size_t warm_count = 0;
   std::size_t in_use = 0;  ///< includes those that threads have at hand
   std::size_t made = 0;
+  std::size_t dropped = 0;  ///< how often a stack has lost its memory
   std::size_t high_water = 0;
 };
 
@@ -147,6 +153,9 @@ std::uint32_t pop(pool& in, std::uint32_t& list) noexcept {
   return slot;
 }
 
+/// Whether touched() may be called on this thread. Plain Asio does not call mincore(2).
+bool may_measure() noexcept { return own_seccomp_filters() == 0; }
+
 /// How much of the stack was touched.
 std::size_t touched(std::byte* stack, std::size_t size) noexcept {
   static const auto page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
@@ -229,6 +238,7 @@ void give_to_pool(fiber_block& b) noexcept {
   ASIO_PULSE_ASSERT(b.suspend == nullptr && b.task == nullptr && !b.unwinding);
   ASIO_PULSE_ASSERT(!b.holds(__builtin_frame_address(0)));  // this code must not run on the stack
   pool& to = all.of[size_class];
+  bool measured = false;
   {
     const std::lock_guard lock(to.mutex);
     ASIO_PULSE_ASSERT(to.in_use != 0);
@@ -238,10 +248,12 @@ void give_to_pool(fiber_block& b) noexcept {
       push(to, to.warm, slot);
       return;
     }
+    measured = to.dropped++ % measured_of == 0;
   }
   if (b.discard != nullptr) b.discard(b);
   std::byte* const stack = stack_of(all, size_class, slot);
-  const std::size_t used = touched(stack, fiber_stack_size(size_class));
+  const std::size_t used =
+      measured && may_measure() ? touched(stack, fiber_stack_size(size_class)) : 0;
   (void)madvise(stack, fiber_stack_size(size_class), MADV_DONTNEED);
   const std::lock_guard lock(to.mutex);
   to.high_water = std::max(to.high_water, used);
@@ -318,11 +330,12 @@ static std::vector<fiber_stacks> usage_of_all_pools() {
       if (b != nullptr) ++at_hand[all.region.size_class(reinterpret_cast<std::uintptr_t>(b))];
     }
   }
+  const bool measured = may_measure();
   for (unsigned size_class = 0; size_class < fiber_sizes; ++size_class) {
     pool& one = all.of[size_class];
     const std::lock_guard lock(one.mutex);
     if (one.made == 0) continue;
-    for (std::size_t slot = 0; slot < one.made; ++slot) {
+    for (std::size_t slot = 0; measured && slot < one.made; ++slot) {
       const std::size_t used = touched(stack_of(all, size_class, static_cast<std::uint32_t>(slot)),
                                        fiber_stack_size(size_class));
       one.high_water = std::max(one.high_water, used);

@@ -9,6 +9,8 @@
 #include "filter.hpp"
 #include "told.hpp"
 
+#include <asio_pulse/preemptible.hpp>
+
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/write.hpp>
@@ -264,6 +266,36 @@ int filter_comes_later() {
   return 0;
 }
 const program with_later_filter{"seccomp_filter_comes_later", &filter_comes_later};
+
+/// So many fibers are suspended at the same time that some of their stacks lose their memory.
+int many_fibers() {
+  auto o = steady();
+  o.watchdog = false;
+  o.quantum = 60us;
+  o.min_slice = 20us;
+  asio_pulse::io_context io{o};
+  int ended = 0;
+  for (int n = 0; n != 100; ++n) {
+    asio::post(io, asio_pulse::preemptible([&] {
+                 burn(100us);
+                 asio_pulse::this_fiber::checkpoint();
+                 ++ended;
+               }));
+  }
+  io.run();
+  require(ended == 100, "all handlers have ended");
+  const auto usage = asio_pulse::fiber_stack_usage();
+  require(usage.size() == 1 && usage[0].made == 100, "all fibers were suspended");
+  require(usage[0].idle < 100, "stacks have lost their memory");
+  return 0;
+}
+const program with_many_fibers{"seccomp_many_fibers", &many_fibers};
+
+TEST(seccomp, fibers_make_no_other_calls) {
+  if (sanitized) GTEST_SKIP() << "a sanitizer makes calls of its own";
+  const outcome o = run_with_these_alone(with_many_fibers, harmless);
+  EXPECT_TRUE(o.good()) << describe(o);
+}
 
 TEST(seccomp, a_filter_that_comes_later_is_noticed) {
   if (sanitized) GTEST_SKIP() << "a sanitizer makes calls of its own";
