@@ -83,7 +83,8 @@ int first_polls() {
 const program with_first_polls{"first_polls", &first_polls};
 
 TEST(first_poll_timing, has_a_cause_under_load) {
-  EXPECT_TRUE(succeeded(with_first_polls.run()));
+  const outcome o = with_first_polls.run();
+  EXPECT_TRUE(succeeded(o));
   std::printf("%s", o.out.c_str());
 }
 

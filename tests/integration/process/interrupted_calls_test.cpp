@@ -109,7 +109,8 @@ const program beside_stalls{"calls_beside_stalls", &calls_beside_stalls};
 
 TEST(system_calls, are_not_interrupted_by_the_watchdog) {
   if (thread_sanitizer) GTEST_SKIP() << "ThreadSanitizer itself puts signals off to the next call";
-  EXPECT_TRUE(succeeded(beside_stalls.run()));
+  const outcome o = beside_stalls.run();
+  EXPECT_TRUE(succeeded(o));
   std::printf("%s", o.out.c_str());
 }
 

@@ -72,12 +72,14 @@ int switched_off() {
 const program with_signal_off{"switched_off", &switched_off};
 
 TEST(no_stack, because_the_thread_blocks_all_signals) {
-  EXPECT_TRUE(succeeded(with_signals_blocked.run()));
+  const outcome o = with_signals_blocked.run();
+  EXPECT_TRUE(succeeded(o));
   EXPECT_NE(o.out.find("see=asio_pulse/docs/lints.md#no_stack"), std::string::npos) << o.out;
 }
 
 TEST(no_stack, because_the_program_took_the_signal_over) {
-  EXPECT_TRUE(succeeded(with_handler_replaced.run()));
+  const outcome o = with_handler_replaced.run();
+  EXPECT_TRUE(succeeded(o));
   EXPECT_NE(o.out.find("see=asio_pulse/docs/lints.md#no_stack"), std::string::npos) << o.out;
 }
 
@@ -149,7 +151,8 @@ const program with_privileges_dropped{"privileges_dropped", &privileges_dropped}
 
 TEST(no_stack, does_not_happen_to_a_daemon_that_drops_its_privileges) {
   if (::geteuid() != 0) GTEST_SKIP() << "only root can change its user";
-  EXPECT_TRUE(succeeded(with_privileges_dropped.run()));
+  const outcome o = with_privileges_dropped.run();
+  EXPECT_TRUE(succeeded(o));
   std::printf("%s", o.out.c_str());
 }
 

@@ -118,7 +118,8 @@ int silences_none() {
 const program with_none_silenced{"silences_none", &silences_none};
 
 TEST(silenced, all_kinds_are_counted_and_not_sent) {
-  EXPECT_TRUE(succeeded(with_all_silenced.run()));
+  const outcome o = with_all_silenced.run();
+  EXPECT_TRUE(succeeded(o));
   EXPECT_EQ(o.err, "");
 }
 
