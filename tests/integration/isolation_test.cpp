@@ -280,15 +280,15 @@ TEST(isolation_refused, for_a_task_that_was_not_declared) {
   expect_refused(provoke(steady_isolating(), stingy("undeclared")), "isolatable");
 }
 TEST(isolation_refused, for_a_single_threaded_context) {
-  expect_refused(provoke(steady_isolating(), movable(), 1), "single-threaded");
+  expect_refused(provoke(steady_isolating(), movable(), 1), "for one thread");
 }
 TEST(isolation_refused, for_a_context_without_locks) {
   expect_refused(provoke(steady_isolating(), movable(), BOOST_ASIO_CONCURRENCY_HINT_UNSAFE),
-                 "single-threaded");
+                 "for one thread");
 }
 TEST(isolation_refused, for_a_context_whose_reactor_has_no_lock) {
   expect_refused(provoke(steady_isolating(), movable(), BOOST_ASIO_CONCURRENCY_HINT_UNSAFE_IO),
-                 "single-threaded");
+                 "for one thread");
 }
 TEST(isolation_refused, without_isolation_threads) {
   auto o = steady_isolating();

@@ -185,8 +185,8 @@ int no_descriptor_free() {
   o.on_report = [&](const report& r) {
     if (r.kind != report_kind::stall) return;
     std::printf("%s\n", asio_pulse::format(r).c_str());
-    told = told ||
-           (r.cause == stall_cause::unknown && r.detail.find("no descriptor") != r.detail.npos);
+    told = told || (r.cause == stall_cause::unknown &&
+                    r.detail.find("no file descriptor") != r.detail.npos);
   };
   asio_pulse::io_context io{o};
   asio::post(io, [&] { require(until([&] { return told.load(); }), "it is reported"); });

@@ -37,7 +37,7 @@ TEST(bench_document, a_result_is_taken) {
 
 TEST(bench_document, what_is_none_is_refused_by_its_name) {
   EXPECT_THAT(complaint(""), HasSubstr("is empty"));
-  EXPECT_THAT(complaint("hello"), HasSubstr("no JSON"));
+  EXPECT_THAT(complaint("hello"), HasSubstr("not JSON"));
   EXPECT_THAT(complaint("{\"name\":\"package\"}"), HasSubstr("not a result of pulse_bench"));
   EXPECT_THAT(complaint("[1,2]"), HasSubstr("not a result of pulse_bench"));
   EXPECT_THAT(complaint(R"({"schema":"asio-pulse-bench/2"})"),
@@ -66,7 +66,7 @@ TEST(bench_document, a_field_of_another_kind_is_named) {
 }
 
 TEST(bench_document, deep_nesting_is_refused) {
-  EXPECT_THAT(complaint(std::string(100'000, '[')), HasSubstr("no JSON"));
+  EXPECT_THAT(complaint(std::string(100'000, '[')), HasSubstr("not JSON"));
 }
 
 TEST(bench_document, nothing_of_a_file_steers_the_terminal) {
