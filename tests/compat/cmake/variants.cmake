@@ -59,6 +59,8 @@ function(compat_use_build target build)
   if(ARGC GREATER 2)
     if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
       target_compile_options(${target} PRIVATE -fpch-preprocess)  # for ccache
+    else()
+      target_compile_options(${target} PRIVATE "SHELL:-Xclang -fno-pch-timestamp")  # for ccache
     endif()
     if(target STREQUAL "${ARGV2}")
       target_precompile_headers(${target} PRIVATE "${substitution}")  # before all others
