@@ -63,7 +63,8 @@ worker_scope::worker_scope(void* scheduler, path_arbiter& arbiter, bool enabled,
       outer_poll_(interrupted_poll(ts_)),
       outermost_(enabled && outside_of_all(ts_)) {
   if (outermost_ && come_back(scheduler, arbiter, compensable)) return;
-  const run_state& outer = outermost_ ? ts_ : *new (&outer_) run_state(ts_);
+  const run_state& outer =
+      outermost_ ? ts_ : *new (&outer_) run_state(static_cast<const run_state&>(ts_));
   run_state inner;
   inner.wrapped = true;
   inner.compensable = compensable;

@@ -45,10 +45,12 @@ class io_context : public boost::asio::io_context {
   /// The constructors of the base class in this Boost: with a concurrency hint; from Boost 1.87 on
   /// with an object that sets up services, such as boost::asio::config_from_env; from 1.90 on with
   /// an allocator before these.
+  // NOLINTBEGIN(google-explicit-constructor): it is, with one argument
   template <class... Args>
   requires(std::is_constructible_v<base_type, Args...> &&
            sizeof...(Args) != 0) explicit(sizeof...(Args) == 1) io_context(Args&&... args)
       : io_context(options{}, std::forward<Args>(args)...) {}
+  // NOLINTEND(google-explicit-constructor)
   /// The same with our options before the arguments of the base class.
   template <class... Args>
   requires(std::is_constructible_v<base_type, Args...>) explicit io_context(options opts,

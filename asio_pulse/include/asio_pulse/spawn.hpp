@@ -94,8 +94,9 @@ class rest_of_coroutine {
   void queue(Handler&& handler) {
     using plain = std::decay_t<Handler>;
     using rest = queued_rest<plain, suspended_coroutine<plain>>;
+    // NOLINTNEXTLINE(misc-redundant-expression): it takes the two sizes for the same
     static_assert(sizeof(rest) <= sizeof room_ && alignof(rest) <= alignof(std::max_align_t));
-    auto* const r = new (room_) rest(std::move(handler));
+    auto* const r = new (room_) rest(std::forward<Handler>(handler));
     destroy_ = [](void* room) noexcept { static_cast<rest*>(room)->~rest(); };
     r->queue();
   }
@@ -124,7 +125,7 @@ bool suspend_coroutine(fiber_block& b) {
   } const on_exit;
   rest_of_coroutine rest;
   boost::asio::async_initiate<Yield, void()>(
-      [&rest](auto&& handler) { rest.queue(std::move(handler)); },
+      [&rest](auto&& handler) { rest.queue(std::forward<decltype(handler)>(handler)); },
       *static_cast<Yield*>(b.suspension));
   ready_fiber_thread();
   return true;

@@ -57,6 +57,7 @@ class memory_of_running {
   }
 
  private:
+  // NOLINTNEXTLINE(readability-identifier-naming): it takes the member for a global variable
   inline static constinit thread_local memory_of_running* innermost_ = nullptr;
 
   void* at_;

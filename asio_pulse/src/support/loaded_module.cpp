@@ -13,6 +13,7 @@
 #pragma weak dlopen
 
 // Defined by the linker: the ELF header of the module that contains this code.
+// NOLINTNEXTLINE(bugprone-reserved-identifier,readability-identifier-naming): the linker's name
 extern "C" [[gnu::visibility("hidden")]] const ElfW(Ehdr) __ehdr_start;
 #endif
 

@@ -70,6 +70,7 @@ class fiber_offer {
   }
 
  private:
+  // NOLINTNEXTLINE(readability-identifier-naming): it takes the member for a global variable
   inline static constinit thread_local fiber_offer* here_ = nullptr;
 
   const fiber_block* block_;
