@@ -120,13 +120,6 @@ void hook_fire(State& state) {
 }
 BENCHMARK(hook_fire);
 
-/// As hook_poll, with a task far over its budget: the gate puts each operation back, and it is
-/// released and run because no other work waits.
-void gate_put_back(State& state) {
-  chain(state, calm(), 1us, 10ms, [](const auto& did, auto ran) { return did.yields > ran / 2; });
-}
-BENCHMARK(gate_put_back);
-
 void should_yield(State& state) {
   asio_pulse::io_context io{calm(), 1};
   const asio_pulse::task task{io, {.name = "asked", .budget = 1s, .per = 1s}};

@@ -75,7 +75,6 @@ const std::vector<part>& parts() {
                                      {"budget_charge_over", "budget charge, over budget", 0},
                                      {"hook_poll", "hook: a posted handler's whole poll", 0},
                                      {"hook_fire", "hook: a user's after_poll called", 0},
-                                     {"gate_put_back", "gate: the same, put back", 0},
                                      {"should_yield", "should_yield(), not wanted", 1},
                                      {"checkpoint", "co_await checkpoint(), not wanted", 1},
                                      {"fiber_switch", "fiber: switch there and back", 0},
