@@ -132,8 +132,11 @@ std::chrono::nanoseconds cpu_while(std::uint64_t pid, std::chrono::milliseconds 
   return before && after ? *after - *before : 0ns;
 }
 
-/// Until no descriptor is left.
+/// Opens files until no descriptor is free. Before that, it waits until the thread that answers has
+/// its name, by which the test knows it: the thread needs a descriptor to see whether it may set it.
 void use_up_descriptors() {
+  const auto self = static_cast<std::uint64_t>(::getpid());
+  while (!cpu_of_thread(self, "pulse-inspect")) std::this_thread::yield();
   const rlimit few{.rlim_cur = 64, .rlim_max = 64};
   if (::setrlimit(RLIMIT_NOFILE, &few) != 0) std::abort();
   while (::open("/dev/null", O_RDONLY | O_CLOEXEC) >= 0) {
