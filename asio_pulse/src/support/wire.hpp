@@ -25,7 +25,11 @@ constexpr T last_enumerator() = delete;
 /// Writes values. One function names the members of a type in order, and serves both directions:
 ///
 ///     template <class Stream> void members(Stream& s, T& value) { s(value.a, value.b); }
-class wire_out {
+///
+/// `Writer` is byte_writer, or replaces some of its functions: a test writes what no honest process
+/// does.
+template <class Writer>
+class basic_wire_out {
  public:
   template <class... T>
   void operator()(T&... values) {
@@ -53,8 +57,9 @@ class wire_out {
     for (T& value : list) one(value);
   }
 
-  byte_writer to_;
+  Writer to_;
 };
+using wire_out = basic_wire_out<byte_writer>;
 
 /// Reads values. These are errors: a number that does not fit its member, an unknown enumerator, a
 /// duration or a time out of range, a list that is too long.

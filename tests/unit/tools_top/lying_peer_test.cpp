@@ -61,40 +61,15 @@ std::optional<process_metrics> received(const std::string& bytes) {
   return m;
 }
 
-/// The bytes that a hostile process sends: numbers are not limited to their range.
-class plain_bytes {
- public:
-  template <class... T>
-  void operator()(T&... values) {
-    (one(values), ...);
-  }
-  [[nodiscard]] std::string take() { return std::move(to_.bytes()); }
-
- private:
-  template <class T>
-  void one(T& value) {
-    if constexpr (std::is_integral_v<T> || std::is_enum_v<T>) {
-      to_.number(static_cast<std::uint64_t>(value));
-    } else {
-      members(*this, value);
-    }
-  }
-  void one(std::chrono::nanoseconds& d) { to_.number(static_cast<std::uint64_t>(d.count())); }
-  void one(std::chrono::system_clock::time_point& t) {
-    to_.number(static_cast<std::uint64_t>(t.time_since_epoch().count()));
-  }
-  void one(std::string& s) { to_.text(s); }
-  template <class T>
-  void one(std::vector<T>& list) {
-    to_.number(std::uint64_t{list.size()});
-    for (T& value : list) one(value);
-  }
-
-  detail::byte_writer to_;
+/// Does not limit times to their range.
+struct hostile_writer : detail::byte_writer {
+  void duration(std::chrono::nanoseconds d) { number(static_cast<std::uint64_t>(d.count())); }
+  void time(std::chrono::nanoseconds since_epoch) { duration(since_epoch); }
 };
 
+/// The bytes that a hostile process sends.
 std::string sent(process_metrics m) {
-  plain_bytes out;
+  detail::basic_wire_out<hostile_writer> out;
   out(m);
   return out.take();
 }
