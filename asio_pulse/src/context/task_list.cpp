@@ -17,8 +17,9 @@ constexpr std::size_t chunk = 128;
 
 }  // namespace
 
-// std::mutex goes to who asks first after it is unlocked. That would be the walk itself, again and
-// again, because a thread that sleeps needs longer. So a thread keeps the turn until it has the mutex.
+// When std::mutex is unlocked, the first thread that tries to lock it gets it. A thread that sleeps
+// until then is slower than the walk, which locks it again at once. So a thread that waits holds the
+// turn, without which the walk cannot lock the mutex.
 std::unique_lock<std::mutex> task_list::lock_in_turn() const {
   const std::lock_guard turn(turn_);
   return std::unique_lock(mutex_);

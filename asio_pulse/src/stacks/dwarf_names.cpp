@@ -16,6 +16,7 @@
 #include <cstdlib>
 #include <memory>
 #include <new>
+#include <ranges>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -275,16 +276,10 @@ void find_nearest_place(Dwarf_Die& unit, Dwarf_Addr pc, code_range part, descrip
     Dwarf_Addr found = 0;
     return dwarf_lineaddr(dwarf_onesrcline(rows, n), &found) == 0 ? found : 0;
   };
-  std::size_t behind = 0;  // the first row behind the code, by bisection
-  for (std::size_t left = count; left != 0;) {
-    const std::size_t half = left / 2;
-    if (address(behind + half) <= pc) {
-      behind += half + 1;
-      left -= half + 1;
-    } else {
-      left = half;
-    }
-  }
+  const auto all = std::views::iota(std::size_t{0}, count);
+  const auto first_behind =
+      std::ranges::partition_point(all, [&](std::size_t n) { return address(n) <= pc; });
+  const auto behind = static_cast<std::size_t>(first_behind - all.begin());
   for (std::size_t n = behind; n != 0 && part.has(address(n - 1)); --n) {
     if (take_place(dwarf_onesrcline(rows, n - 1), to)) return;
   }
