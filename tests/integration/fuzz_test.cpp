@@ -42,11 +42,7 @@ struct injected_fault : std::exception {};
 
 // Sanitizers are not notified when Boost.Context changes stacks. A stack that is resumed on another
 // thread, or unwound, confuses ThreadSanitizer and AddressSanitizer.
-#if defined(PULSE_TEST_TSAN) || defined(PULSE_TEST_ASAN)
-constexpr bool follows_stacks = false;
-#else
-constexpr bool follows_stacks = true;
-#endif
+constexpr bool follows_stacks = !pulse_test::sanitized;
 
 /// A queue that promises order: its handlers must run with rising numbers.
 struct lane {

@@ -11,12 +11,6 @@
 
 namespace pulse_test {
 
-#if defined(PULSE_TEST_TSAN) || defined(PULSE_TEST_ASAN)
-inline constexpr bool sanitized = true;
-#else
-inline constexpr bool sanitized = false;
-#endif
-
 /// A checkpoint yields as soon as it looks at the clock.
 inline asio_pulse::options eager() {
   auto o = steady();

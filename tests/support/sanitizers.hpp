@@ -24,6 +24,11 @@ inline constexpr bool thread_sanitizer = true;
 #else
 inline constexpr bool thread_sanitizer = false;
 #endif
+#if defined(PULSE_TEST_ASAN) || defined(PULSE_TEST_TSAN)
+inline constexpr bool sanitized = true;
+#else
+inline constexpr bool sanitized = false;
+#endif
 /// clang's check of types at member calls reads the object through a pipe that it opens for it.
 #if defined(PULSE_TEST_CLANG_UBSAN)
 inline constexpr bool sanitizer_needs_descriptors = true;

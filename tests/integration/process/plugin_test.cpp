@@ -47,18 +47,6 @@ class plugin {
   const plugin_functions* functions_ = nullptr;
 };
 
-/// A handler of the program that is stuck until it is reported with its stack.
-void see_own_stall(asio_pulse::io_context& io, const told& reports) {
-  const std::size_t before = reports.count();
-  asio::post(io, [&] {
-    compute_until([&] {
-      return reports.any_since(before, [](const told::stall& s) { return s.frames != 0; });
-    });
-  });
-  io.restart();
-  io.run();
-}
-
 std::atomic<int> signals_of_the_program{0};
 
 int many_plugins() {

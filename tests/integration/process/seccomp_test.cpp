@@ -249,20 +249,10 @@ TEST(seccomp, nobody_sees_the_child_that_tries) {
 int filter_comes_later() {
   told reports;
   asio_pulse::io_context io{reports.options()};
-  const auto stall = [&] {
-    const std::size_t before = reports.count();
-    asio::post(io, [&] {
-      compute_until([&] {
-        return reports.any_since(before, [](const told::stall& s) { return s.frames != 0; });
-      });
-    });
-    io.restart();
-    io.run();
-  };
-  stall();
+  see_own_stall(io, reports);
   filter_calls(grouped, SECCOMP_RET_KILL_PROCESS, SECCOMP_RET_ALLOW, SECCOMP_FILTER_FLAG_TSYNC);
-  stall();
-  stall();
+  see_own_stall(io, reports);
+  see_own_stall(io, reports);
   return 0;
 }
 const program with_later_filter{"seccomp_filter_comes_later", &filter_comes_later};

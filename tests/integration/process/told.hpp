@@ -8,6 +8,8 @@
 
 #include <asio_pulse/report.hpp>
 
+#include <boost/asio/post.hpp>
+
 #include <algorithm>
 #include <cstdint>
 #include <mutex>
@@ -19,12 +21,6 @@
 /// Collects what the watchdog reports to a program.
 
 namespace pulse_test {
-
-#if defined(PULSE_TEST_ASAN) || defined(PULSE_TEST_TSAN)
-inline constexpr bool sanitized = true;
-#else
-inline constexpr bool sanitized = false;
-#endif
 
 /// Copies of the reports of stalls. A report has either a stack or the reason why it has none.
 class told {
@@ -100,6 +96,18 @@ template <class Over>
 template <class Over>
 [[gnu::noinline]] void wait_until(Over over) {
   while (!over()) std::this_thread::sleep_for(20ms);
+}
+
+/// A handler that is stuck until it is reported with its stack.
+inline void see_own_stall(asio_pulse::io_context& io, const told& reports) {
+  const std::size_t before = reports.count();
+  boost::asio::post(io, [&] {
+    compute_until([&] {
+      return reports.any_since(before, [](const told::stall& s) { return s.frames != 0; });
+    });
+  });
+  io.restart();
+  io.run();
 }
 
 }  // namespace pulse_test
