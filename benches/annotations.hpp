@@ -11,11 +11,25 @@
 #include <cstdint>
 #include <string>
 
+namespace bench {
+
+struct group;
+
+/// What a task has besides its budget.
+struct task_place {
+  const group* of = nullptr;
+  unsigned priority = 3;
+  std::chrono::nanoseconds deadline{0};  ///< after its work is ready; zero: none
+};
+
+}  // namespace bench
+
 #if defined(BENCH_STOCK)
 
 // Boost 1.74's awaitable.hpp uses std::exchange without it.
 #include <boost/asio/io_context.hpp>
 
+#include <string_view>
 #include <utility>
 
 #define ASIO_PULSE_PREEMPTION_BUDGET(...) static_assert(true)
@@ -27,9 +41,13 @@ using io_context = boost::asio::io_context;
 
 constexpr bool should_yield() noexcept { return false; }
 
-/// In stock there are no tasks.
+/// In stock there are no groups and no tasks.
+struct group {
+  group(io_context&, std::string_view, unsigned, const group* = nullptr) {}
+};
+
 struct task {
-  task(io_context&, std::chrono::nanoseconds, std::chrono::nanoseconds) {}
+  task(io_context&, std::chrono::nanoseconds, std::chrono::nanoseconds, const task_place& = {}) {}
   std::uint64_t polls() const { return 0; }
 };
 
@@ -45,16 +63,34 @@ inline std::string stats_json(const io_context&) { return "{}"; }
 
 #include <asio_pulse/asio_pulse.hpp>
 
+#include <string_view>
+
 namespace bench {
 
 using io_context = asio_pulse::io_context;
 using asio_pulse::should_yield;
 using asio_pulse::task_scope;
 
+/// \p weight is relative to the groups beside it.
+struct group : asio_pulse::task_group {
+  group(io_context& io, std::string_view name, unsigned weight, const group* parent = nullptr)
+      : asio_pulse::task_group{
+            io, asio_pulse::group_options{
+                    .name = std::string(name), .weight = weight, .parent = reference(parent)}} {}
+  static asio_pulse::group_ref reference(const group* g) {
+    return g != nullptr ? asio_pulse::group_ref(*g) : asio_pulse::group_ref();
+  }
+};
+
 struct task : asio_pulse::task {
-  task(io_context& io, std::chrono::nanoseconds budget, std::chrono::nanoseconds per)
-      : asio_pulse::task{io,
-                         asio_pulse::task_options{.name = "bench", .budget = budget, .per = per}} {}
+  task(io_context& io, std::chrono::nanoseconds budget, std::chrono::nanoseconds per,
+       const task_place& place = {})
+      : asio_pulse::task{io, asio_pulse::task_options{.name = "bench",
+                                                      .budget = budget,
+                                                      .per = per,
+                                                      .group = group::reference(place.of),
+                                                      .priority = place.priority,
+                                                      .deadline = place.deadline}} {}
   std::uint64_t polls() const { return stats().polls; }
 };
 

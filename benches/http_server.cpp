@@ -27,12 +27,15 @@
 #include <array>
 #include <atomic>
 #include <chrono>
+#include <condition_variable>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <exception>
 #include <memory>
+#include <mutex>
 #include <stdexcept>
+#include <stop_token>
 #include <string>
 #include <thread>
 #include <vector>
@@ -173,7 +176,7 @@ unsigned calibrate(std::chrono::nanoseconds target) {
                                static_cast<double>(best.count()));
 }
 
-int serve(int threads, unsigned rounds) {
+int serve(int threads, unsigned rounds, bool idle_thread) {
   bench::io_context io{threads};
   const hog slow{io, rounds};
   counters served;
@@ -188,6 +191,15 @@ int serve(int threads, unsigned rounds) {
   std::printf("listening %d\n", static_cast<int>(port));
   std::fflush(stdout);
 
+  // A second thread, even an idle one, disables the C library's shortcuts for single-threaded programs.
+  std::jthread idle;
+  if (idle_thread) {
+    idle = std::jthread([](const std::stop_token& stop) {
+      std::mutex mutex;
+      std::unique_lock lock(mutex);
+      std::condition_variable_any().wait(lock, stop, [] { return false; });
+    });
+  }
   std::vector<std::thread> workers;
   for (int i = 1; i < threads; ++i) workers.emplace_back([&io] { io.run(); });
   io.run();
@@ -212,10 +224,12 @@ int main(int argc, char** argv) try {
     std::printf("%u\n", calibrate(std::chrono::milliseconds{std::atoi(argv[2])}));
     return 0;
   }
-  if (argc == 4 && std::strcmp(argv[1], "serve") == 0 && std::atoi(argv[2]) > 0) {
-    return serve(std::atoi(argv[2]), static_cast<unsigned>(std::strtoul(argv[3], nullptr, 10)));
+  const bool idle = argc == 5 && std::strcmp(argv[4], "idle") == 0;
+  if ((argc == 4 || idle) && std::strcmp(argv[1], "serve") == 0 && std::atoi(argv[2]) > 0) {
+    return serve(std::atoi(argv[2]), static_cast<unsigned>(std::strtoul(argv[3], nullptr, 10)),
+                 idle);
   }
-  std::fprintf(stderr, "usage: %s calibrate MILLISECONDS | serve THREADS ROUNDS\n", argv[0]);
+  std::fprintf(stderr, "usage: %s calibrate MILLISECONDS | serve THREADS ROUNDS [idle]\n", argv[0]);
   return 2;
 } catch (const std::exception& e) {
   std::fprintf(stderr, "%s: %s\n", argv[0], e.what());

@@ -21,6 +21,7 @@
 #include <exception>
 #include <map>
 #include <memory>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -32,8 +33,9 @@ using namespace std::chrono_literals;
 
 /// How asio-pulse is used. \c plain has neither watchdog nor inspection, whose threads would end
 /// the C library's shortcuts for single-threaded programs. \c watched has the defaults. \c off is
-/// switched off.
-enum class use { plain, watched, off };
+/// switched off. \c counted and \c grouped are plain, with a clock that valgrind has, too; in \c
+/// grouped the tasks are in a group.
+enum class use { plain, watched, off, counted, grouped };
 
 std::unique_ptr<bench::io_context> make_context(bool hint_one, [[maybe_unused]] use how) {
 #if !defined(BENCH_STOCK) && !defined(ASIO_PULSE_DISABLE)
@@ -42,6 +44,8 @@ std::unique_ptr<bench::io_context> make_context(bool hint_one, [[maybe_unused]] 
     o.watchdog = false;
     o.inspectable = false;
     o.enabled = how != use::off;
+    if (how == use::counted || how == use::grouped)
+      o.clock = asio_pulse::timing::clock_kind::steady;
     return hint_one ? std::make_unique<bench::io_context>(o, 1)
                     : std::make_unique<bench::io_context>(o);
   }
@@ -62,13 +66,13 @@ constexpr auto window = 5ms;
 
 /// Chains of as many tasks, one poll of each by turns: as connections do, no poll is of the same
 /// task as the one before.
-outcome post_chains(bench::io_context& io, std::uint64_t count) {
+outcome post_chains(bench::io_context& io, std::uint64_t count, const bench::task_place& place) {
   constexpr std::uint64_t number = 16;
   std::vector<bench::task> tasks;
   std::array<std::uint64_t, number> left;
   left.fill(count / number);
   for (auto& remaining : left) {
-    const bench::task_scope scope{tasks.emplace_back(io, budget, window)};
+    const bench::task_scope scope{tasks.emplace_back(io, budget, window, place)};
     bench::start_chain(io, remaining);
   }
   io.run();
@@ -78,9 +82,10 @@ outcome post_chains(bench::io_context& io, std::uint64_t count) {
   return result;
 }
 
-outcome run_case(const std::string& name, bench::io_context& io, std::uint64_t count) {
-  if (name == "post_16_tasks") return post_chains(io, count);
-  const bench::task task{io, budget, window};
+outcome run_case(const std::string& name, bench::io_context& io, std::uint64_t count,
+                 const bench::task_place& place) {
+  if (name == "post_16_tasks") return post_chains(io, count, place);
+  const bench::task task{io, budget, window, place};
   const bench::task_scope scope{task};
   static const std::map<std::string, std::uint64_t (*)(bench::io_context&, std::uint64_t)> loops{
       {"post", bench::post_chain},
@@ -99,10 +104,13 @@ outcome run_case(const std::string& name, bench::io_context& io, std::uint64_t c
 
 int measure(const std::string& name, std::uint64_t count, int rounds, use how) {
   auto io = make_context(name == "post_hint_1", how);
+  std::optional<bench::group> group;
+  if (how == use::grouped) group.emplace(*io, "bench", 100U);
+  const bench::task_place place{.of = group ? &*group : nullptr};
   outcome last{};
   const double ns = bench::ns_per_operation(count, rounds, [&](std::uint64_t operations) {
     io->restart();
-    last = run_case(name, *io, operations);
+    last = run_case(name, *io, operations, place);
     if (last.operations != operations) throw std::runtime_error(name + ": operations were lost");
   });
   std::printf(R"({"case":"%s","ns":%.4f,"polls":%llu,"pulse":%s})"
@@ -156,12 +164,21 @@ int main(int argc, char** argv) try {
   if (argc == 2 && std::strcmp(argv[1], "sizes") == 0) return print_sizes();
   if (argc == 2 && std::strcmp(argv[1], "task_sizes") == 0) return print_task_sizes();
   if (argc < 4) {
-    std::fprintf(stderr, "usage: %s CASE OPERATIONS ROUNDS [watched | off] | sizes | task_sizes\n",
+    std::fprintf(stderr,
+                 "usage: %s CASE OPERATIONS ROUNDS [watched | off | counted | grouped] | sizes | "
+                 "task_sizes\n",
                  argv[0]);
     return 2;
   }
   const std::string word = argc > 4 ? argv[4] : "";
-  const use how = word == "off" ? use::off : word == "watched" ? use::watched : use::plain;
+  static const std::map<std::string, use> modes{{"", use::plain},
+                                                {"watched", use::watched},
+                                                {"off", use::off},
+                                                {"counted", use::counted},
+                                                {"grouped", use::grouped}};
+  const auto mode = modes.find(word);
+  if (mode == modes.end()) throw std::invalid_argument("no mode called " + word);
+  const use how = mode->second;
   return measure(argv[1], std::strtoull(argv[2], nullptr, 10), std::atoi(argv[3]), how);
 } catch (const std::exception& e) {
   std::fprintf(stderr, "%s: %s\n", argv[0], e.what());

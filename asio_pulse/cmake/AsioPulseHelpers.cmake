@@ -28,6 +28,12 @@ CCACHE_SLOPPINESS=pch_defines,time_macros,include_file_mtime,include_file_ctime 
   set(CMAKE_CXX_COMPILER_LAUNCHER "${launcher}" PARENT_SCOPE)
 endfunction()
 
+# asio_pulse_collect_rarely(): gcc collects the garbage in its own memory only from 400 MB on, and not from 128 MB on.
+# That saves 10 to 25 % of the time of a file with many templates.
+function(asio_pulse_collect_rarely)
+  add_compile_options("$<$<CXX_COMPILER_ID:GNU>:SHELL:--param ggc-min-heapsize=400000>")
+endfunction()
+
 # asio_pulse_use_sanitizers(LIST): builds everything, including tests and benches, with -fsanitize=LIST.
 function(asio_pulse_use_sanitizers sanitizers)
   if(NOT sanitizers)
@@ -49,6 +55,12 @@ function(asio_pulse_use_sanitizers sanitizers)
   endif()
   add_compile_options(${flags})
   add_link_options(-fsanitize=${sanitizers})
+endfunction()
+
+# asio_pulse_permit_unity(TARGET): gcc takes source files that a unity file includes for headers. It must not warn of what is
+# wrong only in headers.
+function(asio_pulse_permit_unity target)
+  target_compile_options(${target} PRIVATE "$<$<CXX_COMPILER_ID:GNU>:-Wno-subobject-linkage>")
 endfunction()
 
 # asio_pulse_warnings(TARGET): enables the project's warnings, for its own targets only. They are errors if
@@ -76,6 +88,9 @@ function(asio_pulse_warnings target)
             -Wimplicit-fallthrough)
   if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
     target_compile_options(${target} PRIVATE -Wduplicated-cond -Wlogical-op -Wextra-semi)
+    if(CMAKE_UNITY_BUILD)
+      asio_pulse_permit_unity(${target})
+    endif()
   else()
     target_compile_options(${target} PRIVATE -Wextra-semi -Wunreachable-code)
   endif()

@@ -16,6 +16,9 @@ import sys
 MODULE = pathlib.Path(__file__).resolve().parent.parent
 STRUCTURES = {"options": "include/asio_pulse/options.hpp",
               "task_options": "include/asio_pulse/options.hpp",
+              "group_options": "include/asio_pulse/options.hpp",
+              "admission_policy": "include/asio_pulse/options.hpp",
+              "guard_options": "include/asio_pulse/beast.hpp",
               "tier_policy": "include/asio_pulse/tier.hpp",
               "prometheus_options": "prometheus/include/asio_pulse/prometheus.hpp"}
 # clock_kind is another module's.
@@ -52,7 +55,7 @@ def kind_of(written):
         return "duration"
     if written in NUMBERS:
         return "number"
-    return {"std::string": "text"}.get(written, written.split("::")[-1])
+    return {"std::string": "text", "std::vector<std::string>": "texts"}.get(written, written.split("::")[-1])
 
 
 def default_of(written):
@@ -80,7 +83,7 @@ def members(header, name):
     result = {}
     for statement in re.split(r";\s*(?:\n|$)", braced(text, start.start())):
         statement = statement.strip()
-        if not statement or "operator" in statement:
+        if not statement or "operator" in statement or re.match(r"(\[\[nodiscard\]\] )?static ", statement):
             continue
         found = re.fullmatch(r"(.+?)\s+(\w+)\s*(?:=\s*(.+)|(\{.*\}))", statement, re.DOTALL)
         if not found:

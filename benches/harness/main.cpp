@@ -122,7 +122,8 @@ int compare_files(const std::string& a, const std::string& b, double limit) {
 void add_run(CLI::App& app, run_arguments& args) {
   std::vector<std::string> known;
   for (const scenario_name& one : scenario_names()) known.push_back(one.name);
-  app.add_option("SCENARIO", args.scenarios, "the scenarios to run (default: all except soak)")
+  app.add_option("SCENARIO", args.scenarios,
+                 "the scenarios to run (default: all except soak and shares)")
       ->check(CLI::IsMember(known));
   app.add_option("--repetitions", args.with.repetitions,
                  "repetitions of each arm, interleaved (default: 6)")

@@ -25,6 +25,8 @@ answered. GET /hog is {HOG_MS} ms of SHA-256; {HOG_CONNECTIONS} connections ask 
 - stock: Boost.Asio as it is.
 - pulse: the same source with asio_pulse::io_context, a budget of 2 ms and a checkpoint in the slow loop.
 - isolated: no checkpoint; the slow loop is a declared, isolatable task.
+- stock+idle: stock with a second thread that does nothing. In a program with more than one thread, the C library's
+  shortcuts for single-threaded programs are off; asio-pulse's watchdog is such a thread.
 
 Each figure is the median of {{rounds}} runs. The runs of the arms are interleaved, and each run
 starts a new server. Latencies are in ms, as measured by wrk. wrk is a closed loop: apart from its own
@@ -34,9 +36,9 @@ digest was compared with that of hashlib, and every fast answer was counted in b
 
 
 class Server:
-    def __init__(self, program, threads, rounds):
-        self.process = subprocess.Popen([program, "serve", str(threads), str(rounds)], text=True,
-                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    def __init__(self, program, threads, rounds, *options):
+        self.process = subprocess.Popen([program, "serve", str(threads), str(rounds), *options],
+                                        text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         self.port = int(self.process.stdout.readline().split()[1])
 
     def get(self, target):
@@ -91,8 +93,9 @@ def finish_wrk(wrk, name):
     return result
 
 
-def one_run(program, threads, rounds, seconds, with_hogs, digest):
-    server = Server(program, threads, rounds)
+def one_run(args, arm, threads, rounds, seconds, with_hogs, digest):
+    name, *options = arm.split("+")
+    server = Server(args.programs / f"http_server_{name}", threads, rounds, *options)
     try:
         size, body = server.get("/fast")
         if json.loads(body) != {"status": "ok", "items": [1, 2, 3], "method": "GET"}:
@@ -133,8 +136,7 @@ def phase(args, threads, rounds, arms, repetitions, seconds, with_hogs, digest):
     for number, arm in common.by_turns(arms, repetitions):
         common.progress(f"{threads} threads, hogs {'on' if with_hogs else 'off'}, "
                         f"round {number + 1} of {repetitions}, {arm}")
-        program = args.programs / f"http_server_{arm}"
-        results[arm].append(one_run(program, threads, rounds, seconds, with_hogs, digest))
+        results[arm].append(one_run(args, arm, threads, rounds, seconds, with_hogs, digest))
     common.progress()
     return results
 
@@ -170,8 +172,8 @@ def actions(results):
 
 
 def threads_section(args, threads, rounds, digest):
-    calm = phase(args, threads, rounds, ["stock", "pulse"], args.calm_runs, args.calm_seconds,
-                 False, digest)
+    arms = ["stock", "pulse"] + (["stock+idle"] if threads == 1 else [])
+    calm = phase(args, threads, rounds, arms, args.calm_runs, args.calm_seconds, False, digest)
     # One thread is an implicit strand, which isolation would break, so isolation is refused.
     arms = ["stock", "pulse"] + (["isolated"] if threads > 1 else [])
     hogs = phase(args, threads, rounds, arms, args.hog_runs, args.hog_seconds, True, digest)
@@ -185,7 +187,13 @@ def threads_section(args, threads, rounds, digest):
         f"### {threads} server {noun}, no hogs", "",
         common.table(HEADER, [row(arm, runs) for arm, runs in calm.items()]), "",
         f"Throughput, stock over pulse, pair by pair: {common.spread(same, '{:.3f}')}; "
-        f"server CPU a request, pulse over stock: {common.spread(cpu, '{:.3f}')}", "",
+        f"server CPU a request, pulse over stock: {common.spread(cpu, '{:.3f}')}", ""]
+    if threads == 1:
+        same_idle = ratios(calm, "fast/s", "stock+idle", "pulse")
+        cpu_idle = ratios(calm, "cpu_us", "pulse", "stock+idle")
+        lines += [f"The same beside stock+idle: {common.spread(same_idle, '{:.3f}')}; "
+                  f"{common.spread(cpu_idle, '{:.3f}')}", ""]
+    lines += [
         f"### {threads} server {noun}, with hogs", "",
         common.table(HEADER[:-1], [row(arm, runs)[:-1] for arm, runs in hogs.items()]), "",
         f"p99, stock over pulse, pair by pair: {common.spread(better, '{:.1f}')}; "
@@ -207,8 +215,8 @@ def main():
     if args.one:  # for pulse_bench: a single run, as one line of JSON
         if args.rounds <= 0:
             common.fail("--one needs --rounds, as http_server_stock calibrate prints it")
-        result = one_run(args.programs / f"http_server_{args.one}", args.threads, args.rounds,
-                         args.seconds, args.hogs, digest_of(args.rounds))
+        result = one_run(args, args.one, args.threads, args.rounds, args.seconds, args.hogs,
+                         digest_of(args.rounds))
         del result["reports"]
         print(json.dumps(result))
         return

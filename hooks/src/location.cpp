@@ -19,7 +19,7 @@ struct slot {
 constexpr std::size_t slots = 4096;
 constexpr std::size_t max_probe = 32;
 
-std::array<slot, slots> table;
+std::array<slot, slots> places;
 
 std::uint64_t key_of(const location& where) noexcept {
   const auto file = reinterpret_cast<std::uintptr_t>(where.file);
@@ -34,7 +34,7 @@ location_id intern(const location& where) noexcept {
   for (std::size_t probe = 0; probe < max_probe; ++probe) {
     const std::size_t index = ((key >> 40) + probe) % slots;
     if (index == 0) continue;  // number 0 means "unknown"
-    slot& s = table[index];
+    slot& s = places[index];
     std::uint64_t seen = s.key.load(std::memory_order_relaxed);
     if (seen == 0 && s.key.compare_exchange_strong(seen, key, std::memory_order_relaxed)) {
       s.where = where;
@@ -48,7 +48,7 @@ location_id intern(const location& where) noexcept {
 
 location location_of(location_id id) noexcept {
   if (id == 0 || id >= slots) return {};
-  const slot& s = table[id];
+  const slot& s = places[id];
   if (!s.ready.load(std::memory_order_acquire)) return {};  // pairs with the release in intern()
   return s.where;
 }

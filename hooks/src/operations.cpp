@@ -61,7 +61,8 @@ void accept_created(tracked_operation& op) noexcept {
   op.assign(listener);
 }
 
-bool gate(void* owner, void* operation, tracked_operation& op, completes how) noexcept {
+bool gate(void* owner, void* operation, tracked_operation& op, completes how,
+          const site& what) noexcept {
   if (op.has(tracked_operation::released)) return false;
   thread_state& ts = this_thread();
   if (ts.top.load(std::memory_order_relaxed) == nullptr) {
@@ -71,7 +72,7 @@ bool gate(void* owner, void* operation, tracked_operation& op, completes how) no
     // its own that it could give up.
     return false;
   }
-  return ts.arbiter->hold_back(ts, op, operation, owner, how);
+  return ts.arbiter->hold_back(ts, op, operation, owner, how, what);
 }
 
 task_record* connecting(void* scheduler, task_record* t) noexcept {

@@ -99,7 +99,8 @@ void poll_frame::begin_measured(thread_state& ts, void* owner, const site& what,
                                 const site* outer_site) noexcept {
   measuring& m = measure(ts, ts.current, outer, outer_site);
   if ((word_ & tracked_operation::resumes) != 0) ++ts.extra_turns;
-  std::uint32_t state = ts.state->load(std::memory_order_relaxed);
+  // Acquire: a poll that sees the new generation of an update sees what was updated.
+  std::uint32_t state = ts.state->load(std::memory_order_acquire);
   if ((state & path_state::wake_watchdog) != 0) [[unlikely]] {
     // acq_rel pairs with the watchdog's setting of the flag before it sleeps. If several polls see
     // the flag, one of them wakes it.
@@ -166,8 +167,11 @@ void poll_frame::begin_measured(thread_state& ts, void* owner, const site& what,
 }
 
 void poll_frame::accepted_on(std::intptr_t socket) noexcept {
-  if (mode_ == mode::measured && measured().born != nullptr) {
-    own_socket(socket, *measured().born, true);
+  if (mode_ != mode::measured || measured().born == nullptr) return;
+  task_record& born = *measured().born;
+  own_socket(socket, born, true);
+  if (born.home->classifies.load(std::memory_order_relaxed)) [[unlikely]] {
+    born.home->classify(born, socket);
   }
 }
 
@@ -243,6 +247,7 @@ void poll_frame::reassign(task_record* t) noexcept {
     m.outer_cached_refs = ts.cached_refs;
     m.account_saved = true;
   } else {
+    task_ = t;  // before the account's reference, which may be the last one, is released
     close_current_account(ts);
   }
   ts.account = t;

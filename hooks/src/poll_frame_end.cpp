@@ -149,6 +149,7 @@ void poll_frame::end_measured(thread_state& ts, measuring& m) noexcept {
   }
   if (!ts.poll_site.load(std::memory_order_relaxed)->drains) {
     end_poll(ts, ts.clock.take(), m.hooked, false);
+    task_ = nullptr;  // close_account() may release the last reference to it
     close_account(ts, m);
   }
   ts.poll_site.store(m.outer_site, std::memory_order_relaxed);
@@ -166,7 +167,12 @@ void poll_frame::close_account(thread_state& ts, measuring& m) noexcept {
     ts.cached_refs = m.outer_cached_refs;
     watch_account(ts);
   }
-  if (m.outer != nullptr) ts.shared = m.outer_shared;
+  // The account may be that of a task that joined a group meanwhile, or of the next handler in a
+  // strand's batch, which does not look whether its task is shared.
+  if (m.outer != nullptr) {
+    ts.shared = m.outer_shared ||
+                (ts.account != nullptr && ts.account->shared.load(std::memory_order_relaxed));
+  }
 }
 
 }  // namespace asio_pulse::hooks

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 #include <asio_pulse/hooks/registry.hpp>
+#include <asio_pulse/hooks/thread_state.hpp>
 
 #include <array>
 #include <mutex>
@@ -31,21 +32,29 @@ enum : unsigned {
   kind_after_poll = 1U << 2U,
   kind_tier_changed = 1U << 3U,
   kind_stall = 1U << 4U,
-  installed = 1U << 5U,  // so that an empty hook_set counts as installed, too
+  kind_yielded = 1U << 5U,
+  kind_completed = 1U << 6U,
+  kind_options_changed = 1U << 7U,
+  installed = 1U << 8U,  // so that an empty hook_set counts as installed, too
 };
 
 unsigned kinds_of(const hook_set& hooks) noexcept {
   return installed | (hooks.task_spawned ? kind_task_spawned : 0U) |
          (hooks.before_poll ? kind_before_poll : 0U) | (hooks.after_poll ? kind_after_poll : 0U) |
-         (hooks.tier_changed ? kind_tier_changed : 0U) | (hooks.stall ? kind_stall : 0U);
+         (hooks.tier_changed ? kind_tier_changed : 0U) | (hooks.stall ? kind_stall : 0U) |
+         (hooks.yielded ? kind_yielded : 0U) | (hooks.completed ? kind_completed : 0U) |
+         (hooks.options_changed ? kind_options_changed : 0U);
 }
 
 /// The calls that this thread is in, innermost first. A removal inside a call must not wait for
 /// that call.
 struct frame {
   const void* node;
+  const poll_frame* poll;  ///< in which the call is made; null for none
   const frame* outer;
 };
+
+const poll_frame* this_poll() noexcept { return this_thread().top.load(std::memory_order_relaxed); }
 
 constinit thread_local const frame* innermost = nullptr;
 
@@ -59,6 +68,30 @@ bool inside(const void* node) noexcept {
 }
 
 }  // namespace
+
+std::string_view to_string(yield_reason why) noexcept {
+  switch (why) {
+    case yield_reason::hint:
+      return "hint";
+    case yield_reason::quantum:
+      return "quantum";
+    case yield_reason::budget:
+      return "budget";
+    case yield_reason::held:
+      return "held";
+    case yield_reason::queued:
+      return "queued";
+    case yield_reason::deferred:
+      return "deferred";
+    case yield_reason::strand:
+      return "strand";
+    case yield_reason::turn:
+      return "turn";
+    case yield_reason::forced:
+      return "forced";
+  }
+  return "unknown";
+}
 
 /// One hook_set. `hooks` may be used by a caller that has counted itself in `calls` and then seen
 /// its bit in `kinds`. Otherwise it may be used by the owner of the node: install() if `use` is
@@ -113,7 +146,7 @@ class registry::state {
     }
     // Publishes the hooks. Pairs with the loads in fire().
     n->kinds.store(kinds, std::memory_order_seq_cst);
-    update_wants_polls();
+    update_wanted();
     return n;
   }
 
@@ -123,7 +156,7 @@ class registry::state {
       // Sequentially consistent, as the count in fire(): either the caller sees the zero here, or
       // this thread sees the caller in the count.
       n->kinds.store(0, std::memory_order_seq_cst);
-      update_wants_polls();
+      update_wanted();
       n->used = inside(n) ? node::use::abandoned : node::use::removing;
       if (n->used == node::use::abandoned) {
         return;  // the last call that returns frees it
@@ -153,7 +186,7 @@ class registry::state {
       calls.fetch_add(1, std::memory_order_seq_cst);
       // The second check decides: from here on a removal waits for this call.
       if ((n->kinds.load(std::memory_order_seq_cst) & kind) != 0) {
-        const frame here{n, innermost};
+        const frame here{n, this_poll(), innermost};
         innermost = &here;
         try {
           (n->hooks.*which)(event);
@@ -174,7 +207,7 @@ class registry::state {
     changed_ = changed;
     context_ = context;
     if (changed_ != nullptr) {
-      changed_(context_, wants_polls.load(std::memory_order_relaxed));
+      changed_(context_, wants.polls.load(std::memory_order_relaxed));
     }
   }
 
@@ -182,7 +215,7 @@ class registry::state {
     return errors_.load(std::memory_order_relaxed);
   }
 
-  std::atomic<bool> wants_polls{false};
+  wanted wants;
 
  private:
   /// A call of a removed hook has returned. Wakes the removal that waits for it, or frees the hooks
@@ -201,14 +234,16 @@ class registry::state {
     }
   }
 
-  void update_wants_polls() noexcept {
+  void update_wanted() noexcept {
     unsigned all = 0;
     for (const node* n = first_.load(std::memory_order_relaxed); n != nullptr; n = n->next) {
       all |= n->kinds.load(std::memory_order_relaxed);
     }
-    const bool wanted = (all & (kind_before_poll | kind_after_poll)) != 0;
-    if (wants_polls.exchange(wanted, std::memory_order_relaxed) != wanted && changed_ != nullptr) {
-      changed_(context_, wanted);
+    wants.yields.store((all & kind_yielded) != 0, std::memory_order_relaxed);
+    wants.completions.store((all & kind_completed) != 0, std::memory_order_relaxed);
+    const bool polls = (all & (kind_before_poll | kind_after_poll)) != 0;
+    if (wants.polls.exchange(polls, std::memory_order_relaxed) != polls && changed_ != nullptr) {
+      changed_(context_, polls);
     }
   }
 
@@ -245,7 +280,7 @@ void registry::connection::disconnect() noexcept {
   }
 }
 
-registry::registry() : state_(std::make_shared<state>()), wants_polls_(&state_->wants_polls) {}
+registry::registry() : state_(std::make_shared<state>()), wanted_(&state_->wants) {}
 
 registry::~registry() { state_->listen(nullptr, nullptr); }
 
@@ -275,6 +310,20 @@ void registry::tier_changed(const tier_event& event) noexcept {
 
 void registry::stall(const stall_event& event) noexcept {
   state_->fire(kind_stall, &hook_set::stall, event);
+}
+
+void registry::yielded(const yield_event& event) noexcept {
+  state_->fire(kind_yielded, &hook_set::yielded, event);
+}
+
+void registry::completed(const completion_event& event) noexcept {
+  state_->fire(kind_completed, &hook_set::completed, event);
+}
+
+bool registry::calling() noexcept { return innermost != nullptr && innermost->poll == this_poll(); }
+
+void registry::options_changed(const options_event& event) noexcept {
+  state_->fire(kind_options_changed, &hook_set::options_changed, event);
 }
 
 std::uint64_t registry::hook_errors() const noexcept { return state_->errors(); }

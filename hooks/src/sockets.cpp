@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: BSL-1.0
+#include <asio_pulse/hooks/locked_word.hpp>
 #include <asio_pulse/hooks/sockets.hpp>
 
 #include <array>
 #include <atomic>
 #include <new>
-#include <thread>
 
 namespace asio_pulse::hooks {
 namespace {
@@ -16,7 +16,7 @@ namespace {
 /// a connect may complete while a time-out closes the socket, hence the lock.
 class entry {
  public:
-  static constexpr std::uintptr_t locked = 1;
+  static constexpr std::uintptr_t locked = locked_word::locked;
   static constexpr std::uintptr_t fresh = 2;  ///< no operation was started on it yet
 
   static task_record* task_in(std::uintptr_t word) noexcept {
@@ -29,23 +29,10 @@ class entry {
   /// The word without the lock, to be compared and not to be followed. Relaxed: if it equals a task
   /// of the caller, the caller has a reference of its own.
   [[nodiscard]] std::uintptr_t peek() const noexcept {
-    return word_.load(std::memory_order_relaxed);
+    return word_.peek(std::memory_order_relaxed);
   }
-  [[nodiscard]] std::uintptr_t lock() noexcept {
-    for (int tries = 0;; ++tries) {
-      std::uintptr_t word = word_.load(std::memory_order_relaxed);
-      // Acquire, pairs with unlock(): the reference that the previous holder took or released.
-      if ((word & locked) == 0 &&
-          word_.compare_exchange_weak(word, word | locked, std::memory_order_acquire,
-                                      std::memory_order_relaxed)) {
-        return word;
-      }
-      // The holder is a few instructions away from releasing it, or has lost the CPU.
-      constexpr int spins = 64;
-      if (tries >= spins) std::this_thread::yield();
-    }
-  }
-  void unlock(std::uintptr_t word) noexcept { word_.store(word, std::memory_order_release); }
+  [[nodiscard]] std::uintptr_t lock() noexcept { return word_.lock(); }
+  void unlock(std::uintptr_t word) noexcept { word_.unlock(word); }
 
   /// Returns the old word, with its reference.
   [[nodiscard]] task_record* exchange(std::uintptr_t word) noexcept {
@@ -55,7 +42,7 @@ class entry {
   }
 
  private:
-  std::atomic<std::uintptr_t> word_{0};
+  locked_word word_;
 };
 
 // Two levels, because descriptors are small numbers and most programs have few. Chunks are never

@@ -38,6 +38,7 @@ inline bool settle(thread_state& ts, timing::ticks now) noexcept {
   if (ts.shared) {
     t.polls.fetch_add(polls, std::memory_order_relaxed);
     t.cost.fetch_add(cost, std::memory_order_relaxed);
+    if (t.grouped.load(std::memory_order_acquire)) t.home->charged(t, cost);
     return t.budget.charge_shared(now, charged);
   }
   t.polls.store(t.polls.load(std::memory_order_relaxed) + polls, std::memory_order_relaxed);
@@ -56,12 +57,12 @@ inline void watch_account(thread_state& ts) noexcept {
 /// Charges what is pending, and releases the references. The thread has no account afterwards.
 inline void close_current_account(thread_state& ts) noexcept {
   if (ts.arbiter != nullptr && pending(ts)) settle(ts, ts.clock.last());
+  const std::int64_t cached = std::exchange(ts.cached_refs, 0);
   if (task_record* t = std::exchange(ts.account, nullptr)) {
-    ASIO_PULSE_ASSERT(ts.cached_refs >= 0);
+    ASIO_PULSE_ASSERT(cached >= 0);
     ts.watched_account.store(nullptr, std::memory_order_relaxed);
-    release(*t, static_cast<std::uint64_t>(1 + ts.cached_refs));
+    release(*t, static_cast<std::uint64_t>(1 + cached));  // last: hooks may run in it
   }
-  ts.cached_refs = 0;
 }
 
 }  // namespace asio_pulse::hooks

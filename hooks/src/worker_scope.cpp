@@ -5,6 +5,7 @@
 #include "thread_account.hpp"
 
 #include <asio_pulse/bpf/control_block.h>
+#include <asio_pulse/bpf/words.hpp>
 #include <asio_pulse/hooks/assert.hpp>
 #include <asio_pulse/hooks/poll_path.hpp>
 
@@ -19,7 +20,7 @@ constinit thread_local thread_state this_thread_state ASIO_PULSE_DETAIL_TLS_MODE
 
 void show_critical(thread_state& ts, bool inside) noexcept {
   if (ts.block == nullptr) return;
-  std::atomic_ref(ts.block->critical).store(inside ? 1 : 0, std::memory_order_relaxed);
+  asio_pulse::detail::write_word(ts.block->critical, inside ? 1 : 0);
 }
 
 namespace {

@@ -174,13 +174,24 @@ TEST(compensation_refused, without_opting_in_and_in_shadow_mode) {
   asio_pulse::io_context plain{with_spares(0)};
   EXPECT_EQ(asio_pulse::detail::service_of(plain).spares(), nullptr);
   auto o = with_spares(1);
-  o.shadow = true;
-  asio_pulse::io_context shadow{o};
-  EXPECT_EQ(asio_pulse::detail::service_of(shadow).spares(), nullptr);
-  o.shadow = false;
   o.enabled = false;
   asio_pulse::io_context off{o};
   EXPECT_EQ(asio_pulse::detail::service_of(off).spares(), nullptr);
+
+  o.enabled = true;
+  o.shadow = true;
+  compensated c{o};
+  hog h;
+  auto ran = c.worker();
+  c.post(h);
+  for (int i = 0; i < 3; ++i) c.service().compensate(1);
+  EXPECT_EQ(c.spares().started, 0U);
+  c.io.update({.shadow = false});
+  EXPECT_TRUE(c.compensate(1));
+  h.release();
+  c.relieved(0);
+  c.work.reset();
+  EXPECT_EQ(ran.get(), 1U);
 }
 
 TEST(compensation_refused, a_run_through_a_base_class_reference_is_no_caller) {

@@ -471,12 +471,13 @@ TEST(compensation_order, within_a_strand_and_a_tasks_executor) {
 }
 
 TEST(compensation_end, others_go_on_while_run_for_waits_for_a_stuck_spare) {
+  constexpr auto length = 100ms;  // time enough to begin, on a busy machine too
   compensated c{with_spares(2)};
   std::atomic<bool> release_worker{false};
   std::atomic<bool> progress{false};
   std::promise<void> inside;
   asio::post(c.io, [&] { c.stuck_until([&] { return release_worker.load(); }); });
-  auto ran = std::async(std::launch::async, [&] { return c.io.run_for(1ms); });
+  auto ran = std::async(std::launch::async, [&] { return c.io.run_for(length); });
   const compensated::watched watchdog(c);
   asio::post(c.io, [&] {
     inside.set_value();
@@ -484,7 +485,7 @@ TEST(compensation_end, others_go_on_while_run_for_waits_for_a_stuck_spare) {
   });
   inside.get_future().wait();  // on the spare
   release_worker = true;
-  std::this_thread::sleep_for(2ms);  // run_for() waits now; if not yet, it will
+  std::this_thread::sleep_for(length);  // run_for() waits now; if not yet, it will
   asio::post(c.io, [&] { progress = true; });
   EXPECT_TRUE(comes(ran));
   EXPECT_EQ(ran.get(), 3U);

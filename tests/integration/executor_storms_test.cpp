@@ -153,8 +153,9 @@ TEST_P(executor_storms, of_an_overspent_task_let_others_in_after_a_slice) {
   io.run();
   EXPECT_THAT(order, ElementsAreArray(counting_to(storm)));
   EXPECT_THAT(whose, testing::Each(hog.task.id()));
-  // Two of them make up a slice; some of the CPU time is charged a moment later.
-  EXPECT_LE(other.most(), 6) << "of the storm's handlers between two turns of another task";
+  // Two of them make up a slice; some of the CPU time is charged a moment later, on a busy machine of
+  // more handlers. Without a slice it would be all of them.
+  EXPECT_LE(other.most(), 12) << "of the storm's handlers between two turns of another task";
   if (GetParam().by_strand) {
     EXPECT_GT(io.stats().strand_breaks, 0U);
   }

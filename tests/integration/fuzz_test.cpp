@@ -29,6 +29,7 @@
 #include <mutex>
 #include <optional>
 #include <random>
+#include <span>
 
 namespace {
 
@@ -62,6 +63,12 @@ struct books {
   std::atomic<int> wrong_task{0};
 };
 
+struct last_first : asio_pulse::scheduling_policy {
+  std::size_t pick(std::span<const work> waiting, time /*now*/) override {
+    return waiting.size() - 1;
+  }
+};
+
 class program {
  public:
   program(std::uint32_t seed, std::size_t threads) : random_(seed), threads_(threads) {
@@ -72,6 +79,9 @@ class program {
     o.enabled = pick(12) != 0;
     o.isolation_threads = 1 + pick(2);
     if (pick(3) == 0) o.tiers.clean_window = o.tiers.isolate_clean_window = 300us;
+    o.custom_policy = [] { return std::make_unique<last_first>(); };
+    if (pick(2) == 0) o.policy = static_cast<asio_pulse::scheduling>(pick(5));
+    o.saturation = pick(2) == 0 ? 0ns : 10us;
     static constexpr int hints[] = {1, 2, BOOST_ASIO_CONCURRENCY_HINT_SAFE};
     io_ = new asio_pulse::io_context(
         o, threads == 1 ? hints[pick(3)] : BOOST_ASIO_CONCURRENCY_HINT_SAFE);
@@ -79,6 +89,11 @@ class program {
       auto t = pick(2) == 0 ? unlimited("quiet") : stingy("hog");
       if (t.budget > 0ns && pick(2) == 0) t.per = 2ms;  // comes back
       t.isolatable = pick(3) == 0;
+      if (pick(3) == 0) {
+        t.group = asio_pulse::task_group(*io_, {.weight = 1 + pick(200), .budget = pick(2) * 10us});
+      }
+      if (pick(3) == 0) t.priority = pick(8);
+      if (pick(3) == 0) t.deadline = 1ms * pick(3);
       tasks_.emplace_back(*io_, t);
       strands_.push_back(asio::make_strand(*io_));
     }
@@ -246,6 +261,7 @@ class program {
         burn(300us);
         break;
       case 7: {
+        if (pick(4) == 0) io_->update({.policy = static_cast<asio_pulse::scheduling>(pick(5))});
         ASIO_PULSE_PREEMPTION_BUDGET(200us);
         burn(20us);
         if (left_ > 0) spawn();

@@ -55,6 +55,11 @@ class hints : public testing::Test {
     o.hint_socket = loader.path();
     return o;
   }
+  asio_pulse::options opts(const fake_loader& other) {
+    asio_pulse::options o = opts();
+    o.hint_socket = other.path();
+    return o;
+  }
 
   /// Runs short handlers one after another until `done`. Returns false if that takes too long.
   template <class Done>
@@ -227,6 +232,42 @@ TEST_F(hints, put_the_task_that_was_running_behind_everybody_else_once) {
   EXPECT_THAT(order, testing::ElementsAre(0, 11, 12, 13, 1, 2, 3));
   EXPECT_EQ(io.stats().deferrals, 1U);
   EXPECT_EQ(hog.current_tier(), asio_pulse::tier::monitor);
+}
+
+TEST_F(hints, are_named_to_the_hook_that_hears_of_yields) {
+  if (always_preempt()) GTEST_SKIP() << "everything yields, for no other reason";
+  using asio_pulse::hooks::yield_event;
+  using asio_pulse::hooks::yield_reason;
+  loader.start();
+  auto o = opts();
+  o.quantum = 1h;
+  asio_pulse::io_context io{o};
+  std::vector<yield_reason> reasons;
+  std::uint64_t operations = 0;
+  const asio_pulse::task hog{io, unlimited("hog")};
+  const auto c = io.hooks().install({.yielded = [&](const yield_event& e) {
+    EXPECT_EQ(e.task_id, hog.id());
+    EXPECT_FALSE(e.site.empty());
+    reasons.push_back(e.reason);
+    if (e.reason != yield_reason::hint) operations += e.operations;
+  }});
+  ASSERT_TRUE(attached(io));
+  int left = 4;
+  EXPECT_TRUE(run_attached(io, [&, begun = false](asio_pulse_scb* block) mutable {
+    if (!begun) {
+      begun = true;
+      asio_pulse::post(hog, [&, block] {
+        std::atomic_ref(block->preempt_seq).fetch_add(1);
+        EXPECT_TRUE(asio_pulse::should_yield());
+        --left;
+      });
+      for (int n = 0; n < 3; ++n) asio_pulse::post(hog, [&left] { --left; });
+    }
+    return left == 0;
+  }));
+  EXPECT_THAT(reasons, testing::ElementsAre(yield_reason::hint, yield_reason::deferred));
+  EXPECT_EQ(io.stats().checkpoint_yields, 1U);
+  EXPECT_EQ(operations, io.stats().yields);
 }
 
 using hints_timing = hints;
@@ -429,7 +470,7 @@ TEST_F(hints, a_loader_without_manners_costs_the_hints_and_nothing_else) {
     fake_loader rude;
     c.make(rude.how);
     rude.start();
-    asio_pulse::io_context io{opts()};
+    asio_pulse::io_context io{opts(rude)};
     const auto begun = std::chrono::steady_clock::now();
     EXPECT_TRUE(run_until(io, [&] {
       EXPECT_EQ(asio_pulse::hooks::this_thread().block, nullptr);
@@ -494,7 +535,7 @@ TEST_F(hints, memory_that_the_source_can_take_away_is_not_used) {
     liar.how.seals = seals;
     liar.how.truncates = true;
     liar.start();
-    asio_pulse::io_context io{opts()};
+    asio_pulse::io_context io{opts(liar)};
     EXPECT_TRUE(refuses(io, "size can still be reduced"));
   }
 }
@@ -553,7 +594,7 @@ TEST_F(hints, what_is_no_memory_is_refused_by_name_and_closed) {
     liar.how.descriptors = {c.fd.get()};
     liar.start();
     {
-      asio_pulse::io_context io{opts()};
+      asio_pulse::io_context io{opts(liar)};
       EXPECT_TRUE(refuses(io, c.why));
     }
     liar.stop();
@@ -571,14 +612,14 @@ TEST_F(hints, a_flood_of_descriptors_never_arrives) {
     fake_loader liar;
     liar.how.descriptors = flood;
     liar.start();
-    asio_pulse::io_context io{opts()};
+    asio_pulse::io_context io{opts(liar)};
     EXPECT_TRUE(refuses(io, "more than one descriptor"));
   }
   {
     fake_loader liar;
     liar.how.more_on_attach = flood;
     liar.start();
-    asio_pulse::io_context io{opts()};
+    asio_pulse::io_context io{opts(liar)};
     EXPECT_TRUE(refuses(io, "descriptors that were not requested"));
   }
   // Descriptors in a socket's queue are closed with the socket. The two ends of the pipe look
@@ -610,7 +651,7 @@ TEST_F(hints, of_bpf_maps_an_array_of_blocks_is_taken_and_no_other) {
     fake_loader liar;
     liar.how.descriptors = {map.get()};
     liar.start();
-    asio_pulse::io_context io{opts()};
+    asio_pulse::io_context io{opts(liar)};
     return refuses(io, why);
   };
   EXPECT_TRUE(refused(hash, "BPF map of type 1 with elements of 128 bytes"));

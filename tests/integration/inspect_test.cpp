@@ -176,21 +176,22 @@ TEST(inspect, nobody_is_there) {
 TEST(inspect, nonsense_is_refused_in_a_sentence_and_the_next_client_is_served) {
   asio_pulse::io_context io(named("asked"));
   for (const std::string_view nonsense :
-       {"\n", "hello\n", "asio-pulse/1 metrics 1 1\n", "asio-pulse/2 metrics\n",
-        "asio-pulse/2 metrics 1 99999999999999999999\n", "asio-pulse/2 metrics -1 1\n",
-        "asio-pulse/2 metrics 1 1 1\n", "asio-pulse/2 trace 9999999 0\n",
-        "asio-pulse/2 trace 1 777\n", "asio-pulse/2 fly\n"}) {
+       {"\n", "hello\n", "asio-pulse/2 metrics 1 1\n", "asio-pulse/3 metrics\n",
+        "asio-pulse/3 metrics 1 1 99999999999999999999\n", "asio-pulse/3 metrics -1 1 1\n",
+        "asio-pulse/3 metrics 1 1\n", "asio-pulse/3 metrics 1 1 1001\n",
+        "asio-pulse/3 metrics 1 1 1 1\n", "asio-pulse/3 trace 9999999 0\n",
+        "asio-pulse/3 trace 1 777\n", "asio-pulse/3 fly\n"}) {
     const raw_client client(self);
     ASSERT_TRUE(client.connected());
     client.say(nonsense);
     const std::string answer = client.hear();
-    EXPECT_TRUE(answer.starts_with("asio-pulse/2 error ")) << nonsense << answer;
+    EXPECT_TRUE(answer.starts_with("asio-pulse/3 error ")) << nonsense << answer;
     EXPECT_TRUE(answer.ends_with('\n'));
   }
   {
     const raw_client client(self);
     client.say(std::string(5000, 'x'));
-    EXPECT_TRUE(client.hear().starts_with("asio-pulse/2 error "));
+    EXPECT_TRUE(client.hear().starts_with("asio-pulse/3 error "));
   }
   inspector in;
   std::error_code ec;

@@ -181,7 +181,7 @@ TEST_F(watchdog, a_blocked_handler_is_told_from_a_spinning_one) {
 TEST_F(watchdog, repeats_its_report_and_tells_the_whole_length_in_the_end) {
   asio_pulse::io_context io{opts()};
   asio::post(
-      io, [&] { EXPECT_TRUE(spin_until([&] { return got.of(report_kind::stall).size() == 4; })); });
+      io, [&] { EXPECT_TRUE(spin_until([&] { return got.of(report_kind::stall).size() >= 4; })); });
   run(io);
   ASSERT_TRUE(got.wait(report_kind::stall_ended));
   const auto stalls = got.of(report_kind::stall);

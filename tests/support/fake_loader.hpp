@@ -48,7 +48,11 @@ class fake_loader {
     bool garbage = false;
   };
 
-  fake_loader() : path_("/tmp/asio_pulse_test_" + std::to_string(::getpid()) + ".sock") {}
+  /// Each has a name of its own, since the library waits longer and longer before it tries a source
+  /// again that misbehaved.
+  fake_loader()
+      : path_("/tmp/asio_pulse_test_" + std::to_string(::getpid()) + "_" +
+              std::to_string(next_number_++) + ".sock") {}
   ~fake_loader() { stop(); }
   fake_loader(const fake_loader&) = delete;
   fake_loader& operator=(const fake_loader&) = delete;
@@ -108,6 +112,7 @@ class fake_loader {
   }
 
  private:
+  static inline std::atomic<int> next_number_{0};
   void serve() {
     std::vector<pollfd> fds{{stop_[0], POLLIN, 0}, {listener_, POLLIN, 0}};
     for (;;) {

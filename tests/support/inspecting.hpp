@@ -72,7 +72,11 @@ class raw_client {
   }
   /// The first line of the answer to a request for metrics; empty: there is none.
   [[nodiscard]] std::string first_line_of_metrics() const {
-    say("asio-pulse/2 metrics 1 1\n");
+    say("asio-pulse/3 metrics 1 1 1\n");
+    return hear_line();
+  }
+  /// The next line with its end; empty: there is none.
+  [[nodiscard]] std::string hear_line() const {
     std::string line;
     for (char c = 0; c != '\n' && ::recv(socket_, &c, 1, 0) == 1;) line += c;
     return line;

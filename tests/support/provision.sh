@@ -33,7 +33,7 @@ provision_packages() {
           command -v busybox >/dev/null || echo busybox-static  # Debian has it in two packages that exclude each other
         fi
         ;;
-      ci) echo git clang-16 libclang-rt-16-dev clang-tidy-16 clang-format-14 prometheus ;;  # prometheus: for promtool
+      ci) echo git clang-16 libclang-rt-16-dev libc++-16-dev libc++abi-16-dev clang-tidy-16 clang-format-14 prometheus ;;  # prometheus: for promtool
       *) echo "provision: no group '$group'" >&2; return 1 ;;
     esac
   done | tr ' ' '\n' | sort -u

@@ -52,6 +52,17 @@ inline asio_pulse::task_metrics make_task(std::uint64_t id, std::string name,
   return t;
 }
 
+inline asio_pulse::group_metrics make_group(std::string path, std::string name,
+                                            std::chrono::milliseconds recent) {
+  asio_pulse::group_metrics g;
+  fill_figures(g);
+  g.path = std::move(path);
+  g.name = std::move(name);
+  g.cpu = 10 * recent;
+  g.recent = recent;
+  return g;
+}
+
 inline asio_pulse::worker_metrics make_worker(std::uint64_t thread, std::string running) {
   asio_pulse::worker_metrics w;
   fill_figures(w);
@@ -95,6 +106,10 @@ inline asio_pulse::process_metrics sample_metrics() {
   c.tasks[0].waiting = true;
   c.other_tasks = make_task(0, "", 50ms);
   c.task_count = 22;
+  c.groups = {make_group("tenant", "tenant", 600ms), make_group("tenant/user", "user", 200ms)};
+  c.other_groups = make_group("", "", 400ms);
+  c.group_count = 7;
+  c.group_recent = 1s;
   c.recent_interval = 2s;
   asio_pulse::stall_metrics stall;
   stall.at = std::chrono::system_clock::time_point(1'700'000'000s);

@@ -16,6 +16,7 @@
 #include <chrono>
 #include <cstddef>
 #include <functional>
+#include <stdexcept>
 #include <string>
 #include <thread>
 #include <utility>
@@ -59,6 +60,24 @@ inline asio_pulse::options steady_isolating() {
 /// Never over budget.
 inline asio_pulse::task_options unlimited(std::string name) {
   return {.name = std::move(name), .budget = 0ns};
+}
+
+/// The same, in a group.
+inline asio_pulse::task_options in_group(const asio_pulse::group_ref& group) {
+  asio_pulse::task_options o = unlimited("member");
+  o.group = group;
+  return o;
+}
+
+/// What std::invalid_argument says, or "accepted".
+template <class Function>
+std::string refused_by_name(Function f) {
+  try {
+    f();
+  } catch (const std::invalid_argument& e) {
+    return e.what();
+  }
+  return "accepted";
 }
 
 /// Once it has used a millisecond it is over budget for seconds, which is longer than any of these

@@ -6,6 +6,7 @@
 #include <boost/asio/executor_work_guard.hpp>
 
 #include <future>
+#include <memory>
 #include <optional>
 
 /// \file
@@ -43,8 +44,17 @@ template <class T>
   return f.wait_for(0s) == std::future_status::ready;
 }
 
-/// A handler that does not end until it is released.
+/// A handler that does not end until it is released. It may end after this object.
 class hog {
+  struct shared {
+    std::thread::id thread;
+    std::atomic<bool> ended{false};
+    std::promise<void> inside;
+    std::promise<void> may_end;
+  };
+  const std::shared_ptr<shared> shared_ = std::make_shared<shared>();
+  bool released_ = false;
+
  public:
   hog() = default;
   ~hog() { release(); }
@@ -52,25 +62,20 @@ class hog {
   hog& operator=(const hog&) = delete;
 
   [[nodiscard]] auto handler() {
-    return [this] {
-      thread = std::this_thread::get_id();
-      inside_.set_value();
-      may_end_.get_future().wait();
-      ended = true;
+    return [its = shared_] {
+      its->thread = std::this_thread::get_id();
+      its->inside.set_value();
+      its->may_end.get_future().wait();
+      its->ended = true;
     };
   }
-  void wait_until_inside() { inside_.get_future().wait(); }
+  void wait_until_inside() { shared_->inside.get_future().wait(); }
   void release() {
-    if (!std::exchange(released_, true)) may_end_.set_value();
+    if (!std::exchange(released_, true)) shared_->may_end.set_value();
   }
 
-  std::thread::id thread;
-  std::atomic<bool> ended{false};
-
- private:
-  std::promise<void> inside_;
-  std::promise<void> may_end_;
-  bool released_ = false;
+  const std::thread::id& thread = shared_->thread;
+  const std::atomic<bool>& ended = shared_->ended;
 };
 
 /// A context with spare workers, with the calls that the watchdog would make.

@@ -34,7 +34,8 @@ class plain_arbiter final : public asio_pulse::hooks::path_arbiter {
     return t;
   }
   bool hold_back(asio_pulse::hooks::thread_state&, asio_pulse::hooks::tracked_operation&, void*,
-                 void*, asio_pulse::hooks::completes) noexcept override {
+                 void*, asio_pulse::hooks::completes,
+                 const asio_pulse::hooks::site&) noexcept override {
     return false;
   }
   void destroy(asio_pulse::hooks::task_record&) noexcept override {}

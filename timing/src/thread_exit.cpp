@@ -11,11 +11,11 @@
 namespace asio_pulse::detail {
 namespace {
 
-constinit thread_local thread_exit_hook* first = nullptr;
+constinit thread_local thread_exit_hook* first_hook = nullptr;
 
 void run_all() noexcept {
-  while (first != nullptr) {
-    thread_exit_hook& hook = *std::exchange(first, first->next);
+  while (first_hook != nullptr) {
+    thread_exit_hook& hook = *std::exchange(first_hook, first_hook->next);
     hook.set = false;
     hook.run();
   }
@@ -47,7 +47,7 @@ class end_notice {
   end_notice& operator=(const end_notice&) = delete;
 
   [[nodiscard]] bool wanted() noexcept {
-    return usable_.load(std::memory_order_relaxed) && pthread_setspecific(key_, &first) == 0;
+    return usable_.load(std::memory_order_relaxed) && pthread_setspecific(key_, &first_hook) == 0;
   }
 
  private:
@@ -66,8 +66,8 @@ bool notice_end() noexcept {
 
 bool at_thread_exit(thread_exit_hook& hook) noexcept {
   if (hook.set) return true;
-  if (first == nullptr && !notice_end()) return false;
-  hook.next = std::exchange(first, &hook);
+  if (first_hook == nullptr && !notice_end()) return false;
+  hook.next = std::exchange(first_hook, &hook);
   return hook.set = true;
 }
 

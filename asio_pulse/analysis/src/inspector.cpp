@@ -238,9 +238,9 @@ std::string inspector::exchange(const std::string& request, std::size_t longest,
 
 process_metrics inspector::fetch(const metrics_request& what, std::error_code& ec,
                                  std::chrono::milliseconds patience) {
-  const std::string answer =
-      exchange(fmt::format("{} metrics {} {}\n", detail::protocol, what.top_tasks, what.top_sites),
-               detail::longest_metrics, patience, ec);
+  const std::string answer = exchange(fmt::format("{} metrics {} {} {}\n", detail::protocol,
+                                                  what.top_tasks, what.top_sites, what.top_groups),
+                                      detail::longest_metrics, patience, ec);
   process_metrics m;
   if (!ec && !detail::decode(answer, m)) {
     ec = std::make_error_code(std::errc::bad_message);
@@ -260,6 +260,31 @@ recording inspector::trace(std::chrono::milliseconds how_long, std::error_code& 
   recording r = decode_recording(answer, ec, &detail_);
   if (ec) close();
   return r;
+}
+
+std::string inspector::change(std::uint64_t context, const context_change& what,
+                              std::error_code& ec, std::chrono::milliseconds patience) {
+  std::string request = fmt::format("{} change {} ", detail::protocol, context);
+  switch (what.what) {
+    case context_change::kind::enforce:
+      request += "enforce\n";
+      break;
+    case context_change::kind::shadow:
+      request += "shadow\n";
+      break;
+    case context_change::kind::weight:
+      request += fmt::format("weight {} {}\n", what.weight, detail::encode_word(what.group));
+      break;
+    case context_change::kind::undo:
+      request += "undo\n";
+      break;
+  }
+  if (request.size() > detail::longest_request) {
+    ec = std::make_error_code(std::errc::operation_not_permitted);
+    detail_ = "the path of the group is too long";
+    return {};
+  }
+  return exchange(request, detail::longest_sentence, patience, ec);
 }
 
 void inspector::close() noexcept {
@@ -287,6 +312,11 @@ process_metrics inspector::fetch(const metrics_request&, std::error_code& ec,
   return {};
 }
 recording inspector::trace(std::chrono::milliseconds, std::error_code& ec, std::uint64_t) {
+  ec = std::make_error_code(std::errc::not_connected);
+  return {};
+}
+std::string inspector::change(std::uint64_t, const context_change&, std::error_code& ec,
+                              std::chrono::milliseconds) {
   ec = std::make_error_code(std::errc::not_connected);
   return {};
 }

@@ -70,7 +70,7 @@ class handler_rules {
       out_.add(lint_kind::long_poll, harm::delays, site.longest, site.type,
                fmt::format("{}{}{} ran for up to {} without a break ({} polls, {} on average): "
                            "nothing else ran on its worker meanwhile.",
-                           seen_in(site.type), quoted(site.type), at(site.place),
+                           seen_in(site.type), in_quotes(site.type), at(site.place),
                            short_duration(site.longest), site.polls,
                            short_duration(mean_of(site.cpu, site.polls))),
                cut_it_up);
@@ -104,7 +104,7 @@ class handler_rules {
       out_.add(lint_kind::long_poll, harm::goes_on, worker.running_for, worker.running,
                fmt::format("{}{}{} has been running on thread {} for {} and has not ended: nothing "
                            "else can run on that worker.",
-                           seen_in(worker.running), quoted(worker.running), at(place),
+                           seen_in(worker.running), in_quotes(worker.running), at(place),
                            worker.thread, short_duration(worker.running_for)),
                cut_it_up);
     }
@@ -123,7 +123,7 @@ class handler_rules {
       out_.add(lint_kind::long_poll, harm::goes_on, s.lasted, s.site,
                fmt::format("{}{}{} has been running on thread {} for {} and has not ended: nothing "
                            "else can run on that worker.",
-                           seen_in(s.site), quoted(s.site), at(s.place), s.thread,
+                           seen_in(s.site), in_quotes(s.site), at(s.place), s.thread,
                            short_duration(s.lasted)),
                cut_it_up);
     }
@@ -151,7 +151,7 @@ class handler_rules {
     out_.add(lint_kind::greedy_strand, harm::delays, worst->longest_batch, worst->batch_site,
              fmt::format("A strand ran handler after handler and kept its worker busy for {} "
                          "without a break; the last handler was {}.",
-                         short_duration(worst->longest_batch), quoted(worst->batch_site)),
+                         short_duration(worst->longest_batch), in_quotes(worst->batch_site)),
              "Use the strand only for handlers that share state, and post the others outside of "
              "it; or split it into one strand for each object; or give its task a budget, so that "
              "its batches are cut short.");
@@ -193,7 +193,7 @@ class handler_rules {
         text = fmt::format("In {}: ", short_text_of(s->stack[s->blamed]));
       }
       text += fmt::format(
-          "{}{} {} for {} {}", quoted(s->site), at(s->place), goes_on ? "has waited" : "waited",
+          "{}{} {} for {} {}", in_quotes(s->site), at(s->place), goes_on ? "has waited" : "waited",
           goes_on ? short_duration(s->lasted) : "up to " + short_duration(longest), why.for_what);
       if (!s->system_call.empty()) {
         text += fmt::format(" ({})", escape(s->system_call, call_bytes));

@@ -45,7 +45,7 @@ class findings {
 };
 
 /// A name for use in a sentence, cut if it is long. The subject has the whole name.
-std::string quoted(std::string_view name);
+std::string in_quotes(std::string_view name);
 
 /// " (server.cpp:42)"; empty if the place is not known.
 std::string at(const source_place&);
@@ -57,5 +57,8 @@ void look_at_handlers(const context_metrics& now, findings&);
 /// is zero.
 void look_at_use(const context_metrics& now, const context_metrics* before,
                  std::chrono::nanoseconds interval, findings&);
+
+/// Looks at the shares of groups, and at refused requests. `before` may be null.
+void look_at_groups(const context_metrics& now, const context_metrics* before, findings&);
 
 }  // namespace asio_pulse::detail

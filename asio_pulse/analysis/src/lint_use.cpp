@@ -39,11 +39,6 @@ constexpr std::uint64_t many_parked = 100;
 // A poll this long is above any useful threshold, so a watchdog would have counted it.
 constexpr nanoseconds watchdog_sees = 100ms;
 
-double share(nanoseconds part, nanoseconds of) {
-  return of.count() <= 0 ? 0.0
-                         : static_cast<double>(part.count()) / static_cast<double>(of.count());
-}
-
 class use_rules {
  public:
   use_rules(const context_metrics& now, const context_metrics* before, nanoseconds interval,
@@ -79,12 +74,12 @@ class use_rules {
       const double part =
           polls == 0 ? 0.0 : static_cast<double>(again) / static_cast<double>(polls);
       // Since the beginning there is no interval, so the share is that of all handlers' CPU time.
-      const double used = share(cpu, before_ != nullptr ? interval_ : all);
+      const double used = share_of(cpu, before_ != nullptr ? interval_ : all);
       if (polls < many_polls || part < mostly_again || used < much_of_a_cpu) continue;
       out_.add(lint_kind::self_waking, harm::uses, cpu, site.type,
                fmt::format("{}{} ran again directly after itself in {:.0f} % of {} polls, and used "
                            "{:.0f} % of {}: it posts itself instead of waiting for an event.",
-                           quoted(site.type), at(site.place), 100 * part, polls, 100 * used,
+                           in_quotes(site.type), at(site.place), 100 * part, polls, 100 * used,
                            before_ != nullptr ? "a CPU" : "the CPU time"),
                "Let it wait for an asynchronous operation or a timer, or let the code that "
                "produces its work post it. If it computes in pieces, that is fine; with a budget, "
@@ -119,14 +114,14 @@ class use_rules {
     for (const task_metrics& task : now_.tasks) add_up(all, task.recent);
     if (now_.task_count < 2) return;  // there is no other task that could suffer
     for (const task_metrics& task : now_.tasks) {
-      const double of_a_cpu = share(task.recent, now_.recent_interval);
-      const double of_all = share(task.recent, all);
+      const double of_a_cpu = share_of(task.recent, now_.recent_interval);
+      const double of_all = share_of(task.recent, all);
       if (task.id == 0 || of_all < hot_share || of_a_cpu < hot_share) continue;
       out_.add(
           lint_kind::hot_task, harm::uses, task.recent, task.name,
           fmt::format("Task {} (id {}, tier {}) took {:.0f} % of the CPU time of all {} tasks, "
                       "{:.0f} % of a CPU.",
-                      quoted(task.name), task.id, to_string(task.level), 100 * of_all,
+                      in_quotes(task.name), task.id, to_string(task.level), 100 * of_all,
                       now_.task_count, 100 * of_a_cpu),
           "If other tasks wait for it, give it a smaller budget (task_options::budget), put "
           "checkpoints into its long handlers, or set .isolatable = true, so that its long "

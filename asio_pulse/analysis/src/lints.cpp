@@ -20,7 +20,7 @@ constexpr std::size_t file_bytes = 80;
 
 }  // namespace
 
-std::string detail::quoted(std::string_view name) {
+std::string detail::in_quotes(std::string_view name) {
   return name.empty() ? std::string{"an unnamed handler"}
                       : fmt::format("\"{}\"", escape(name, name_bytes));
 }
@@ -31,11 +31,11 @@ std::string detail::at(const source_place& place) {
 }
 
 std::string_view to_string(lint_kind kind) noexcept {
-  static constexpr std::array<std::string_view, 11> names{
-      "long_poll",   "self_waking",  "greedy_strand", "blocked_lock",
-      "blocked_dns", "blocked_call", "rising_delay",  "hot_task",
-      "held_back",   "no_watchdog",  "not_collected"};
-  static_assert(static_cast<std::size_t>(lint_kind::not_collected) + 1 == names.size());
+  static constexpr std::array<std::string_view, 13> names{
+      "long_poll",     "self_waking",  "greedy_strand", "blocked_lock", "blocked_dns",
+      "blocked_call",  "rising_delay", "hot_task",      "held_back",    "no_watchdog",
+      "not_collected", "over_share",   "overloaded"};
+  static_assert(static_cast<std::size_t>(lint_kind::overloaded) + 1 == names.size());
   const auto index = static_cast<std::size_t>(kind);
   return index < names.size() ? names[index] : "unknown";
 }
@@ -58,6 +58,7 @@ std::vector<lint> lints(const process_metrics& now, const process_metrics* befor
     detail::findings of_it;
     detail::look_at_handlers(context, of_it);
     detail::look_at_use(context, earlier, interval, of_it);
+    detail::look_at_groups(context, earlier, of_it);
     for (detail::finding& f : of_it.all()) {
       f.what.context = context.number;
       f.what.anchor = to_string(f.what.kind);

@@ -8,6 +8,7 @@
 #include "json_text.hpp"
 #include "slices.hpp"
 
+#include <asio_pulse/admission.hpp>
 #include <asio_pulse/report.hpp>
 #include <asio_pulse/trace.hpp>
 
@@ -214,6 +215,8 @@ class trace_writer {
     put(",\"s\":\"t\",\"cat\":\"{}\",\"name\":\"{}", to_string(e.kind()), to_string(e.kind()));
     if (e.kind() == event_kind::tier) {
       put(": {} to {}", to_string(e.tier_before()), to_string(e.tier_after()));
+    } else if (e.kind() == event_kind::refused) {
+      put(": {}", to_string(static_cast<refusal>(e.value())));
     }
     put("\"");
     open_args(e);
@@ -292,7 +295,8 @@ class trace_writer {
     std::vector<recorded_event> events;
     for (const recorded_worker& w : r_.workers) {
       for (const recorded_event& e : w.events) {
-        if (e.kind() == event_kind::queue_delay || e.kind() == event_kind::parked) {
+        if (e.kind() == event_kind::queue_delay || e.kind() == event_kind::parked ||
+            e.kind() == event_kind::refused) {
           events.push_back(e);
         }
       }
@@ -301,10 +305,13 @@ class trace_writer {
         events.begin(), events.end(),
         [](const recorded_event& a, const recorded_event& b) { return a.start() < b.start(); });
     std::uint64_t parked = 0;
+    std::uint64_t refused = 0;
     for (const recorded_event& e : events) {
       open('C', e.start());
       if (e.kind() == event_kind::parked) {
         put(",\"name\":\"put back, in all\",\"args\":{{\"operations\":{}}}", ++parked);
+      } else if (e.kind() == event_kind::refused) {
+        put(",\"name\":\"refused, in all\",\"args\":{{\"requests\":{}}}", ++refused);
       } else {
         put(",\"name\":\"queue delay\",\"args\":{{\"us\":");
         time(e.duration());

@@ -10,5 +10,7 @@
 #include <asio_pulse/co_spawn.hpp>
 #include <asio_pulse/io_context.hpp>
 #include <asio_pulse/mutex.hpp>
+#include <asio_pulse/scheduling_policy.hpp>
 #include <asio_pulse/should_yield.hpp>
 #include <asio_pulse/task.hpp>
+#include <asio_pulse/task_group.hpp>

@@ -17,6 +17,8 @@ namespace asio_pulse {
 /// What setup can fail with. The category's name is "asio_pulse"; zero is success.
 enum class error {
   invalid_option = 1,  ///< an option is out of range; invalid_reason() names it
+  fixed_option = 2,    ///< an option cannot change while the context or the task exists
+  mailbox_full = 3,  ///< a shard has not yet run as many messages of another one as it may be sent
 };
 
 /// The text of an error. Empty if the value is not an enumerator.

@@ -7,6 +7,7 @@
 #include <asio_pulse/detail/disabled.hpp>
 #else
 
+#include <asio_pulse/changes.hpp>
 #include <asio_pulse/detail/asio/context_service.hpp>
 #include <asio_pulse/options.hpp>
 #include <asio_pulse/recording.hpp>
@@ -18,6 +19,7 @@
 #include <chrono>
 #include <cstddef>
 #include <limits>
+#include <stdexcept>
 #include <type_traits>
 #include <utility>
 
@@ -71,12 +73,12 @@ class io_context : public boost::asio::io_context {
   /// \par Cost           A mutex, which the poll path does not take.
   /// \par Thread safety  Any thread but a signal handler.
   [[nodiscard]] statistics stats() const noexcept { return core_->stats(); }
-  /// The metrics of its workers, sites and tasks (metrics.hpp). If options::metrics is `on_demand`,
+  /// The metrics of its workers, sites, tasks and groups (metrics.hpp). If options::metrics is `on_demand`,
   /// the first call starts the collection, which stops 90 s after the last call.
   ///
   /// \par Cost           Off the poll path: copies the counters of the workers, then walks the
-  ///                     tasks, 128 at a time under the mutex that new tasks take; see
-  ///                     benches/RESULTS.md.
+  ///                     tasks, 128 at a time under the mutex that new tasks take, and in the same
+  ///                     way the groups; see benches/RESULTS.md.
   /// \par Thread safety  Any thread but a signal handler. Concurrent calls wait for each other.
   /// \par Errors         std::bad_alloc.
   [[nodiscard]] context_metrics metrics(const metrics_request& what = {}) {
@@ -89,10 +91,70 @@ class io_context : public boost::asio::io_context {
   /// \par Thread safety  As metrics().
   /// \par Errors         std::bad_alloc.
   [[nodiscard]] recording trace() { return core_->trace(); }
-  /// The options that the context was made with.
+  /// The options, as they are now.
   ///
-  /// \par Thread safety  Any thread.
-  [[nodiscard]] const options& get_options() const noexcept { return core_->opts(); }
+  /// \par Cost           A mutex, and a copy of the options.
+  /// \par Thread safety  Any thread but a signal handler.
+  /// \par Errors         std::bad_alloc.
+  [[nodiscard]] options get_options() const { return core_->current(); }
+
+  /// Changes options while threads run the context. All of the changes are made, or none of them.
+  /// A worker uses them from its next poll on, and does not wait for that: it takes no lock and
+  /// makes no copy. Updates from several threads are made one after the other.
+  ///
+  /// An update that changes anything counts in statistics::updates, is an event for the hook
+  /// options_changed, and is shown in traces.
+  ///
+  ///     io.update({.shadow = false, .quantum = 1ms});
+  ///
+  /// \par Cost           Off the poll path. Changes of thresholds, of `shadow` and of the budgets of
+  ///                     connections walk through the tasks, 128 at a time.
+  /// \par Blocking       Waits for updates in other threads.
+  /// \par Thread safety  Any thread but a signal handler; also inside a handler, a hook or
+  ///                     on_report.
+  /// \par Errors         std::invalid_argument, if the options with the changes are not valid: the
+  ///                     text is invalid_reason() of them. std::bad_alloc.
+  void update(const changes& what) { throw_if(core_->update(what)); }
+  /// The same with an error code: sets `ec` to error::invalid_option, or clears it.
+  void update(const changes& what, boost::system::error_code& ec) {
+    ec = code_of(core_->update(what));
+  }
+
+  /// Changes the options to these. For a program that reads its options again:
+  ///
+  ///     asio_pulse::options o = io.get_options();
+  ///     read_settings(o);  // the program's own
+  ///     io.update_to(o);
+  ///
+  /// Callbacks cannot be compared. The context keeps its `on_report`, and refuses options with one
+  /// if it has none, and the reverse.
+  ///
+  /// Otherwise as update().
+  ///
+  /// \par Errors  std::invalid_argument, if the options are not valid, or if one of them differs
+  ///              that cannot change (those that are no members of `changes`). The text names it and
+  ///              says why: "asio_pulse::options.clock cannot change while the context exists: ...".
+  ///              std::bad_alloc.
+  void update_to(const options& to) { throw_if(core_->update_to(to)); }
+  /// The same with an error code: sets `ec` to error::invalid_option or error::fixed_option, or
+  /// clears it.
+  void update_to(const options& to, boost::system::error_code& ec) {
+    ec = code_of(core_->update_to(to));
+  }
+
+  /// Replaces options::classify, also while connections are accepted: those whose accept completes
+  /// after the call has returned are classified by `chooses`, or not at all if it is empty. Calls of
+  /// the function before may be in progress on other threads.
+  ///
+  /// It counts as an update: in statistics::updates, and as an event for the hook options_changed,
+  /// which names "classify".
+  ///
+  /// \par Blocking       Waits for updates in other threads.
+  /// \par Thread safety  As update().
+  /// \par Errors         std::bad_alloc; then nothing has changed.
+  void classify(std::function<group_ref(const accepted_connection&)> chooses) {
+    core_->classify_by(std::move(chooses));
+  }
 
   // The run functions return the counts of the base class: a turn in which an operation was put
   // back does not count, and the rest of a broken strand batch was counted with its first part.
@@ -156,6 +218,13 @@ class io_context : public boost::asio::io_context {
     core_ = new detail::context_core(std::move(opts), service_.one_thread());
     const detail::core_ref released(core_);  // open() makes the service hold a reference as well
     service_.open(core_);
+  }
+
+  static void throw_if(const detail::context_core::refusal& r) {
+    if (!r.text.empty()) throw std::invalid_argument(r.text);
+  }
+  [[nodiscard]] static boost::system::error_code code_of(const detail::context_core::refusal& r) {
+    return r.text.empty() ? boost::system::error_code() : make_error_code(r.what);
   }
 
   [[nodiscard]] bool enabled() const noexcept { return core_->opts().enabled; }

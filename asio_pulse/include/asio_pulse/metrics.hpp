@@ -55,13 +55,13 @@ struct source_place {
   friend bool operator==(const source_place&, const source_place&) = default;
 };
 
-/// Describes a figure of a site, a task or a worker: its meaning, and its names outside the process.
+/// Describes a figure of a site, a task, a group or a worker: its meaning, and its names outside the process.
 template <class Of>
 struct figure {
   enum class kind : std::uint8_t {
     counter,  ///< only grows
     gauge,    ///< as it is now
-    peak      ///< the largest so far, and also of several that are shown as one
+    peak      ///< as a gauge, but the largest counts of several that are shown as one
   };
 
   std::string_view name;  ///< of the member
@@ -78,8 +78,8 @@ struct figure {
   std::string_view metric_help{};
 };
 
-/// The figures of site_metrics, task_metrics and worker_metrics, in their order on the wire. The
-/// wire format, the JSON of pulse_top, the Prometheus exporter and the tables in their
+/// The figures of site_metrics, task_metrics, group_metrics and worker_metrics, in their order on the
+/// wire. The wire format, the JSON of pulse_top, the Prometheus exporter and the tables in their
 /// documentation are derived from it. A new figure needs a member, a row here, and the line that
 /// measures it. Members that are no figures, such as names, have code of their own.
 template <class Of>
@@ -136,6 +136,63 @@ inline constexpr auto figure_table<task_metrics> = std::to_array<figure<task_met
      "tasks of this name that have operations held back now"},
 });
 
+/// A group of tasks. See task_group.
+struct group_metrics {
+  /// Its name and those of the groups above it, the one at the top first, with "/" between them; a "/"
+  /// or "\" in a name follows a "\". Any bytes, at most 128 of each name. Groups with the same
+  /// parent may have the same name.
+  std::string path{};
+  std::string name{};                  ///< the last part of the path, as the program named it
+  std::chrono::nanoseconds cpu{0};     ///< of its tasks and those of the groups below it
+  std::chrono::nanoseconds recent{0};  ///< CPU time in context_metrics::recent_interval
+  /// What `recent` would have been if the CPU time of all groups had been divided by the weights of
+  /// the groups that wanted some of it: those that used CPU time, and those whose requests were
+  /// refused.
+  std::chrono::nanoseconds asked{0};
+  std::uint64_t weight = 0;
+  std::uint64_t tasks = 0;     ///< alive; of the group itself, as are the requests
+  std::uint64_t admitted = 0;  ///< requests
+  std::uint64_t refused_share = 0;
+  std::uint64_t refused_overload = 0;
+  /// The queue delay of the context when the group's last request was decided about.
+  std::chrono::nanoseconds queue_delay{0};
+  /// Whether it would use more CPU time if it got more, as far as admit() knows.
+  bool wants_more = false;
+  friend bool operator==(const group_metrics&, const group_metrics&) = default;
+};
+
+template <>
+inline constexpr auto figure_table<group_metrics> = std::to_array<figure<group_metrics>>({
+    {"cpu", figure<group_metrics>::kind::counter, &group_metrics::cpu,
+     "CPU time of its tasks and of the groups below it", "cpu_ns", "group_cpu_seconds_total",
+     "CPU time of the group's tasks and of the groups below it, in seconds"},
+    {"recent", figure<group_metrics>::kind::gauge, &group_metrics::recent,
+     "CPU time in the recent past"},
+    {"asked", figure<group_metrics>::kind::gauge, &group_metrics::asked,
+     "CPU time in the recent past that its weight asked for"},
+    {"weight", figure<group_metrics>::kind::gauge, &group_metrics::weight, "its weight", "weight",
+     "group_weight", "the group's weight"},
+    {"tasks", figure<group_metrics>::kind::gauge, &group_metrics::tasks, "its tasks alive", "tasks",
+     "group_tasks", "the group's tasks alive"},
+    {"admitted", figure<group_metrics>::kind::counter, &group_metrics::admitted,
+     "its requests that admit() has admitted", "admitted", "group_requests_admitted_total",
+     "the group's requests that admit() has admitted"},
+    {"refused_share", figure<group_metrics>::kind::counter, &group_metrics::refused_share,
+     "its requests refused because it had its share of an overloaded context", "refused_share",
+     "group_requests_refused_share_total",
+     "the group's requests refused because it had its share of an overloaded context"},
+    {"refused_overload", figure<group_metrics>::kind::counter, &group_metrics::refused_overload,
+     "its requests refused because of an overload that no single group caused", "refused_overload",
+     "group_requests_refused_overload_total",
+     "the group's requests refused because of an overload that no single group caused"},
+    {"queue_delay", figure<group_metrics>::kind::peak, &group_metrics::queue_delay,
+     "the queue delay of the context when its last request was decided about", "queue_delay_ns",
+     "group_queue_delay_seconds",
+     "the queue delay of the context when the group's last request was decided about, in seconds"},
+    {"wants_more", figure<group_metrics>::kind::gauge, &group_metrics::wants_more,
+     "whether it would use more CPU time if it got more, as far as admit() knows", "wants_more"},
+});
+
 /// A thread that polls the context, or the slot of one that has left (`thread` is 0).
 struct worker_metrics {
   std::uint64_t thread = 0;  ///< the kernel's id of the thread
@@ -190,8 +247,9 @@ struct stall_metrics {
 
 /// How much a reading of the metrics contains.
 struct metrics_request {
-  std::size_t top_tasks = 50;  ///< at most; by recent CPU time, then by all of it
-  std::size_t top_sites = 50;  ///< at most; by CPU time
+  std::size_t top_tasks = 50;   ///< at most; by recent CPU time, then by all of it
+  std::size_t top_sites = 50;   ///< at most; by CPU time
+  std::size_t top_groups = 50;  ///< at most; by recent CPU time, then by all of it
   friend bool operator==(const metrics_request&, const metrics_request&) = default;
 };
 
@@ -216,6 +274,13 @@ struct context_metrics {
   std::vector<task_metrics> tasks{};
   task_metrics other_tasks{};    ///< the sum of all others, ended ones included
   std::uint64_t task_count = 0;  ///< alive
+  std::vector<group_metrics> groups{};
+  /// The sum of all others. CPU times are only those of groups at the top: those of the others are
+  /// parts of them.
+  group_metrics other_groups{};
+  std::uint64_t group_count = 0;  ///< alive
+  /// The recent CPU time of all groups. What a group's `recent` and `asked` are shares of.
+  std::chrono::nanoseconds group_recent{0};
   std::chrono::nanoseconds recent_interval{0};
   std::vector<stall_metrics> stalls{};  ///< the most recent ones, newest first, at most 16
   std::uint64_t instrument_bytes = 0;   ///< memory held by the instruments

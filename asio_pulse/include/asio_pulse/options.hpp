@@ -9,6 +9,7 @@
 #include <asio_pulse/hooks/requirements.hpp>
 //
 #include <asio_pulse/error.hpp>
+#include <asio_pulse/group_ref.hpp>
 #include <asio_pulse/hints.hpp>
 #include <asio_pulse/report_kind.hpp>
 #include <asio_pulse/task_budget.hpp>
@@ -22,13 +23,16 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
 
 namespace asio_pulse {
 
+struct accepted_connection;
 struct report;
+class scheduling_policy;
 
 /// How the priority of the isolation pool's threads is lowered.
 enum class isolation_priority : std::uint8_t {
@@ -44,9 +48,10 @@ std::string_view to_string(isolation_priority) noexcept;
 /// Which handlers may be put behind those of other tasks. Within a task, and within a strand, the
 /// order is always Asio's.
 enum class handler_order : std::uint8_t {
-  /// Those of tasks that the program declared. While two or more threads run the context, also
-  /// those of accepted connections, because then Asio guarantees no order between handlers. None in
-  /// a thread that runs the context through a reference to boost::asio::io_context.
+  /// Those of tasks that the program declared, and of connections in a group if the group has a
+  /// budget or `policy` is not round_robin. While two or more threads run the context, also those of
+  /// other accepted connections, because then Asio guarantees no order between handlers. None in a
+  /// thread that runs the context through a reference to boost::asio::io_context.
   automatic,
   /// None: first in, first out, as in Asio. Checkpoints still yield.
   strict,
@@ -56,6 +61,31 @@ enum class handler_order : std::uint8_t {
 
 /// The enumerator's name; "unknown" for a value that is not an enumerator.
 std::string_view to_string(handler_order) noexcept;
+
+/// Which of the tasks that wait is served next while a context is saturated; see
+/// options::saturation. Within a task, and within a strand, the order is always Asio's.
+enum class scheduling : std::uint8_t {
+  /// First in, first out. A task over its budget is held back in favour of work that has had less.
+  round_robin,
+  /// By task_options::priority, the most urgent class first. A task that has waited for 50 ms is
+  /// served before those of more urgent classes, the longest waiting one first; but such tasks get
+  /// at most an eighth of the CPU time, unless nothing else waits. So each task is served after
+  /// 50 ms + 8 (k + 1) L at the latest, where k is the number of tasks that have waited for longer,
+  /// and L the longest poll.
+  priority,
+  /// The group that has had the least CPU time for its weight; in it, the group below it that has had
+  /// the least, and so on. Tasks in no group, and work of no task, count as one group of weight 100.
+  /// So do the tasks of a group that has groups below it, beside those. Tasks of the same group get
+  /// equal parts.
+  fair,
+  /// The task whose deadline is next; see task_options::deadline.
+  deadline,
+  /// As an object of the program says; see options::custom_policy.
+  custom
+};
+
+/// The enumerator's name; "unknown" for a value that is not an enumerator.
+std::string_view to_string(scheduling) noexcept;
 
 /// When figures are collected.
 enum class instrument_mode : std::uint8_t {
@@ -94,7 +124,62 @@ struct task_options {
   /// state with other handlers unless a strand or a lock protects it.
   bool isolatable = false;
 
+  /// The task_group that the task belongs to, which must be one of the task's context. Empty: none.
+  /// Cannot be set in options, because a context has no groups before it exists.
+  group_ref group = {};
+
+  /// The class of the task under scheduling::priority. From 0 to 7; higher is more urgent.
+  unsigned priority = 3;
+
+  /// How long the task's work may wait until it is started, under scheduling::deadline. It counts
+  /// from when the work is ready; for a task made by this_task::begin(), from that call for all of its
+  /// work. Zero: none, which counts as 100 ms. Otherwise at least 1 us; at most 60 s.
+  std::chrono::nanoseconds deadline = std::chrono::nanoseconds{0};
+
   bool operator==(const task_options&) const = default;
+};
+
+/// A task_group's name, weight and budget.
+///
+/// The order of the members is stable, so that designated initialisers continue to compile.
+struct group_options {
+  /// The name in metrics. Any bytes, of any length.
+  std::string name = {};
+
+  /// The group's part of the CPU, relative to the weights of the groups beside it. From 1 to 10000.
+  unsigned weight = 100;
+
+  /// The group that this one is a part of. Empty: none. Groups can be nested 16 levels deep.
+  group_ref parent = {};
+
+  /// CPU time that the group's tasks, and those of the groups below it, may use together in every
+  /// window of `per`. While the group is over it, its tasks are treated as tasks over their budget:
+  /// they are held back in favour of others that wait. Zero: unlimited. Otherwise at least 1 us, not
+  /// above `per`, and not below `per` / 65535.
+  std::chrono::nanoseconds budget = std::chrono::nanoseconds{0};
+
+  /// The window. Must be positive; at most 60 s.
+  std::chrono::nanoseconds per = std::chrono::milliseconds{10};
+
+  bool operator==(const group_options&) const = default;
+};
+
+/// When admit() refuses requests.
+///
+/// \par Source  Nichols and Jacobson, "Controlling Queue Delay" (ACM Queue 10(5), 2012), for the two
+///              options and their defaults.
+struct admission_policy {
+  /// Operations may wait this long in the context's queue. A context in which they wait longer is
+  /// overloaded if that lasts. It should be some times as long as a handler. At least 10 us; at most
+  /// an hour.
+  std::chrono::nanoseconds target = std::chrono::milliseconds{5};
+
+  /// How long the wait must be above `target` until requests are refused, and below it until the
+  /// overload is over. It is also the time after which what a group used is forgotten. Not below
+  /// `target`; at most an hour.
+  std::chrono::nanoseconds interval = std::chrono::milliseconds{100};
+
+  bool operator==(const admission_policy&) const = default;
 };
 
 /// The options of a context.
@@ -261,9 +346,65 @@ struct options {
   /// which a handler can be installed, and not one that reports a fault.
   int trace_signal = 0;
 
+  /// When admit() refuses requests.
+  admission_policy admission = {};
+
+  /// Chooses the group of each accepted connection, if accept_rule is on: the connection's task joins
+  /// the group that is returned, or none if that is empty. Empty: connections join no group. It is
+  /// called in the poll that has accepted the connection, before its handler runs, on the worker, and
+  /// its time is charged to the listener's task: if it is slow, the accept is reported as a slow
+  /// poll. It is called on several workers at a time if several run the context. No lock is held.
+  ///
+  /// The connection joins no group if it throws, or returns a group of another context. That is
+  /// reported as `misuse`, about the listener, and counted in statistics::classify_failures.
+  ///
+  /// A context has no groups before it exists. So either the function refers to groups that are made
+  /// later, or it is set later, with io_context::classify().
+  std::function<group_ref(const accepted_connection&)> classify = {};
+
   /// pulse_top, run by the same user, may look into this context. This needs a thread in the
   /// process, which sleeps while no client is connected.
   bool inspectable = true;
+
+  /// Which of the tasks that wait is served next while the context is saturated. `order` says for
+  /// which tasks this may be decided; the others, and work of no task, keep their order in the queue.
+  scheduling policy = scheduling::round_robin;
+
+  /// A context is saturated when operations wait longer than this in its queue, until nothing waits
+  /// any more. Until then `policy` has no effect. Zero: always saturated. Otherwise at least 10 us; at
+  /// most an hour. Not used with scheduling::round_robin.
+  std::chrono::nanoseconds saturation = std::chrono::microseconds{100};
+
+  /// Makes the policy for scheduling::custom; see scheduling_policy.hpp. Called by the context's
+  /// constructor and by io_context::update(), when `policy` becomes `custom`.
+  std::function<std::unique_ptr<scheduling_policy>()> custom_policy = {};
+
+  /// pulse_top, run by the same user or by root, may also change this context: enforcement and shadow
+  /// mode, and the weights of groups. Without effect if `inspectable` is false. It is on by default
+  /// because a process of the same user can stop or end this one anyway.
+  bool controllable = true;
+
+  /// Profiles: values to begin with, which can be changed before the context is made. The trade is
+  /// between how soon others get the CPU and how much work is done in all, because each change of the
+  /// task costs time, and the next one finds the caches cold. `benches/run profiles` shows it.
+  ///
+  /// They choose when the library acts, and not what it may do: the order of handlers, shadow mode,
+  /// threads, and budgets of tasks that the program declares are as by default.
+  ///
+  /// latency(): others wait as little as possible. Checkpoints yield after 200 us, or 20 us over
+  /// budget; the budgets of connections are the same tenth of a CPU in windows of 1 ms, so that a
+  /// storm is noticed in a third of the time; the first overrun leads to Yield; polls are slow from
+  /// 2 ms on; requests are refused when the queue is 2 ms long for 40 ms. More is reported, and work
+  /// that fills the caches is slower.
+  ///
+  /// \par Errors  None of the three throws, except std::bad_alloc.
+  [[nodiscard]] static options latency();
+  /// balanced(): the defaults.
+  [[nodiscard]] static options balanced();
+  /// throughput(): as much work as possible. Checkpoints yield after 4 ms, or 400 us over budget; the
+  /// windows of connections are 30 ms; polls are slow from 20 ms on; requests are refused when the
+  /// queue is 50 ms long for 500 ms. Others wait for some milliseconds beside a task that hogs.
+  [[nodiscard]] static options throughput();
 };
 
 /// The reason why options are refused, as "asio_pulse::options.quantum must be ... (got ...)".
@@ -272,12 +413,15 @@ std::string invalid_reason(const options&);
 
 /// The same for the options of a task: "asio_pulse::task_options.budget must be ...".
 std::string invalid_reason(const task_options&);
+/// The same for the options of a group: "asio_pulse::group_options.weight must be ...".
+std::string invalid_reason(const group_options&);
 
 /// Throws if an option is out of range.
 ///
 /// \par Errors  std::invalid_argument, whose text is invalid_reason().
 void validate(const options&);
 void validate(const task_options&);
+void validate(const group_options&);
 
 /// The same with an error code: sets `ec` to error::invalid_option, or clears it.
 inline void validate(const options& o, boost::system::error_code& ec) {
@@ -285,6 +429,10 @@ inline void validate(const options& o, boost::system::error_code& ec) {
                                  : make_error_code(error::invalid_option);
 }
 inline void validate(const task_options& o, boost::system::error_code& ec) {
+  ec = invalid_reason(o).empty() ? boost::system::error_code()
+                                 : make_error_code(error::invalid_option);
+}
+inline void validate(const group_options& o, boost::system::error_code& ec) {
   ec = invalid_reason(o).empty() ? boost::system::error_code()
                                  : make_error_code(error::invalid_option);
 }

@@ -19,14 +19,16 @@
 namespace asio_pulse {
 
 enum class event_kind : std::uint8_t {
-  poll,        ///< a handler ran
-  tier,        ///< a task changed its tier; value: see recorded_event::tier_change()
-  parked,      ///< an operation was put back
-  yielded,     ///< a checkpoint was told to yield
-  isolated,    ///< a handler runs on the isolation pool
-  hint,        ///< a worker reacted to a hint of the operating system
-  stall,       ///< the watchdog found a poll stuck; value: index in recording::stalls
-  queue_delay  ///< a probe became ready at the start, and ran at the end
+  poll,         ///< a handler ran
+  tier,         ///< a task changed its tier; value: see recorded_event::tier_change()
+  parked,       ///< an operation was put back
+  yielded,      ///< a checkpoint was told to yield
+  isolated,     ///< a handler runs on the isolation pool
+  hint,         ///< a worker reacted to a hint of the operating system
+  stall,        ///< the watchdog found a poll stuck; value: index in recording::stalls
+  queue_delay,  ///< a probe became ready at the start, and ran at the end
+  updated,      ///< the worker uses new options; value: the number of the update
+  refused       ///< admit() refused a request, or would have; value: the asio_pulse::refusal
 };
 
 /// The enumerator's name; "unknown" for a value that is not an enumerator.
@@ -102,7 +104,7 @@ struct recorded_site {
 
 struct recorded_task {
   std::uint64_t id = 0;
-  std::string name{};
+  std::string name{};  ///< with its group, if it is in one: "request (in tenant/user)"
   std::chrono::nanoseconds budget{0};
   std::chrono::nanoseconds per{0};
   std::chrono::nanoseconds burst{0};

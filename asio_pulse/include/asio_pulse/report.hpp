@@ -112,7 +112,9 @@ std::string format_with_stack(const report&);
 /// \par Memory order  Relaxed: only report_limiter writes and reads it. The counter is exact,
 ///                    because it is only added to and exchanged.
 struct report_slot {
-  std::atomic<timing::ticks> not_before{0};
+  static constexpr timing::ticks never = ~timing::ticks{0};
+
+  std::atomic<timing::ticks> sent_at{never};  ///< when the task's last report was sent
   std::atomic<std::uint64_t> suppressed{0};
 };
 
@@ -126,7 +128,8 @@ static_assert(sizeof(report_slot) == 16);
 ///
 /// \par Cost           A few atomic operations; no allocation, no lock.
 /// \par Thread safety  Every member may be called from any thread, also with the same slot.
-/// \par Memory order   Relaxed: the atomics publish no other data.
+/// \par Memory order   Relaxed: the atomics publish no other data. A call of admit() while
+///                     configure() changes the limits may use some old and some new ones.
 class report_limiter {
  public:
   struct verdict {
@@ -138,6 +141,11 @@ class report_limiter {
   /// \param per_second        The limit over all tasks; zero: no limit.
   /// \param ticks_per_second  The rate of the clock that admit() is called with.
   report_limiter(timing::ticks interval, std::uint64_t per_second,
+                 timing::ticks ticks_per_second) noexcept;
+
+  /// Changes the limits. A new limit over all tasks begins with the tokens of one second; the
+  /// interval counts from the last report of each task. For one thread at a time.
+  void configure(timing::ticks interval, std::uint64_t per_second,
                  timing::ticks ticks_per_second) noexcept;
 
   report_limiter(const report_limiter&) = delete;
@@ -163,9 +171,9 @@ class report_limiter {
  private:
   bool take_token(timing::ticks now) noexcept;
 
-  const timing::ticks interval_;
-  const timing::ticks increment_;  // the time for one report, in ticks; 0: no limit
-  const timing::ticks span_;       // the size of the bucket, in ticks
+  std::atomic<timing::ticks> interval_{0};
+  std::atomic<timing::ticks> increment_{0};  // the time for one report, in ticks; 0: no limit
+  std::atomic<timing::ticks> span_{0};       // the size of the bucket, in ticks
   std::atomic<timing::ticks> full_at_{0};
   std::atomic<std::uint64_t> sent_{0};
   std::atomic<std::uint64_t> suppressed_{0};

@@ -77,8 +77,8 @@ hooks::task_record* exchange_current(hooks::task_record* t) noexcept;
 /// sent a hint that other threads wait (hints.hpp).
 ///
 /// A plain handler then saves its state and posts itself again; a coroutine uses `co_await
-/// checkpoint()` instead. Returns false outside handlers, inside a critical_section, in shadow
-/// mode, and in a context that is switched off.
+/// checkpoint()` instead. Returns false outside handlers, inside a critical_section, inside a hook,
+/// in shadow mode, and in a context that is switched off.
 ///
 /// \par Cost           A decrement, two loads and a branch. Now and then (at most at every 32nd
 ///                     call, and less often than every 20 us) one TSC read. A control block for

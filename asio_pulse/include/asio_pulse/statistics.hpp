@@ -40,6 +40,13 @@ struct statistics {
   std::uint64_t hints = 0;
   std::uint64_t hints_lost = 0;
   std::uint64_t deferrals = 0;
+  std::uint64_t requests_admitted = 0;
+  std::uint64_t requests_refused_share = 0;
+  std::uint64_t requests_refused_overload = 0;
+  std::uint64_t policy_turns = 0;
+  std::uint64_t policy_faults = 0;
+  std::uint64_t classify_failures = 0;
+  std::uint64_t updates = 0;
   std::uint64_t parked = 0;
   std::uint64_t tasks = 0;
   std::chrono::nanoseconds shadow_saved{0};
@@ -129,6 +136,28 @@ inline constexpr std::array statistic_table{
               &statistics::hints_lost, nullptr, "hints_lost_total"},
     statistic{"deferrals", statistic::kind::counter, "tasks put behind all others for a hint",
               &statistics::deferrals, nullptr, "deferrals_total"},
+    statistic{"requests_admitted", statistic::kind::counter, "requests that admit() has admitted",
+              &statistics::requests_admitted, nullptr, "requests_total", "verdict", "admitted"},
+    statistic{"requests_refused_share", statistic::kind::counter,
+              "requests refused because their group had its share of an overloaded context",
+              &statistics::requests_refused_share, nullptr, "requests_total", "verdict",
+              "refused_share"},
+    statistic{"requests_refused_overload", statistic::kind::counter,
+              "requests refused because of an overload that no single group caused",
+              &statistics::requests_refused_overload, nullptr, "requests_total", "verdict",
+              "refused_overload"},
+    statistic{"policy_turns", statistic::kind::counter,
+              "operations that options::policy chose among those that waited",
+              &statistics::policy_turns, nullptr, "policy_turns_total"},
+    statistic{"policy_faults", statistic::kind::counter,
+              "times that a custom policy threw, or chose what did not wait",
+              &statistics::policy_faults, nullptr, "policy_faults_total"},
+    statistic{"classify_failures", statistic::kind::counter,
+              "accepted connections that joined no group because options::classify failed",
+              &statistics::classify_failures, nullptr, "classify_failures_total"},
+    statistic{"updates", statistic::kind::counter,
+              "changes of the options, and of tasks' budgets, while the context exists",
+              &statistics::updates, nullptr, "updates_total"},
     statistic{"parked", statistic::kind::gauge, "operations put back and not yet released",
               &statistics::parked, nullptr, "parked_operations"},
     statistic{"tasks", statistic::kind::gauge, "tasks alive, without the unnamed one",
@@ -145,6 +174,16 @@ static_assert(sizeof(statistics) == (statistic_table.size() + 1) * sizeof(std::u
 struct task_statistics {
   std::uint64_t polls = 0;
   std::chrono::nanoseconds cpu{0};
+};
+
+/// The counters of a task_group: of its tasks and of those in groups below it, but the requests only
+/// of the group itself.
+struct group_statistics {
+  std::uint64_t tasks = 0;          ///< alive; of the group itself
+  std::chrono::nanoseconds cpu{0};  ///< used by its tasks, also by those that have ended
+  std::uint64_t admitted = 0;
+  std::uint64_t refused_share = 0;
+  std::uint64_t refused_overload = 0;
 };
 
 }  // namespace asio_pulse

@@ -18,6 +18,7 @@
 #include <boost/asio/post.hpp>
 
 #include <cstdint>
+#include <stdexcept>
 #include <string_view>
 #include <utility>
 
@@ -75,6 +76,27 @@ class task {
     return detail::service_of(*state_).home().get_executor();
   }
   [[nodiscard]] bool isolatable() const noexcept { return state_->isolatable; }
+  /// Changes the task's budget, also while its handlers run: `budget`, `per` and `burst`, at once.
+  /// What the task has used stays used, up to one bucket of debt under the new budget. The name must
+  /// be empty or the task's own, and `isolatable` as before. `group`, `priority` and `deadline` must be
+  /// as before, too, or left out; they stay.
+  ///
+  /// It counts as an update of the context; see io_context::update().
+  ///
+  /// \par Blocking       Waits for updates in other threads. Workers do not wait.
+  /// \par Thread safety  Any thread; also if other threads use the task.
+  /// \par Errors         std::invalid_argument if an option is out of range or cannot change; the
+  ///                     text names it. std::bad_alloc.
+  void update(const task_options& to) const {
+    const auto r = state_->core().update(*state_, to);
+    if (!r.text.empty()) throw std::invalid_argument(r.text);
+  }
+  /// The same with an error code: sets `ec` to error::invalid_option or error::fixed_option, or
+  /// clears it.
+  void update(const task_options& to, boost::system::error_code& ec) const {
+    const auto r = state_->core().update(*state_, to);
+    ec = r.text.empty() ? boost::system::error_code() : make_error_code(r.what);
+  }
   /// The context.
   [[nodiscard]] boost::asio::io_context& context() const noexcept {
     return detail::service_of(*state_).home();

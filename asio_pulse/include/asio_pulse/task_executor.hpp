@@ -171,7 +171,7 @@ class serial_driver final : public serial_queue {
 
   [[nodiscard]] static bool wants_away(const task_state& t) noexcept {
     return isolates(t.level.load(std::memory_order_relaxed)) && t.core().may_isolate(t) &&
-           !t.core().opts().shadow;
+           !t.core().shadow();
   }
 
   void turn_at_home(task_state& t) {
@@ -190,17 +190,20 @@ class serial_driver final : public serial_queue {
     hooks::thread_state& ts = hooks::this_thread();
     turn_begins(ts.clock.last());
     bool ran = false;
-    do {
+    bool ends_early = false;
+    while (!ends_early) {
       if (wants_away(t) && !empty()) break;
       on_exit.dismissed = !run_next();
       if (on_exit.dismissed) break;
       ran = true;
-    } while (!over(t, ts.clock.last()));
+      ends_early = over(t, ts.clock.last());
+    }
     if (!ran) ++ts.phantom_turns;
+    if (ends_early) t.core().turn_ends(t);
   }
 
   [[nodiscard]] static bool over(task_state& t, timing::ticks now) noexcept {
-    return !t.core().opts().shadow && t.core().turn_is_over(t, now);
+    return !t.core().shadow() && t.core().turn_is_over(t, now);
   }
 
   void turn_away(task_state& t) {

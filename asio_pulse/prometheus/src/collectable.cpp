@@ -34,6 +34,7 @@ void validate(const prometheus_options& o) {
   };
   at_most("top_tasks", o.top_tasks, detail::considered_tasks);
   at_most("top_sites", o.top_sites, detail::considered_sites);
+  at_most("top_groups", o.top_groups, detail::considered_groups);
 }
 
 }  // namespace
@@ -46,7 +47,8 @@ struct prometheus_collectable::state {
 
   [[nodiscard]] metrics_request request() const {
     return {.top_tasks = opts.top_tasks == 0 ? 0 : detail::considered_tasks,
-            .top_sites = opts.top_sites == 0 ? 0 : detail::considered_sites};
+            .top_sites = opts.top_sites == 0 ? 0 : detail::considered_sites,
+            .top_groups = opts.top_groups == 0 ? 0 : detail::considered_groups};
   }
 };
 

@@ -320,6 +320,42 @@ void add_tasks(family_list& out, const context_metrics& c, const std::string& co
   }
 }
 
+// Groups with the same path share a series. The rest has none, as with sites: a sum of its counters
+// would fall whenever a group leaves it.
+void add_groups(family_list& out, const context_metrics& c, const std::string& context,
+                std::size_t most) {
+  struct series {
+    figure_sum<group_metrics> sum{};
+    double recent = 0;  // in seconds
+    double asked = 0;
+  };
+  std::map<std::string, series> by_path;
+  for (const group_metrics& g : c.groups) {
+    series& s = by_path[label_value(g.path, group_bytes)];
+    s.sum.add(figure_sum(g));
+    s.recent += seconds(g.recent);
+    s.asked += seconds(g.asked);
+  }
+  std::vector<std::pair<std::string, series>> shown(by_path.begin(), by_path.end());
+  std::stable_sort(shown.begin(), shown.end(),
+                   [](const auto& a, const auto& b) { return a.second.recent > b.second.recent; });
+  shown.resize(std::min(shown.size(), most));
+  out.gauge("groups", "Groups of tasks.", {{"context", context}}, c.group_count);
+  for (const auto& [path, s] : shown) {
+    const labels l{{"context", context}, {"group", path}};
+    const double all = seconds(c.group_recent);
+    const auto share = [all](double part) { return all > 0 ? part / all : 0.0; };
+    out.gauge("group_share_ratio",
+              "The group's part of the recent CPU time of all groups, from 0 to 1.", l,
+              share(s.recent));
+    out.gauge("group_share_asked_ratio",
+              "The part of the recent CPU time of all groups that the group's weight asked for, "
+              "from 0 to 1.",
+              l, share(s.asked));
+    s.sum.export_to(out, l);
+  }
+}
+
 }  // namespace
 
 MetricFamily up_family(const prometheus_options& opts, bool up) {
@@ -354,6 +390,7 @@ std::vector<MetricFamily> to_families(const process_metrics& m, const prometheus
     if (opts.workers) add_workers(out, c, entry.label);
     if (opts.top_sites != 0) add_sites(out, c, entry.label, opts.top_sites);
     if (opts.top_tasks != 0) add_tasks(out, c, entry.label, opts.top_tasks);
+    if (opts.top_groups != 0) add_groups(out, c, entry.label, opts.top_groups);
   }
   std::vector<MetricFamily> families = out.take();
   families.insert(families.begin(), up_family(opts, true));

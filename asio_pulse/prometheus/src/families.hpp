@@ -15,17 +15,19 @@
 
 namespace asio_pulse::detail {
 
-/// How many sites and tasks the source is asked for: all sites of a context, and more tasks than
+/// How many sites, tasks and groups the source is asked for: all sites of a context, and more tasks than
 /// are exported. Those with the same labels are summed up. A sum over the exported ones alone would
 /// fall when one of them drops out of the list.
 inline constexpr std::size_t considered_sites = 2047;
 inline constexpr std::size_t considered_tasks = 1000;
+inline constexpr std::size_t considered_groups = 1000;
 
-/// Bytes that are kept of names, of types of sites, and of places. A cut value ends in the number
+/// Bytes that are kept of names, of types of sites, of places, and of paths of groups. A cut value ends in the number
 /// of bytes that were cut and a checksum of the whole, so that two long values stay distinct.
 inline constexpr std::size_t name_bytes = 128;
 inline constexpr std::size_t site_bytes = 192;
 inline constexpr std::size_t place_bytes = 192;
+inline constexpr std::size_t group_bytes = 192;
 
 /// A label's value: escaped as reports are, hence valid UTF-8 on one line, and cut.
 [[nodiscard]] std::string label_value(std::string_view text, std::size_t max_bytes);

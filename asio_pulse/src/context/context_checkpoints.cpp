@@ -1,21 +1,26 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// Decides whether a checkpoint yields.
+// Decides whether a checkpoint yields, and tells the program's hooks about yields.
 #include "current_poll.hpp"
+#include "task_groups.hpp"
 #include "tightened_quantum.hpp"
 
 #include <asio_pulse/detail/context_core.hpp>
+#include <asio_pulse/detail/serial_queue.hpp>
 #include <asio_pulse/hooks/always_preempt.hpp>
 #include <asio_pulse/hooks/poll_recorder.hpp>
 
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
+#include <string_view>
+#include <thread>
 
 namespace asio_pulse::detail {
 
 namespace {
 
+using hooks::yield_reason;
 using hooks::detail::always_preempt;
 
 // The most checkpoints between two readings of the clock. A loop whose steps suddenly take 20 us is
@@ -28,14 +33,15 @@ bool context_core::wants_yield(hooks::thread_state& ts) noexcept {
   const timing::ticks now = timing::timebase::get().now();
   const timing::ticks stamped = ts.clock.last();
   const timing::ticks segment = now - std::min(stamped, now);
+  const slice_limits slice = live_.slice();
   // Fuel is the number of checkpoints until the clock is read again.
   if (ts.checked_at <= stamped) {
     ts.fuel_step = 1;  // the first one in this poll
   } else {
     const timing::ticks since = now - std::min(ts.checked_at, now);
-    if (since < check_interval_ / 2) {
+    if (since < slice.check_interval / 2) {
       ts.fuel_step = std::min(ts.fuel_step * 2, max_fuel);
-    } else if (since > check_interval_) {
+    } else if (since > slice.check_interval) {
       ts.fuel_step = std::max(ts.fuel_step / 2, 1);
     }
   }
@@ -45,25 +51,52 @@ bool context_core::wants_yield(hooks::thread_state& ts) noexcept {
   const hooks::poll_frame& frame = *ts.top.load(std::memory_order_relaxed);
   const timing::ticks elapsed = frame.accrued() + segment;
   const timing::ticks quantum =
-      ts.pressure == 0 ? quantum_ : tightened_quantum(quantum_, min_slice_, ts.pressure);
+      ts.pressure == 0 ? slice.quantum
+                       : tightened_quantum(slice.quantum, slice.min_slice, ts.pressure);
   const bool hinted = ts.hint->load(std::memory_order_relaxed) != ts.hint_seen;
-  bool wanted = always_preempt() || hinted || elapsed >= quantum;
-  if (!wanted && elapsed >= min_slice_ && frame.task() != nullptr) {
+  bool wanted = hinted || elapsed >= quantum;
+  yield_reason why = hinted ? yield_reason::hint : yield_reason::quantum;
+  if (!wanted && elapsed >= slice.min_slice && frame.task() != nullptr) {
     // The segment since the last stamp was not charged yet.
-    wanted = frame.task()->budget.remaining(now) < segment;
+    wanted = frame.task()->budget.remaining(now) < segment ||
+             group_over_budget(state_of(*frame.task()), now);
+    why = yield_reason::budget;
   }
-  if (options_.shadow) wanted = false;
+  if (!wanted && always_preempt()) {
+    wanted = true;
+    why = yield_reason::forced;
+  }
+  if (live_.shadow()) wanted = false;
   if (wanted) {
-    ts.fuel = 0;  // the next call looks again, in case that the caller does not yield
     if (hinted) {
       ts.flush_at = ts.settle_at = 0;  // so that the end of the poll looks at the hint
       ts.yields_for_hint = true;
     }
     counters_.add<&statistics::checkpoint_yields>();
-    mark(hooks::poll_recorder::kind::yielded,
-         frame.task() != nullptr ? state_of(*frame.task()) : *unnamed_, 0);
+    const task_state& t = frame.task() != nullptr ? state_of(*frame.task()) : *unnamed_;
+    mark(hooks::poll_recorder::kind::yielded, t, 0);
+    if (hooks_.wants_yields()) announce_yield(t, current_site().type_name, why);
+    ts.fuel = 0;  // the next call looks again, in case that the caller does not yield
   }
   return wanted;
+}
+
+void context_core::turn_ends(task_state& t) noexcept {
+  if (!hooks_.wants_yields()) return;
+  serial_queue& queue = *t.serial.load(std::memory_order_acquire);
+  if (queue.empty()) return;
+  queue.left();  // so that the hook does not run the task's handlers inline
+  announce_yield(t, current_site().type_name, yield_reason::turn);
+}
+
+void context_core::announce_yield(const task_state& t, std::string_view site, yield_reason why,
+                                  std::uint32_t operations) noexcept {
+  hooks_.yielded({.task_id = t.id(),
+                  .task_name = t.name.get(),
+                  .site = site,
+                  .thread = std::this_thread::get_id(),
+                  .reason = why,
+                  .operations = operations});
 }
 
 }  // namespace asio_pulse::detail

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 #pragma once
 
+#include <asio_pulse/changes.hpp>
 #include <asio_pulse/hooks/thread_state.hpp>
 #include <asio_pulse/metrics.hpp>
 #include <asio_pulse/recording.hpp>
@@ -49,6 +50,9 @@ class context_companion {
   /// A poll of `t` has ended at `now` on the calling worker, and there is a hint, or was one
   /// recently.
   virtual void hinted(hooks::thread_state& ts, task_state& t, timing::ticks now) noexcept = 0;
+  /// Options have changed by `what`, to `now`. Returns whether renew() has to be called on each
+  /// worker. Called by one thread at a time, and not after closing().
+  [[nodiscard]] virtual bool options_changed(const changes& what, const options& now) noexcept = 0;
   /// See hooks::path_arbiter::woken().
   virtual void woken() noexcept = 0;
   /// The process was forked, and this is the child.
@@ -62,6 +66,11 @@ class context_companion {
   virtual void stall_over(const stalled_poll& s) noexcept = 0;
   /// Whether somebody reads the context's metrics now.
   [[nodiscard]] virtual bool observed() const noexcept = 0;
+  /// Whether events are collected now.
+  [[nodiscard]] virtual bool tracing() const noexcept { return false; }
+  /// Whether the calling thread may call code of the program now. False on the watchdog's thread
+  /// once the process is ending.
+  [[nodiscard]] virtual bool may_call_program() const noexcept { return true; }
 
   /// See io_context::metrics() and io_context::trace().
   /// \par Errors  std::bad_alloc.

@@ -2,10 +2,13 @@
 //
 // The construction and the end of a context, and its tasks: the program's and those of connections.
 #include "context_companion.hpp"
+#include "copied_name.hpp"
+#include "core_list.hpp"
 #include "current_poll.hpp"
 #include "parking.hpp"
 #include "report_writer.hpp"
 #include "standard_error.hpp"
+#include "task_groups.hpp"
 #include "wanted_hints.hpp"
 
 #include <asio_pulse/detail/context_core.hpp>
@@ -13,7 +16,6 @@
 #include <asio_pulse/detail/task_ref.hpp>
 
 #include <algorithm>
-#include <cstring>
 #include <new>
 #include <string_view>
 #include <utility>
@@ -23,19 +25,9 @@ namespace {
 
 using timing::to_ticks;
 
-// Checkpoints read the clock at most this often. A guess: a reading takes about 8 ns, and a task
-// notices at most this late that its time is up. It is a twenty-fifth of the default quantum.
-constexpr std::chrono::nanoseconds checkpoint_interval = std::chrono::microseconds{20};
-
 options validated(options o) {
   validate(o);
   return o;
-}
-
-std::unique_ptr<char[]> copy_name(std::string_view name) {
-  auto copy = std::make_unique<char[]>(name.size() + 1);
-  std::memcpy(copy.get(), name.data(), name.size());
-  return copy;
 }
 
 // Relaxed: the numbers only have to be different.
@@ -49,11 +41,24 @@ task_state::task_state(context_core& core, std::uint64_t its_id,
                        std::unique_ptr<char[]> text) noexcept
     : task_record(core),
       name(std::move(text)),
-      id_high(static_cast<std::uint32_t>(its_id >> 32) & 0x1fff'ffffU) {
+      id_high(static_cast<std::uint32_t>(its_id >> 32) & 0x0fff'ffffU) {
   number = static_cast<std::uint32_t>(its_id);
 }
 
-task_state::~task_state() { delete serial.load(std::memory_order_acquire); }
+task_state::~task_state() {
+  delete serial.load(std::memory_order_acquire);
+  delete extras.load(std::memory_order_acquire);
+}
+
+task_extras* task_state::make_extras() noexcept {
+  task_extras* there = extras.load(std::memory_order_acquire);
+  if (there != nullptr) return there;
+  auto* const made = new (std::nothrow) task_extras;
+  if (made == nullptr) return nullptr;
+  if (extras.compare_exchange_strong(there, made, std::memory_order_acq_rel)) return made;
+  delete made;  // another thread was first
+  return there;
+}
 
 context_core& task_state::core() const noexcept { return static_cast<context_core&>(*home); }
 
@@ -66,25 +71,30 @@ context_core::context_core(options opts, bool one_thread,
                            std::unique_ptr<context_companion> companion)
     : options_(validated(std::move(opts))),
       one_thread_(one_thread),
-      watched_(options_.enabled && options_.watchdog && options_.stall_threshold.count() != 0),
       clock_(options_.clock.value_or(timing::default_clock().kind)),
       hints_from_(options_.enabled ? wanted_hints(options_) : hint_source::off),
-      limits_(make_tier_limits(options_)),
-      unnamed_limits_(without_enforcement(limits_)),
-      quantum_(to_ticks(options_.quantum)),
-      min_slice_(to_ticks(options_.min_slice)),
-      check_interval_(to_ticks(std::min(checkpoint_interval, options_.min_slice))),
+      live_(options_),
       number_(next_context.fetch_add(1, std::memory_order_relaxed)),
       companion_(companion != nullptr ? std::move(companion) : make_companion(*this)),
       gate_(std::make_unique<parking>(options_, counters_)),
+      groups_(std::make_unique<task_groups>(options_.admission)),
       limiter_(to_ticks(options_.report_interval), options_.reports_per_second,
                static_cast<timing::ticks>(timing::timebase::get().ticks_per_second())),
+      current_(options_),
       reports_dropped_(std::make_shared<std::atomic<std::uint64_t>>(0)),
       unnamed_(std::make_unique<task_state>(*this, 0, copy_name(options_.unnamed.name))),
       tasks_(*unnamed_) {
+  (void)gate_->use(make_policy(options_));
+  if (options_.classify) {
+    classifier_ = std::make_shared<const classifier>(options_.classify);
+    current_.classify = [refers = classifier_](const accepted_connection& c) {
+      return (*refers)(c);
+    };
+    classifies.store(true, std::memory_order_relaxed);
+  }
   adopt_standard_error();
   configure(unnamed_->budget, options_.unnamed);
-  unnamed_->attention.store(unnamed_limits_.quiet_below, std::memory_order_relaxed);
+  unnamed_->attention.store(limits_of(*unnamed_).quiet_below, std::memory_order_relaxed);
   hooks_.set_listener(
       [](void* self, bool wanted) {
         auto& word = static_cast<context_core*>(self)->state;
@@ -96,10 +106,26 @@ context_core::context_core(options opts, bool one_thread,
         word.fetch_add(hooks::path_state::generation, std::memory_order_relaxed);
       },
       this);
+  core_list::get().add(*this);  // last: it does not know contexts whose construction failed
 }
 
 // The unnamed task is destroyed first, because its destructor may use the other members.
-context_core::~context_core() { unnamed_.reset(); }
+context_core::~context_core() {
+  core_list::get().remove(*this);
+  unnamed_.reset();
+}
+
+void context_core::before_fork() noexcept {
+  update_mutex_.lock();
+  groups_->before_fork();
+  classify_mutex_.lock();
+}
+
+void context_core::after_fork(bool child) noexcept {
+  classify_mutex_.unlock();
+  groups_->after_fork(child);
+  update_mutex_.unlock();
+}
 
 void context_core::release() noexcept {
   // acq_rel: the thread that destroys the core sees what others have done with it.
@@ -113,6 +139,8 @@ void context_core::connect(asio_port* port) noexcept {
     let_go_of_resting();
   }
   // A worker that receives hints cannot rest: left() has to take back its source of hints.
+  // The analyzer does not know that the caller has a reference, too.
+  // NOLINTNEXTLINE(clang-analyzer-cplusplus.NewDelete)
   rests_on = port != nullptr && hints_from_ == hint_source::off ? port->scheduler() : nullptr;
   port_ = port;
   gate_->connect(port);
@@ -138,34 +166,64 @@ task_state* context_core::task_of_place(const void* place, const task_options& o
 task_state* context_core::make_task(const task_options& opts, birth how, task_state* from) {
   auto t = std::make_unique<task_state>(*this, next_id_.fetch_add(1, std::memory_order_relaxed),
                                         copy_name(opts.name));
-  configure(t->budget, opts);
-  t->attention.store(limits_.quiet_below, std::memory_order_relaxed);
   t->isolatable = opts.isolatable;
   t->accepted = how == birth::accepted;
   t->connected = how == birth::connected;
-  if (t->accepted && from != nullptr) {
-    hooks::acquire(*from);
+  join(*t, opts);
+  if (t->accepted) {
+    if (from != nullptr) hooks::acquire(*from);
     t->listener = from;
+  } else if (from != nullptr) {
+    t->opener = from->id();
   }
   acquire();  // released by destroy()
-  tasks_.add(*t);
-  hooks_.task_spawned({.task_id = t->id(),
-                       .task_name = t->name.get(),
-                       .parent_id = from != nullptr ? from->id() : 0});
+  // With the list locked, so that an update either sees the task in the list, or is seen here.
+  tasks_.add(*t, [&] { prepare(*t, opts, how); });
+  hooks_.task_spawned(
+      {.task_id = t->id(), .task_name = t->name.get(), .parent_id = t->parent_id()});
   return t.release();
+}
+
+void context_core::prepare(task_state& t, const task_options& opts, birth how) noexcept {
+  switch (how) {
+    case birth::declared:
+      configure(t.budget, opts);
+      break;
+    case birth::accepted:
+      t.budget.configure(live_.accepted());
+      break;
+    case birth::connected:
+      t.budget.configure(live_.connected());
+      break;
+  }
+  t.attention.store(live_.limits().quiet_below, std::memory_order_relaxed);
+  if (gate_->by_policy() || t.grouped) gate_->set_gate(t);
 }
 
 void context_core::destroy(hooks::task_record& record) noexcept {
   task_state& t = state_of(record);
   tasks_.remove(t);
-  task_state* listener = t.listener;
+  if (hooks_.wants_completions()) announce_end(t);
+  task_state* const listener = t.accepted ? t.listener : nullptr;
+  leave_group(t);
   delete &t;
   if (listener != nullptr) hooks::release(*listener);
   release();
 }
 
+void context_core::announce_end(const task_state& t) noexcept {
+  if (!companion_->may_call_program()) return;
+  // The task in force may be this one, to which nothing can belong any more.
+  const label_scope none(nullptr);
+  hooks_.completed({.task_id = t.id(),
+                    .task_name = t.name.get(),
+                    .parent_id = t.parent_id(),
+                    .polls = t.polls.load(std::memory_order_relaxed),
+                    .cpu = timing::timebase::get().to_ns(t.cost.load(std::memory_order_relaxed))});
+}
+
 hooks::task_record* context_core::accepted(hooks::task_record* listener) noexcept {
-  if (!options_.accept_rule) return nullptr;
+  if (!live_.accept_rule()) return nullptr;
   try {
     task_state* from = listener != nullptr && listener->home == this
                            ? static_cast<task_state*>(listener)
@@ -182,7 +240,7 @@ hooks::task_record* context_core::listener_of(hooks::task_record* record) noexce
 }
 
 hooks::task_record* context_core::connecting(hooks::task_record* from) noexcept {
-  if (!options_.connect_rule || !options_.enabled || closed()) return nullptr;
+  if (!live_.connect_rule() || !options_.enabled || closed()) return nullptr;
   try {
     return make_task(options_.connected, birth::connected,
                      from != nullptr && from->home == this ? &state_of(*from) : nullptr);

@@ -3,6 +3,7 @@
 // Statistics, metrics and recordings of a context.
 #include "context_companion.hpp"
 #include "parking.hpp"
+#include "task_groups.hpp"
 
 #include <asio_pulse/detail/context_core.hpp>
 #include <asio_pulse/hooks/poll_recorder.hpp>
@@ -35,10 +36,12 @@ asio_port* context_core::port_for_probe() const noexcept {
 }
 
 void context_core::probed(timing::ticks ready) noexcept {
-  hooks::poll_recorder* const recorder = hooks::this_thread().recorder;
-  if (recorder == nullptr) return;
   const timing::ticks now = timing::timebase::get().now();
-  recorder->note_delay(now, now - std::min(ready, now), to_ticks(probe_interval));
+  const timing::ticks delay = now - std::min(ready, now);
+  groups_->waited(delay, now);
+  gate_->probed(delay, now);
+  if (hooks::poll_recorder* const recorder = hooks::this_thread().recorder)
+    recorder->note_delay(now, delay, to_ticks(probe_interval));
 }
 
 statistics context_core::stats() const noexcept {
@@ -54,6 +57,7 @@ statistics context_core::stats() const noexcept {
   s.shadow_saved = to_ns(counts.saved);
   const timing::clock_kind used = clock_in_use_.load(std::memory_order_relaxed);
   s.clock = used != timing::clock_kind::none ? used : clock_;
+  s.updates = updates_.load(std::memory_order_relaxed);
   s.parked = gate_->parked();
   s.tasks = tasks_.totals().alive;
   return s;

@@ -27,7 +27,7 @@ void context_core::send_report(report_kind kind, task_state& t, const hooks::pol
 }
 
 bool context_core::silences(report_kind kind) noexcept {
-  if (!options_.silenced.contains(kind)) return false;
+  if (!live_.silenced().contains(kind)) return false;
   counters_.add<&statistics::reports_silenced>();
   return true;
 }

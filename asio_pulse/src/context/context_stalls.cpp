@@ -67,7 +67,7 @@ context_core::escalation context_core::escalate(const stalled_poll& s, timing::t
   task_state& t = s.task != nullptr ? *s.task : *unnamed_;
   // If the task belongs to another context, that context decides.
   context_core& home = t.core();
-  if (options_.shadow || home.options_.shadow) return {.decided = true};
+  if (live_.shadow() || home.live_.shadow()) return {.decided = true};
   decision_lock deciding(t);
   if (!deciding) return {};
   const tier_decision decision = tier_manager::on_stall(t.tiers, now, culpable, home.limits_of(t));
@@ -85,8 +85,8 @@ void context_core::announce_escalation(const stalled_poll& s,
 
 // Null if there is no memory; then the caller uses the task's other slot.
 report_slot* context_core::stall_slot(task_state& t) noexcept {
-  if (t.stall_reports == nullptr) t.stall_reports.reset(new (std::nothrow) report_slot);
-  return t.stall_reports != nullptr ? t.stall_reports.get() : &t.reports;
+  task_extras* const extras = t.make_extras();
+  return extras != nullptr ? &extras->stall_reports : &t.reports;
 }
 
 report_limiter::verdict context_core::admit_stall(const stalled_poll& s, bool shown) noexcept {
@@ -105,7 +105,7 @@ bool context_core::observed() const noexcept { return companion_->observed(); }
 void context_core::stall_over(const stalled_poll& s) noexcept { companion_->stall_over(s); }
 
 void context_core::hold_back_stall(const stalled_poll& s) noexcept {
-  const report_kinds& silent = options_.silenced;
+  const report_kinds silent = live_.silenced();
   if (silent.contains(report_kind::stall) && silent.contains(report_kind::stall_ended)) return;
   limiter_.hold_back(*stall_slot(s.task != nullptr ? *s.task : *unnamed_));
 }

@@ -4,6 +4,7 @@
 #include "current_poll.hpp"
 #include "decision_lock.hpp"
 #include "parking.hpp"
+#include "task_groups.hpp"
 
 #include <asio_pulse/detail/context_core.hpp>
 #include <asio_pulse/hooks/poll_recorder.hpp>
@@ -18,8 +19,9 @@ namespace asio_pulse::detail {
 
 using timing::to_ns;
 
-const tier_limits& context_core::limits_of(const task_state& t) const noexcept {
-  return &t == unnamed_.get() ? unnamed_limits_ : limits_;
+tier_limits context_core::limits_of(const task_state& t) const noexcept {
+  const tier_limits limits = live_.limits();
+  return &t == unnamed_.get() ? without_enforcement(limits) : limits;
 }
 
 void context_core::before_poll(const hooks::poll_frame& frame) noexcept {
@@ -53,7 +55,7 @@ void context_core::judge(const hooks::poll_frame& frame, task_state& t, const ti
                          const hooks::poll_sum& sum) noexcept {
   decision_lock deciding(t);
   if (!deciding) return;
-  const tier_limits& limits = limits_of(t);
+  const tier_limits limits = limits_of(t);
   const tier_decision decision = tier_manager::on_poll(
       t.tiers, t.budget,
       {.now = last.now,
@@ -99,12 +101,24 @@ void context_core::announce(const task_state& t, const tier_decision& decision) 
 void context_core::apply(task_state& t, const tier_decision& decision) noexcept {
   metrics_.count(decision);
   const bool quiet = t.tiers.level == tier::monitor && !t.tiers.excused;
-  t.attention.store(quiet ? limits_of(t).quiet_below : 0, std::memory_order_relaxed);
+  show_attention(t, quiet);
   if (!decision.changed()) return;
   t.level.store(t.tiers.level, std::memory_order_relaxed);
   mark(hooks::poll_recorder::kind::tier, t,
        recorded_event::tier_change(decision.from, decision.to));
   gate_->set_gate(t);
+}
+
+// An update publishes the limits, and then changes the attention of each task, unless it is 0. Both
+// are sequentially consistent, as are the store and the load here. So if this store replaces the
+// update's, the load after it sees the update's limits.
+void context_core::show_attention(task_state& t, bool quiet) noexcept {
+  if (!quiet) return t.attention.store(0, std::memory_order_relaxed);
+  for (;;) {
+    const timing::ticks below = limits_of(t).quiet_below;
+    if (t.attention.load(std::memory_order_relaxed) == below) return;
+    t.attention.store(below, std::memory_order_seq_cst);
+  }
 }
 
 void context_core::come_down(task_state& t, timing::ticks now) noexcept {
@@ -117,7 +131,9 @@ void context_core::come_down(task_state& t, timing::ticks now) noexcept {
 }
 
 bool context_core::overspent(task_state& t, timing::ticks now) noexcept {
-  if (options_.shadow || !holds_back(t.level.load(std::memory_order_relaxed))) return false;
+  if (live_.shadow()) return false;
+  if (group_over_budget(t, now)) return true;
+  if (!holds_back(t.level.load(std::memory_order_relaxed))) return false;
   if (t.budget.over(now)) return true;
   come_down(t, now);  // it may have been clean for long enough to be demoted
   return false;

@@ -6,6 +6,7 @@
 
 #include <asio_pulse/detail/context_core.hpp>
 #include <asio_pulse/hooks/poll_path.hpp>
+#include <asio_pulse/hooks/poll_recorder.hpp>
 
 #include <atomic>
 #include <cstdint>
@@ -20,6 +21,9 @@ bool context_core::runs_handlers(const hooks::thread_state& ts) const noexcept {
 void context_core::attached(hooks::thread_state& ts) noexcept {
   acquire();
   companion_->joined(ts);
+  if (ts.recorder != nullptr) {
+    ts.recorder->updates_seen = updates_.load(std::memory_order_relaxed);
+  }
   clock_in_use_.store(ts.clock.kind(), std::memory_order_relaxed);
   if (runs_handlers(ts)) gate_->count_worker(1);
   // A thread that runs the context through a base-class reference does not announce that it leaves.
@@ -31,7 +35,8 @@ void context_core::attached(hooks::thread_state& ts) noexcept {
     // Sequentially consistent, as is the exchange in let_go_of_resting(): the only worker so far
     // may be about to rest. See path_arbiter::resting.
     state.fetch_or(hooks::path_state::several_workers, std::memory_order_seq_cst);
-    let_go_of_resting();
+    // The analyzer does not see that the thread acquired a reference.
+    let_go_of_resting();  // NOLINT(clang-analyzer-cplusplus.NewDelete)
   }
   state.fetch_add(hooks::path_state::generation, std::memory_order_relaxed);
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 #pragma once
 
+#include <asio_pulse/detail/context_core.hpp>
 #include <asio_pulse/detail/task_state.hpp>
 #include <asio_pulse/hooks/poll_path.hpp>
 #include <asio_pulse/hooks/poll_recorder.hpp>
@@ -16,6 +17,17 @@
 namespace asio_pulse::detail {
 
 inline task_state& state_of(hooks::task_record& t) noexcept { return static_cast<task_state&>(t); }
+
+/// The context whose handlers the thread runs, or null. Each arbiter of the poll path is the core of
+/// a context.
+inline context_core* core_of(const hooks::thread_state& ts) noexcept {
+  return static_cast<context_core*>(ts.arbiter);
+}
+/// The poll that the thread runs, or null. To be called by the thread itself only: relaxed, since it
+/// is the one that writes it.
+inline hooks::poll_frame* poll_of(const hooks::thread_state& ts) noexcept {
+  return ts.top.load(std::memory_order_relaxed);
+}
 
 /// The site of the operation that this thread runs. To be called inside a poll only.
 inline const hooks::site& current_site() noexcept {

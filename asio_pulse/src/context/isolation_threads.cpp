@@ -97,9 +97,9 @@ void lower_priority([[maybe_unused]] isolation_priority how, [[maybe_unused]] in
 #endif
 }
 
-scheduling demote([[maybe_unused]] thread_id thread, [[maybe_unused]] isolation_priority how,
-                  [[maybe_unused]] int nice) noexcept {
-  scheduling before;
+kernel_scheduling demote([[maybe_unused]] thread_id thread, [[maybe_unused]] isolation_priority how,
+                         [[maybe_unused]] int nice) noexcept {
+  kernel_scheduling before;
 #if defined(__linux__)
   const errno_kept keep;
   if (how == isolation_priority::normal || own_seccomp_filters() != 0) return before;
@@ -124,7 +124,7 @@ scheduling demote([[maybe_unused]] thread_id thread, [[maybe_unused]] isolation_
 }
 
 void restore([[maybe_unused]] thread_id thread,
-             [[maybe_unused]] const scheduling& before) noexcept {
+             [[maybe_unused]] const kernel_scheduling& before) noexcept {
 #if defined(__linux__)
   if (!before.changed || own_seccomp_filters() != 0) return;
   const errno_kept keep;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSL-1.0
 #pragma once
 
+#include "process_wide.hpp"
+
 #include <asio_pulse/report.hpp>
 
 #include <array>
@@ -19,9 +21,6 @@
 
 namespace asio_pulse::detail {
 
-template <class T>
-[[gnu::visibility("hidden")]] T& process_wide() noexcept;
-
 /// Counts the reports of a context that could not be written. The writer may outlive the context.
 using lost_reports = std::shared_ptr<std::atomic<std::uint64_t>>;
 
@@ -34,6 +33,8 @@ using lost_reports = std::shared_ptr<std::atomic<std::uint64_t>>;
 /// It writes only to standard error; see is_standard_error().
 class report_writer {
  public:
+  static constexpr fork_handler::order fork_order = fork_handler::order::others;
+
   static constexpr std::size_t capacity = 32;
 
   static report_writer& get() noexcept;

@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
+#include "current_poll.hpp"
+
 #include <asio_pulse/detail/context_core.hpp>
 #include <asio_pulse/detail/fiber_stack.hpp>
 #include <asio_pulse/detail/task_ref.hpp>
@@ -14,20 +16,13 @@ namespace asio_pulse {
 
 namespace {
 
-// Each arbiter of the poll path is the core of a context.
-detail::context_core* core_of(const hooks::thread_state& ts) noexcept {
-  return static_cast<detail::context_core*>(ts.arbiter);
-}
+using detail::core_of;
+using detail::poll_of;
 
 // How many checkpoints pass before the next look in a thread that is not a worker.
 constexpr std::int32_t idle_fuel = 1024;
 // The same in a poll that must not yield now, but perhaps a few calls later. A guess.
 std::int32_t fuel_after_refusal() noexcept { return hooks::detail::always_preempt() ? 0 : 16; }
-
-// The poll that this thread runs, or null. Relaxed: only this thread writes it.
-hooks::poll_frame* poll_of(const hooks::thread_state& ts) noexcept {
-  return ts.top.load(std::memory_order_relaxed);
-}
 
 // The number of critical sections in this poll. Only its own thread writes it; the watchdog reads
 // it.
@@ -68,6 +63,10 @@ bool detail::should_yield_slow() noexcept {
   if (ts.arbiter == nullptr || poll_of(ts) == nullptr || entered(ts.critical) != 0) {
     // If there is a critical section, it ends in this poll, so look again soon.
     ts.fuel = entered(ts.critical) != 0 ? 1 : idle_fuel;
+    return false;
+  }
+  if (hooks::registry::calling()) {
+    ts.fuel = 1;  // the hook returns in this poll, so look again soon
     return false;
   }
   return core_of(ts)->wants_yield(ts);
@@ -191,7 +190,8 @@ critical_section::~critical_section() {
   const timing::timebase& base = timing::timebase::get();
   const timing::ticks now = base.now();
   const auto stayed = base.to_ns(now - (since_ < now ? since_ : now));
-  if (core.opts().max_critical.count() == 0 || stayed <= core.opts().max_critical) return;
+  const std::chrono::nanoseconds most = core.live().max_critical();
+  if (most.count() == 0 || stayed <= most) return;
   hooks::poll_frame* const frame = poll_of(ts);
   core.send_report(report_kind::critical_overstay, task_of(*frame, core), frame, stayed,
                    "a critical section lasted longer than options::max_critical");

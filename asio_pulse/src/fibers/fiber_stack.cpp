@@ -7,8 +7,8 @@
 #include <asio_pulse/fiber_stacks.hpp>
 #include <asio_pulse/hooks/assert.hpp>
 
-#include <cxxabi.h>
 #include <pthread.h>
+#include <sched.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -69,14 +69,34 @@ struct all_pools {
 
 all_pools* reserve() noexcept;
 
+// Stored with release and loaded with acquire: a thread that finds the pools finds them complete.
+constinit std::atomic<all_pools*> made{nullptr};
+
+/// A lock that a forked child may take, even if another thread of its parent held it.
+class fork_safe_lock {
+ public:
+  void lock() noexcept {
+    const pid_t here = ::getpid();
+    pid_t holder = 0;
+    while (!holder_.compare_exchange_weak(holder, here, std::memory_order_acquire)) {
+      if (holder == here) {
+        holder = 0;
+        ::sched_yield();
+      }
+    }
+  }
+  void unlock() noexcept { holder_.store(0, std::memory_order_release); }
+
+ private:
+  std::atomic<pid_t> holder_{0};  ///< the process; 0 if the lock is free
+};
+
 /// Null if no addresses can be reserved. Later calls try again, at growing intervals.
 all_pools* pools() noexcept {
-  // Stored with release and loaded with acquire: a thread that finds the pools finds them complete.
-  static std::atomic<all_pools*> made{nullptr};
   if (all_pools* const p = made.load(std::memory_order_acquire)) return p;
-  static std::mutex mutex;
-  static std::uint64_t asked = 0;
-  const std::lock_guard lock(mutex);
+  static constinit fork_safe_lock reserving;
+  static constinit std::uint64_t asked = 0;
+  const std::lock_guard lock(reserving);
   if (all_pools* const p = made.load(std::memory_order_relaxed)) return p;
   if (!std::has_single_bit(++asked)) return nullptr;
   all_pools* const p = reserve();
@@ -84,21 +104,37 @@ all_pools* pools() noexcept {
   return p;
 }
 
-void lock_all() noexcept {
-  all_pools& p = *pools();
-  p.threads_mutex.lock();
-  for (pool& one : p.of) one.mutex.lock();
+// The handlers for a fork(). A child that was forked while the pools were being made may have them
+// twice, so only the first call of each does something.
+constinit thread_local bool forking = false;
+constinit thread_local all_pools* locked = nullptr;  // by this thread, which forks
+
+void before_fork() noexcept {
+  if (std::exchange(forking, true)) return;
+  locked = made.load(std::memory_order_acquire);
+  if (locked == nullptr) return;
+  locked->threads_mutex.lock();
+  for (pool& one : locked->of) one.mutex.lock();
 }
 void unlock_all() noexcept {
-  all_pools& p = *pools();
-  for (pool& one : p.of) one.mutex.unlock();
-  p.threads_mutex.unlock();
+  if (all_pools* const p = std::exchange(locked, nullptr)) {
+    for (pool& one : p->of) one.mutex.unlock();
+    p->threads_mutex.unlock();
+  }
+}
+void after_fork() noexcept {
+  if (std::exchange(forking, false)) unlock_all();
 }
 // In the child only the calling thread exists. What the others had at hand is lost.
-void child_unlock() noexcept {
-  all_pools& p = *pools();
+void after_fork_in_child() noexcept {
+  if (!std::exchange(forking, false)) return;
+  if (locked == nullptr) {
+    // If another thread has made pools since before_fork(), it may have been using them.
+    made.store(nullptr, std::memory_order_relaxed);
+    return;
+  }
   fiber_thread& mine = this_fiber_thread;
-  p.threads = mine.ready ? &mine : nullptr;
+  locked->threads = mine.ready ? &mine : nullptr;
   mine.previous = mine.next = nullptr;
   unlock_all();
 }
@@ -124,7 +160,7 @@ all_pools* reserve() noexcept {
     p->region = {.base = (start + alignment - 1) / alignment * alignment, .part_bits = bits};
     the_fiber_region.store(&p->region, std::memory_order_release);
     install_overflow_message();
-    (void)pthread_atfork(&lock_all, &unlock_all, &child_unlock);
+    (void)pthread_atfork(&before_fork, &after_fork, &after_fork_in_child);
     return p;
   }
   delete p;

@@ -19,7 +19,7 @@ void hear_hint(hooks::thread_state& ts, context_core& core, task_state& t,
     ts.pressure = 0;
     return;
   }
-  const bool shadow = core.opts().shadow;
+  const bool shadow = core.shadow();
   asio_pulse_scb& block = *link->block;
   const hint_watch::outcome o = link->watch.look({.now = now,
                                                   .sequence = ts.hint_seen,

@@ -165,6 +165,14 @@ void hint_hub::take(hooks::thread_state& ts) noexcept {
   if (sub == nullptr) return;
   if (sub->gone || sub->offered != nullptr) let_go(*sub);
   if (sub->offered != nullptr) install(*sub);
+  if (sub->link != nullptr && sub->shadow != sub->core->shadow()) permit(*sub);
+}
+
+// Says in the control block whether the scheduler may escalate: in shadow mode it may not.
+void hint_hub::permit(subscriber& sub) noexcept {
+  sub.shadow = sub.core->shadow();
+  const bool may = sub.core->opts().escapable && !sub.shadow;
+  write_word(sub.link->block->escapable, static_cast<std::uint8_t>(may));
 }
 
 void hint_hub::install(subscriber& sub) noexcept {
@@ -177,7 +185,7 @@ void hint_hub::install(subscriber& sub) noexcept {
   write_word(block.priority, static_cast<std::uint16_t>(o.hint_priority));
   write_word(block.critical,
              static_cast<std::uint8_t>(ts.critical.load(std::memory_order_relaxed) != 0));
-  write_word(block.escapable, static_cast<std::uint8_t>(o.escapable && !o.shadow));
+  permit(sub);
   write_word(block.policy, static_cast<std::uint8_t>(o.escalation));
   write_word(block.determinism, std::uint8_t{ASIO_PULSE_DETERMINISTIC});
   acknowledge(block, sequence, ASIO_PULSE_YIELD_IDLE);

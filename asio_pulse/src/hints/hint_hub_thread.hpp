@@ -33,6 +33,8 @@ namespace asio_pulse::detail {
 /// worker, at its next poll) -> none (by the worker, when it leaves or its source is gone).
 class hint_hub {
  public:
+  static constexpr fork_handler::order fork_order = fork_handler::order::others;
+
   static hint_hub& get() noexcept;
 
   void join(hooks::thread_state& ts, context_core& core);
@@ -62,6 +64,7 @@ class hint_hub {
     std::uint32_t refused = 0;        ///< the session that has refused it
     scheduling_attributes before;     ///< the scheduling to restore
     bool changed = false;
+    bool shadow = false;  ///< what the control block says; see permit()
     // For local hints; used by the hub's thread only.
     thread_probe probe;
     std::unique_ptr<local_hints> local;
@@ -91,6 +94,7 @@ class hint_hub {
   [[nodiscard]] std::uint32_t connection_to(const std::string& path);
   [[nodiscard]] static std::unique_ptr<hint_link> new_link();
   void install(subscriber& sub) noexcept;
+  static void permit(subscriber& sub) noexcept;
   void let_go(subscriber& sub) noexcept;
   void part(const subscriber& sub, const hint_link& link) noexcept;
   void start() noexcept;

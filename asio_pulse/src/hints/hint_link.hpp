@@ -4,12 +4,11 @@
 #include "hint_watch.hpp"
 
 #include <asio_pulse/bpf/control_block.h>
+#include <asio_pulse/bpf/words.hpp>
 #include <asio_pulse/options.hpp>
 
-#include <atomic>
 #include <cstdint>
 #include <memory>
-#include <type_traits>
 
 /// \file
 /// A worker's end of its control block.
@@ -17,17 +16,6 @@
 namespace asio_pulse::detail {
 
 class context_core;
-
-/// Accesses the words of a control block atomically. Relaxed unless said otherwise, because no word
-/// publishes anything but itself.
-template <class T>
-[[nodiscard]] T read_word(const T& word) noexcept {
-  return std::atomic_ref<T>(const_cast<T&>(word)).load(std::memory_order_relaxed);
-}
-template <class T>
-void write_word(T& word, std::type_identity_t<T> value) noexcept {
-  std::atomic_ref<T>(word).store(value, std::memory_order_relaxed);
-}
 
 /// The link of one worker. Once the worker has taken it, it belongs to the worker; see hint_hub.
 struct hint_link {
@@ -51,7 +39,7 @@ inline void acknowledge(asio_pulse_scb& block, std::uint64_t sequence,
                         std::uint8_t reason) noexcept {
   write_word(block.yield_reason, reason);
   write_word(block.acks, read_word(block.acks) + 1);
-  std::atomic_ref<std::uint64_t>(block.last_ack_seq).store(sequence, std::memory_order_release);
+  write_word(block.last_ack_seq, sequence, std::memory_order_release);
 }
 
 }  // namespace asio_pulse::detail

@@ -33,8 +33,7 @@ bool local_hints::look(const thread_usage& now, asio_pulse_scb& block,
   const bool first = mark_ns_ < 0;
   const bool slept = now.voluntary != std::exchange(voluntary_, now.voluntary);
   const bool displaced = now.involuntary != std::exchange(involuntary_, now.involuntary);
-  const std::uint64_t acknowledged =
-      std::atomic_ref(block.last_ack_seq).load(std::memory_order_acquire);
+  const std::uint64_t acknowledged = read_word(block.last_ack_seq, std::memory_order_acquire);
   const bool answered = acknowledged != std::exchange(acknowledged_, acknowledged);
   write_word(block.pressure, static_cast<std::uint8_t>(
                                  std::min<std::uint32_t>(pressure, ASIO_PULSE_PRESSURE_MOST)));

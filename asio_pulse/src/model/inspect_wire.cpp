@@ -46,6 +46,39 @@ bool parse_number(std::string_view text, std::uint64_t& n) noexcept {
   return ec == std::errc{} && end == text.data() + text.size();
 }
 
+std::string encode_word(std::string_view text) {
+  constexpr std::string_view digits = "0123456789abcdef";
+  std::string word;
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (byte > ' ' && byte < 0x7f && c != '%') {
+      word += c;
+    } else {
+      word += {'%', digits[byte >> 4U], digits[byte & 15U]};
+    }
+  }
+  return word.empty() ? "%" : word;
+}
+
+bool decode_word(std::string_view word, std::string& text) {
+  text.clear();
+  if (word == "%") return true;
+  for (std::size_t i = 0; i < word.size(); ++i) {
+    if (word[i] != '%') {
+      text += word[i];
+      continue;
+    }
+    const std::string_view pair = word.substr(i + 1, 2);
+    unsigned byte = 0;
+    const auto [end, ec] = std::from_chars(pair.data(), pair.data() + pair.size(), byte, 16);
+    if (pair.size() != 2 || ec != std::errc{} || end != pair.data() + 2) return false;
+    text += static_cast<char>(byte);
+    i += 2;
+  }
+  // The same bytes have one spelling.
+  return encode_word(text) == word;
+}
+
 std::string encode(const process_metrics& m) {
   process_metrics copy = m;  // one function serves both directions
   wire_out out;

@@ -40,6 +40,7 @@ void figures(Stream& s, Of& of) {
 // Each member is in the table, or named by the function below.
 static_assert(detail::member_count<site_metrics>() == figure_table<site_metrics>.size() + 2);
 static_assert(detail::member_count<task_metrics>() == figure_table<task_metrics>.size() + 3);
+static_assert(detail::member_count<group_metrics>() == figure_table<group_metrics>.size() + 2);
 static_assert(detail::member_count<worker_metrics>() == figure_table<worker_metrics>.size() + 3);
 
 // Found by argument-dependent lookup: the streams are in detail, the types in asio_pulse.
@@ -63,6 +64,11 @@ void members(Stream& s, site_metrics& m) {
 template <class Stream>
 void members(Stream& s, task_metrics& m) {
   s(m.id, m.name, m.level);
+  detail::figures(s, m);
+}
+template <class Stream>
+void members(Stream& s, group_metrics& m) {
+  s(m.path, m.name);
   detail::figures(s, m);
 }
 template <class Stream>
@@ -94,7 +100,8 @@ template <class Stream>
 void members(Stream& s, context_metrics& m) {
   s(m.number, m.name, m.enabled, m.shadow, m.collecting, m.totals, m.polls, m.cpu, m.poll_duration,
     m.queue_delay, m.workers, m.sites, m.other_sites, m.tasks, m.other_tasks, m.task_count,
-    m.recent_interval, m.stalls, m.instrument_bytes, m.uncollected_workers);
+    m.groups, m.other_groups, m.group_count, m.group_recent, m.recent_interval, m.stalls,
+    m.instrument_bytes, m.uncollected_workers);
 }
 template <class Stream>
 void members(Stream& s, process_metrics& m) {

@@ -36,6 +36,12 @@ constexpr std::size_t least_events = 256;
 constexpr std::size_t most_events = std::size_t{1} << 24;
 constexpr std::size_t most_spares = 64;
 constexpr std::size_t longest_socket_path = 107;  // so that it fits into sockaddr_un with a zero
+constexpr unsigned heaviest = 10000;
+constexpr nanoseconds least_target = 10us;
+constexpr nanoseconds least_saturation = 10us;
+constexpr nanoseconds least_deadline = 1us;
+constexpr nanoseconds longest_deadline = 60s;
+constexpr unsigned most_urgent = 7;
 constexpr std::size_t least_fiber = std::size_t{16} << 10;
 constexpr std::size_t most_fiber = std::size_t{8} << 20;
 
@@ -81,17 +87,22 @@ class checker {
   std::string fault_;
 };
 
+void check_budget(checker& c, nanoseconds budget, nanoseconds per, const std::string& path) {
+  const std::string field = path + "budget";
+  c.positive(path + "per", per, longest_window);
+  c.require(budget >= 0ns, field, "not be negative", budget);
+  c.require(budget == 0ns || budget >= least_budget, field, "be zero (unlimited) or at least 1us",
+            budget);
+  c.require(budget <= per, field, fmt::format("not exceed per = {}", detail::duration_literal(per)),
+            budget);
+  c.require(budget == 0ns || per.count() / task_budget::max_ratio < budget.count(), field,
+            fmt::format("not be below per / 65535, per = {}", detail::duration_literal(per)),
+            budget);
+}
+
 void check(checker& c, const task_options& o, const std::string& path) {
   const auto field = [&path](std::string_view name) { return fmt::format("{}{}", path, name); };
-  c.positive(field("per"), o.per, longest_window);
-  c.require(o.budget >= 0ns, field("budget"), "not be negative", o.budget);
-  c.require(o.budget == 0ns || o.budget >= least_budget, field("budget"),
-            "be zero (unlimited) or at least 1us", o.budget);
-  c.require(o.budget <= o.per, field("budget"),
-            fmt::format("not exceed per = {}", detail::duration_literal(o.per)), o.budget);
-  c.require(
-      o.budget == 0ns || o.per.count() / task_budget::max_ratio < o.budget.count(), field("budget"),
-      fmt::format("not be below per / 65535, per = {}", detail::duration_literal(o.per)), o.budget);
+  check_budget(c, o.budget, o.per, path);
   c.require(o.burst >= 0ns, field("burst"), "not be negative", o.burst);
   c.require(o.burst == 0ns || o.burst >= least_budget, field("burst"),
             "be zero (one budget) or at least 1us", o.burst);
@@ -102,11 +113,32 @@ void check(checker& c, const task_options& o, const std::string& path) {
               static_cast<double>(longest_refill.count()) * static_cast<double>(o.budget.count()),
       field("burst"), "be refilled within 600s, that is burst * per / budget", o.burst);
   c.require(o.burst <= longest, field("burst"), "be at most 1h", o.burst);
+  c.require(o.priority <= most_urgent, field("priority"), "be between 0 and 7", o.priority);
+  c.require(o.deadline >= 0ns, field("deadline"), "not be negative", o.deadline);
+  c.require(o.deadline == 0ns || o.deadline >= least_deadline, field("deadline"),
+            "be zero (none) or at least 1us", o.deadline);
+  c.require(o.deadline <= longest_deadline, field("deadline"), "be at most 60s", o.deadline);
+}
+
+// The tasks that a context makes itself.
+void check_own(checker& c, const task_options& o, const std::string& path) {
+  check(c, o, path);
+  c.require(!o.group, path + "group", "be empty, since a group belongs to a context that exists",
+            "a group");
+}
+
+void check(checker& c, const admission_policy& p) {
+  c.require(p.target >= least_target, "admission.target", "be at least 10us", p.target);
+  c.require(p.target <= longest, "admission.target", "be at most 1h", p.target);
+  c.not_below("admission.interval", p.interval, "admission.target", p.target);
+  c.require(p.interval <= longest, "admission.interval", "be at most 1h", p.interval);
 }
 
 bool known(instrument_mode m) { return to_string(m) != "unknown"; }
 
 bool known(handler_order o) { return to_string(o) != "unknown"; }
+
+bool known(scheduling s) { return to_string(s) != "unknown"; }
 
 bool known(isolation_priority p) {
   switch (p) {
@@ -262,12 +294,28 @@ std::string_view to_string(instrument_mode m) noexcept {
   return "unknown";
 }
 
+std::string_view to_string(scheduling s) noexcept {
+  switch (s) {
+    case scheduling::round_robin:
+      return "round_robin";
+    case scheduling::priority:
+      return "priority";
+    case scheduling::fair:
+      return "fair";
+    case scheduling::deadline:
+      return "deadline";
+    case scheduling::custom:
+      return "custom";
+  }
+  return "unknown";
+}
+
 std::string invalid_reason(const options& o) {
   checker c{"asio_pulse::options."};
   check_thresholds(c, o);
-  check(c, o.accepted, "accepted.");
-  check(c, o.connected, "connected.");
-  check(c, o.unnamed, "unnamed.");
+  check_own(c, o.accepted, "accepted.");
+  check_own(c, o.connected, "connected.");
+  check_own(c, o.unnamed, "unnamed.");
   c.require(known(o.order), "order", "be an enumerator of handler_order",
             static_cast<unsigned>(o.order));
   c.positive("quantum", o.quantum);
@@ -324,6 +372,14 @@ std::string invalid_reason(const options& o) {
   c.require(o.trace_signal == 0 || (o.trace_signal > 0 && usable_signal(o.trace_signal)),
             "trace_signal", "be zero, or a signal that can be caught and is not raised by a fault",
             o.trace_signal);
+  check(c, o.admission);
+  c.require(known(o.policy), "policy", "be an enumerator of scheduling",
+            static_cast<unsigned>(o.policy));
+  c.require(o.policy != scheduling::custom || o.custom_policy != nullptr, "policy",
+            "not be custom without custom_policy", to_string(o.policy));
+  c.require(o.saturation == 0ns || o.saturation >= least_saturation, "saturation",
+            "be zero (always saturated) or at least 10us", o.saturation);
+  c.require(o.saturation <= longest, "saturation", "be at most 1h", o.saturation);
   return c.take();
 }
 
@@ -333,8 +389,47 @@ std::string invalid_reason(const task_options& o) {
   return c.take();
 }
 
+std::string invalid_reason(const group_options& o) {
+  checker c{"asio_pulse::group_options."};
+  c.require(o.weight >= 1 && o.weight <= heaviest, "weight", "be between 1 and 10000", o.weight);
+  check_budget(c, o.budget, o.per, "");
+  return c.take();
+}
+
 void validate(const options& o) { throw_if_invalid(o); }
 void validate(const task_options& o) { throw_if_invalid(o); }
+void validate(const group_options& o) { throw_if_invalid(o); }
+
+options options::latency() {
+  options o;
+  o.stall_threshold = 2ms;
+  o.yield_threshold = 8ms;
+  o.isolate_threshold = 20ms;
+  o.accepted.budget = o.connected.budget = 100us;
+  o.accepted.per = o.connected.per = 1ms;
+  o.quantum = 200us;
+  o.min_slice = 20us;
+  o.tiers.yield_after = 1;
+  o.max_critical = 500us;
+  o.admission = {.target = 2ms, .interval = 40ms};
+  return o;
+}
+
+options options::balanced() { return {}; }
+
+options options::throughput() {
+  options o;
+  o.stall_threshold = 20ms;
+  o.yield_threshold = 80ms;
+  o.isolate_threshold = 200ms;
+  o.accepted.budget = o.connected.budget = 3ms;
+  o.accepted.per = o.connected.per = 30ms;
+  o.quantum = 4ms;
+  o.min_slice = 400us;
+  o.max_critical = 5ms;
+  o.admission = {.target = 50ms, .interval = 500ms};
+  return o;
+}
 
 tier_limits make_tier_limits(const options& o) noexcept {
   tier_limits limits = detail::limits_of(

@@ -131,6 +131,10 @@ std::string_view to_string(event_kind kind) noexcept {
       return "hint";
     case event_kind::stall:
       return "stall";
+    case event_kind::updated:
+      return "updated";
+    case event_kind::refused:
+      return "refused";
     case event_kind::queue_delay:
       return "queue_delay";
   }

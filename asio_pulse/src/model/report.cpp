@@ -179,12 +179,23 @@ std::string format_with_stack(const report& r) {
 }
 
 report_limiter::report_limiter(ticks interval, std::uint64_t per_second,
-                               ticks ticks_per_second) noexcept
-    : interval_(interval),
-      increment_(increment_for(per_second, ticks_per_second)),
-      span_(per_second != 0 && increment_ > std::numeric_limits<ticks>::max() / per_second
-                ? std::numeric_limits<ticks>::max()
-                : increment_ * per_second) {}
+                               ticks ticks_per_second) noexcept {
+  configure(interval, per_second, ticks_per_second);
+}
+
+void report_limiter::configure(ticks interval, std::uint64_t per_second,
+                               ticks ticks_per_second) noexcept {
+  constexpr auto relaxed = std::memory_order_relaxed;
+  interval_.store(interval, relaxed);
+  const ticks increment = increment_for(per_second, ticks_per_second);
+  const ticks span = per_second != 0 && increment > std::numeric_limits<ticks>::max() / per_second
+                         ? std::numeric_limits<ticks>::max()
+                         : increment * per_second;
+  if (increment == increment_.load(relaxed) && span == span_.load(relaxed)) return;
+  span_.store(span, relaxed);
+  increment_.store(increment, relaxed);
+  full_at_.store(0, relaxed);
+}
 
 report_limiter::verdict report_limiter::admit(report_slot& slot, ticks now) noexcept {
   const verdict v = try_admit(slot, now);
@@ -210,25 +221,24 @@ report_limiter::verdict report_limiter::admit_more(report_slot& slot, ticks now)
 
 report_limiter::verdict report_limiter::try_admit(report_slot& slot, ticks now) noexcept {
   constexpr auto relaxed = std::memory_order_relaxed;
-  ticks before = slot.not_before.load(relaxed);
-  if (interval_ != 0) {
-    // If it is more than two intervals ahead, the clock ran backwards, and the slot must not stay
-    // closed for long. One interval more is tolerated, because workers have slightly different
-    // times.
-    const bool lost = before > now && before - now > saturating_add(interval_, interval_);
-    if (before > now && !lost) {
-      return {};
-    }
-    // The thread that changes the slot may report. For the others, a report is being sent already.
-    if (!slot.not_before.compare_exchange_strong(before, saturating_add(now, interval_), relaxed)) {
+  const ticks interval = interval_.load(relaxed);
+  ticks before = slot.sent_at.load(relaxed);
+  if (interval != 0 && before != report_slot::never) {
+    // If the last report was sent more than an interval from now, the clock ran backwards, and the
+    // slot must not stay closed for long. One interval is tolerated, because workers have slightly
+    // different times.
+    const bool lost = before > now && before - now > interval;
+    if (!lost && (before > now || now - before < interval)) {
       return {};
     }
   }
+  // The thread that changes the slot may report. For the others, a report is being sent already.
+  if (!slot.sent_at.compare_exchange_strong(before, now, relaxed) && interval != 0) {
+    return {};
+  }
   if (!take_token(now)) {
-    if (interval_ != 0) {  // undo it, because this task's report was not sent
-      ticks mine = saturating_add(now, interval_);
-      slot.not_before.compare_exchange_strong(mine, before, relaxed);
-    }
+    ticks mine = now;  // undo it, because this task's report was not sent
+    slot.sent_at.compare_exchange_strong(mine, before, relaxed);
     return {};
   }
   sent_.fetch_add(1, relaxed);
@@ -236,20 +246,22 @@ report_limiter::verdict report_limiter::try_admit(report_slot& slot, ticks now) 
 }
 
 bool report_limiter::take_token(ticks now) noexcept {
-  if (increment_ == 0) {
+  const ticks increment = increment_.load(std::memory_order_relaxed);
+  if (increment == 0) {
     return true;
   }
-  const ticks end = saturating_add(now, span_);
+  const ticks span = span_.load(std::memory_order_relaxed);
+  const ticks end = saturating_add(now, span);
   ticks full_at = full_at_.load(std::memory_order_relaxed);
   ticks next = 0;
   do {
     // If it is full only after more than two buckets from now, time ran backwards, as in admit().
-    const bool lost = full_at > saturating_add(end, span_);
+    const bool lost = full_at > saturating_add(end, span);
     const ticks from = lost ? now : std::clamp(full_at, now, end);
-    if (increment_ > end - from) {
+    if (increment > end - from) {
       return false;
     }
-    next = from + increment_;
+    next = from + increment;
   } while (!full_at_.compare_exchange_weak(full_at, next, std::memory_order_relaxed));
   return true;
 }

@@ -96,10 +96,10 @@ enum class code_owner : std::uint8_t { user, boost, internal };
 bool standard_header(std::string_view file) noexcept {
   constexpr std::string_view folder = "/c++/";
   for (auto at = file.find(folder); at != file.npos; at = file.find(folder, at + 1)) {
-    const std::string_view version = file.substr(at + folder.size());
-    if (version.starts_with("v1/")) return true;
-    const std::size_t digits = version.find_first_not_of("0123456789.");
-    if (digits != 0 && digits != version.npos && version[digits] == '/') return true;
+    const std::string_view rest = file.substr(at + folder.size());
+    if (rest.starts_with("v1/")) return true;
+    const std::size_t digits = rest.find_first_not_of("0123456789.");
+    if (digits != 0 && digits != rest.npos && rest[digits] == '/') return true;
   }
   return false;
 }

@@ -45,6 +45,9 @@ class fair_shares {
     s.looked = now;
   }
 
+  /// Puts the task behind all others, as if it had used all that is remembered.
+  void put_behind(share& s) const noexcept { s.tag = std::max(s.tag, now_ + limits_.lead); }
+
   /// Whether the task has had more than its equal share, as of its last update.
   [[nodiscard]] bool ahead(const share& s) const noexcept { return s.tag > now_; }
   /// Whether waiting work of `u` goes before that of `t`, as of their last updates.

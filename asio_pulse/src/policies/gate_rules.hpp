@@ -44,6 +44,8 @@ class gate_rules {
   };
 
   explicit gate_rules(const limits& l) noexcept : limits_(l), shares_(l.shares) {}
+  /// Changes the quantum and the slice. Shares keep their limits.
+  void set(const limits& l) noexcept { limits_ = l; }
 
   [[nodiscard]] fair_shares& shares() noexcept { return shares_; }
 
@@ -122,7 +124,7 @@ class gate_rules {
     return now - std::min(then, now);
   }
 
-  const limits limits_;
+  limits limits_;
   fair_shares shares_;
   timing::ticks reactor_next_ = 0;  ///< when the reactor was next in the queue
   timing::ticks put_behind_ = 0;

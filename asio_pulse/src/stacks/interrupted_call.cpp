@@ -89,9 +89,9 @@ int mask_argument(long number) noexcept {
 // stack, and the call.
 constexpr std::size_t longest_sequence = 1 + 5 + 2 * 5 + 2;
 
-using bytes = std::span<const std::uint8_t>;
+using code_bytes = std::span<const std::uint8_t>;
 
-bool ends_with(bytes code, std::initializer_list<std::uint8_t> with) noexcept {
+bool ends_with(code_bytes code, std::initializer_list<std::uint8_t> with) noexcept {
   return code.size() >= with.size() &&
          std::equal(with.begin(), with.end(),
                     code.end() - static_cast<std::ptrdiff_t>(with.size()));
@@ -101,11 +101,11 @@ bool rex(std::uint8_t byte) noexcept { return (byte & 0xf0U) == 0x40; }
 
 /// The length of the last instruction if it loads a register other than the accumulator from the
 /// stack: mov (%rsp) or mov disp8(%rsp). 0 if it is another instruction.
-std::size_t stack_load(bytes code) noexcept {
+std::size_t stack_load(code_bytes code) noexcept {
   for (const bool displaced : {true, false}) {
     const std::size_t length = displaced ? 4 : 3;
     if (code.size() <= length) continue;
-    const bytes load = code.last(length);
+    const code_bytes load = code.last(length);
     if (load[0] != 0x8b || (load[1] & 0xc7U) != (displaced ? 0x44U : 0x04U) || load[2] != 0x24) {
       continue;
     }
@@ -129,7 +129,7 @@ std::span<const std::uint64_t, 6> arguments_of(const gregset_t& registers,
 
 }  // namespace
 
-std::optional<long> call_number(bytes code) noexcept {
+std::optional<long> call_number(code_bytes code) noexcept {
   if (!ends_with(code, {0x0f, 0x05})) return std::nullopt;
   code = code.first(code.size() - 2);
   for (int loads = 0; loads != 2; ++loads) {
@@ -140,7 +140,7 @@ std::optional<long> call_number(bytes code) noexcept {
   // With a prefix it would be another register.
   if (ends_with(code, {0x31, 0xc0}) && code.size() > 2 && !rex(code[code.size() - 3])) return 0;
   if (code.size() < 6) return std::nullopt;
-  const bytes load = code.last(5);
+  const code_bytes load = code.last(5);
   if (load[0] != 0xb8 || rex(code[code.size() - 6])) return std::nullopt;
   std::uint32_t number = 0;
   for (std::size_t i = 4; i != 0; --i) number = number << 8U | load[i];

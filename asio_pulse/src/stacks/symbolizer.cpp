@@ -332,7 +332,7 @@ struct symbolizer::state {
   }
 
   const stack_trace& names(Dwarf_Addr pc) {
-    if (const auto known = named.find(pc); known != named.end()) return known->second;
+    if (const auto entry = named.find(pc); entry != named.end()) return entry->second;
     if (named.size() >= cached_places) named.clear();
     stack_trace found;
     if (Dwfl_Module* const module = module_at(pc)) {

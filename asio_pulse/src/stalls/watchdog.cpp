@@ -163,19 +163,33 @@ void watchdog::remove(hooks::thread_state& ts) noexcept {
   if (notifies) notify();
 }
 
-void watchdog::add(context_core& core) {
-  const options& o = core.opts();
+namespace {
+
+stall_watch::limits limits_for(const options& o) noexcept {
+  if (!wants_watchdog(o)) return {};
   const auto& base = timing::timebase::get();
-  watched_context context;
-  context.core = &core;
-  context.limits.threshold =
-      ticks_or_off(std::max<std::chrono::nanoseconds>(o.stall_threshold, least_threshold));
-  context.limits.yield = ticks_or_off(o.yield_threshold);
-  context.limits.isolate = ticks_or_off(o.isolate_threshold);
-  context.limits.max_critical = ticks_or_off(o.max_critical);
-  context.limits.longest_step =
-      base.from_ns(std::max<std::chrono::nanoseconds>(longest_step, o.stall_threshold));
-  context.limits.glance = base.from_ns(o.spare_workers != 0 ? glance_with_spares : glance);
+  return {.threshold =
+              ticks_or_off(std::max<std::chrono::nanoseconds>(o.stall_threshold, least_threshold)),
+          .yield = ticks_or_off(o.yield_threshold),
+          .isolate = ticks_or_off(o.isolate_threshold),
+          .longest_step =
+              base.from_ns(std::max<std::chrono::nanoseconds>(longest_step, o.stall_threshold)),
+          .glance = base.from_ns(o.spare_workers != 0 ? glance_with_spares : glance),
+          .max_critical = ticks_or_off(o.max_critical)};
+}
+
+}  // namespace
+
+void watchdog::add(context_core& core, const options& o) {
+  watched_context context{.core = &core, .limits = limits_for(o)};
+  {
+    const scoped_lock lock(mutex_);
+    if (watched_context* const there = find(lock, &core)) {
+      there->limits = context.limits;
+      context.core = nullptr;
+    }
+  }
+  if (context.core == nullptr) return wake();  // it may have to look earlier than it planned
   context.signal = o.stall_signal == 0 ? default_signal : o.stall_signal;
   if (context.signal > 0 && !stack_capture::install(context.signal)) context.signal = 0;
   if (exits_heard_of_.load(std::memory_order_relaxed) == 0) hear_of_exit();
@@ -315,6 +329,10 @@ void watchdog::start([[maybe_unused]] const scoped_lock& lock) noexcept {
 
 bool watchdog::on_own_thread() const noexcept {
   return own_thread_.load(std::memory_order_relaxed) == std::this_thread::get_id();
+}
+
+bool watchdog::may_call_program() const noexcept {
+  return !on_own_thread() || !over_.load(std::memory_order_seq_cst);
 }
 
 // Moves the watchdog off the CPU that a worker waits for, if the process may use another one. A
@@ -477,9 +495,9 @@ void watch_this_thread(hooks::thread_state& ts) noexcept {
   }
 }
 
-void watch_context(context_core& core) noexcept {
+void watch_context(context_core& core, const options& o) noexcept {
   try {
-    watchdog::get().add(core);
+    watchdog::get().add(core, o);
   } catch (const std::bad_alloc&) {  // not watched
   }
 }
@@ -487,6 +505,8 @@ void watch_context(context_core& core) noexcept {
 void forget_context(context_core& core) noexcept { watchdog::get().remove(core); }
 
 void wake_watchdog() noexcept { watchdog::get().wake(); }
+
+bool may_call_program() noexcept { return watchdog::get().may_call_program(); }
 
 user_code_scope::user_code_scope() noexcept : may_run_(watchdog::get().begin_user_code()) {}
 user_code_scope::~user_code_scope() { watchdog::get().end_user_code(); }
@@ -499,9 +519,10 @@ namespace asio_pulse::detail {
 
 // On other systems there is no watchdog, and polls are reported only when they end.
 void watch_this_thread(hooks::thread_state&) noexcept {}
-void watch_context(context_core&) noexcept {}
+void watch_context(context_core&, const options&) noexcept {}
 void forget_context(context_core&) noexcept {}
 void wake_watchdog() noexcept {}
+bool may_call_program() noexcept { return true; }
 
 }  // namespace asio_pulse::detail
 

@@ -93,7 +93,7 @@ class watchdog::at_work {
       watchdog_.busy_ = nullptr;
     }
     watchdog_.done_.notify_all();
-    // With the last reference, functions of the program are destroyed.
+    // With the last reference, functions of the program are destroyed, and a hook may be called.
     const user_code_scope user;
     if (task_ != nullptr) hooks::release(*task_);
     core_.release();
@@ -166,7 +166,7 @@ void watchdog::examine(const event& e, watched_worker& w, int signal, examinatio
   to.task = to.taken() ? static_cast<task_state*>(std::exchange(to.shot.task, nullptr))
                        : e.core->tasks().find(e.account);
   if (e.compensable && !e.critical && opts.spare_workers != 0 && !core.one_thread() &&
-      !opts.shadow) {
+      !core.shadow()) {
     to.demoted = demote(w.number, opts.isolation_priority, opts.isolation_nice);
   }
 }
@@ -275,7 +275,10 @@ void watchdog::begin_or_repeat(const event& e) noexcept {
   if (!e.outcome.crossed && what.task != nullptr) hooks::acquire(*what.task);
   lock.unlock();
   work.keep(what.task);
-  if (seen.shot.task != nullptr) hooks::release(*seen.shot.task);
+  if (seen.shot.task != nullptr) {
+    const user_code_scope user;  // as at the end of at_work
+    hooks::release(*seen.shot.task);
+  }
 
   // The worker may no longer exist.
   if (e.outcome.crossed) announce(core, what, stuck);
@@ -370,7 +373,7 @@ void watchdog::finish(const event& e) noexcept {
       std::this_thread::yield();
     }
   }
-  if (!stall.shown && !core.opts().silenced.contains(report_kind::stall)) {
+  if (!stall.shown && !core.live().silenced().contains(report_kind::stall)) {
     core.hold_back_stall(stall.what);
   } else if (watches(core) && !core.silences(report_kind::stall_ended)) {
     const report_limiter::verdict admitted = core.admit_stall(stall.what, stall.shown);

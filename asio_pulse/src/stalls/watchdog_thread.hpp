@@ -63,7 +63,7 @@ struct open_stall {
   bool shown = false;     ///< a report was sent
   bool to_climb = false;  ///< the task could not be promoted yet
   bool compensable = false;
-  scheduling demoted{};
+  kernel_scheduling demoted{};
 };
 
 /// A thread that runs handlers.
@@ -105,12 +105,14 @@ struct watched_context {
 /// `mutex_`.
 class watchdog {
  public:
+  static constexpr fork_handler::order fork_order = fork_handler::order::watchdog;
+
   static watchdog& get() noexcept;
 
   // See watchdog.hpp. add() may throw std::bad_alloc.
   void add(hooks::thread_state& ts);
   void remove(hooks::thread_state& ts) noexcept;
-  void add(context_core& core);
+  void add(context_core& core, const options& o);
   void remove(context_core& core) noexcept;
   void wake() noexcept;
   /// The thread's function.
@@ -118,6 +120,9 @@ class watchdog {
   /// See user_code_scope. Returns false if the process is ending.
   [[nodiscard]] bool begin_user_code() noexcept;
   void end_user_code() noexcept;
+  /// Whether this thread may call code of the program. The watchdog's thread asks in a
+  /// user_code_scope.
+  [[nodiscard]] bool may_call_program() const noexcept;
   /// exit() has been called. From now on no user code is started on the watchdog's thread. Waits
   /// for user code that is running there, but at most for a second.
   void process_ends() noexcept;
@@ -185,7 +190,7 @@ class watchdog {
     no_stack why_no_stack = no_stack::none;
     bool over = false;           ///< it has ended meanwhile, and there is nothing to report
     task_state* task = nullptr;  ///< the task of a new stall; holds a reference
-    scheduling demoted{};
+    kernel_scheduling demoted{};
     [[nodiscard]] bool taken() const noexcept {
       return shot.how == stack_capture::result::status::taken;
     }

@@ -24,9 +24,9 @@ constexpr std::uint64_t every_user = 0xffffffff;
 
 // Reads as much of a file as fits into the buffer; empty if it cannot be read.
 std::string_view read_into(std::span<char> buffer, const char* path) noexcept {
-  const descriptor file(::open(path, O_RDONLY | O_CLOEXEC));
-  if (!file) return {};
-  const ssize_t n = ::read(file.get(), buffer.data(), buffer.size());
+  const descriptor opened(::open(path, O_RDONLY | O_CLOEXEC));
+  if (!opened) return {};
+  const ssize_t n = ::read(opened.get(), buffer.data(), buffer.size());
   return {buffer.data(), n > 0 ? static_cast<std::size_t>(n) : 0};
 }
 

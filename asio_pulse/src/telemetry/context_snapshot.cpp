@@ -2,6 +2,7 @@
 //
 // Makes metrics: adds up the workers' recorders, and reads the tasks.
 #include "context_telemetry.hpp"
+#include "keep_best.hpp"
 
 #include <algorithm>
 #include <array>
@@ -85,11 +86,13 @@ context_metrics context_telemetry::snapshot(const metrics_request& what,
   m.number = core_.number();
   m.name = std::string_view(o.name).substr(0, told_name);
   m.enabled = o.enabled;
-  m.shadow = o.shadow;
+  m.shadow = core_.shadow();
   m.totals = core_.stats();
   std::vector<const hooks::task_record*> at_work;
   collect_workers(what, m, at_work);
-  collect_tasks(what, at_work, m);
+  const bool rolls = roll(m);
+  collect_tasks(what, rolls, at_work, m);
+  collect_groups(what, rolls, m);
   m.stalls = tools_.stalls();
   m.instrument_bytes = tools_.bytes();
   m.uncollected_workers = tools_.refused();
@@ -166,33 +169,29 @@ void context_telemetry::collect_workers(const metrics_request& what, context_met
   rest.tell(to.other_sites);
 }
 
-void context_telemetry::collect_tasks(const metrics_request& what,
-                                      const std::vector<const hooks::task_record*>& at_work,
-                                      context_metrics& to) {
+bool context_telemetry::roll(context_metrics& to) noexcept {
   const auto now = instruments::clock::now();
-  const bool roll = now - tools_.rolled >= shortest_interval;
-  if (roll) {
+  const bool rolls = now - tools_.rolled >= shortest_interval;
+  if (rolls) {
     const bool first = tools_.rolled == instruments::clock::time_point{};
     tools_.recent_interval = first ? instruments::clock::duration{} : now - tools_.rolled;
     tools_.rolled = now;
   }
   to.recent_interval = tools_.recent_interval;
+  return rolls;
+}
 
+void context_telemetry::collect_tasks(const metrics_request& what, bool roll,
+                                      const std::vector<const hooks::task_record*>& at_work,
+                                      context_metrics& to) {
   std::vector<task_metrics>& best = to.tasks;
   std::uint64_t polls = 0;
   std::uint64_t cost = 0;
   std::uint64_t recent = 0;
   const auto look = [&](task_state& t) {
     const std::uint64_t spent = t.cost.load(std::memory_order_relaxed);
-    constexpr unsigned unit_bits = 8;
-    if (roll) {
-      const auto units = static_cast<std::uint32_t>(spent >> unit_bits);
-      const std::uint32_t used = units - t.seen_cost.load(std::memory_order_relaxed);
-      t.recent_cost.store(to.recent_interval.count() == 0 ? 0 : used, std::memory_order_relaxed);
-      t.seen_cost.store(units, std::memory_order_relaxed);
-    }
-    const std::uint64_t lately = std::uint64_t{t.recent_cost.load(std::memory_order_relaxed)}
-                                 << unit_bits;
+    if (roll) t.recent.roll(spent, to.recent_interval.count() == 0);
+    const std::uint64_t lately = t.recent.get();
     const std::uint64_t polled = t.polls.load(std::memory_order_relaxed);
     polls += polled;
     cost += spent;
@@ -210,13 +209,7 @@ void context_telemetry::collect_tasks(const metrics_request& what,
     m.name = std::string_view(t.name.get()).substr(0, told_name);
     m.level = t.level.load(std::memory_order_relaxed);
     m.waiting = t.held.load(std::memory_order_relaxed);
-    if (best.size() == what.top_tasks) {
-      std::pop_heap(best.begin(), best.end(), before);
-      best.back() = std::move(m);
-    } else {
-      best.push_back(std::move(m));
-    }
-    std::push_heap(best.begin(), best.end(), before);
+    keep_best(best, std::move(m), what.top_tasks, before);
   };
 
   const task_list::figures totals = core_.tasks().totals();

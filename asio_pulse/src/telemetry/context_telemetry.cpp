@@ -49,7 +49,7 @@ void context_telemetry::expire(instruments::clock::time_point now) noexcept {
 
 void context_telemetry::probe() noexcept {
   asio_port* const port = core_.port_for_probe();
-  if (port != nullptr && tools_.busy()) port->post_probe();
+  if (port != nullptr && tools_.busy()) (void)port->post_probe(false);
 }
 
 context_metrics context_telemetry::metrics(const metrics_request& what) {

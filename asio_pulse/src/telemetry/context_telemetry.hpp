@@ -26,6 +26,7 @@ class context_telemetry {
   [[nodiscard]] context_core& core() const noexcept { return core_; }
   [[nodiscard]] instruments& tools() noexcept { return tools_; }
   [[nodiscard]] bool collecting() const noexcept { return tools_.collecting(); }
+  [[nodiscard]] bool tracing() const noexcept { return tools_.tracing(); }
 
   // ---- called by the context
 
@@ -57,7 +58,10 @@ class context_telemetry {
   void probe() noexcept;
 
  private:
-  void collect_tasks(const metrics_request& what,
+  /// Whether the interval of recent CPU time ends with this snapshot. Sets its length.
+  [[nodiscard]] bool roll(context_metrics& to) noexcept;
+  void collect_groups(const metrics_request& what, bool roll, context_metrics& to);
+  void collect_tasks(const metrics_request& what, bool roll,
                      const std::vector<const hooks::task_record*>& at_work, context_metrics& to);
   void collect_workers(const metrics_request& what, context_metrics& to,
                        std::vector<const hooks::task_record*>& at_work);

@@ -27,6 +27,9 @@ constexpr std::chrono::milliseconds longest_trace = 60s;
 constexpr std::size_t most_top = 1000;
 // The most recordings that a process writes by itself, at stalls and signals.
 constexpr std::uint64_t most_recordings = 16;
+// Twenty changes at once, and ten a second. A guess: more than people make, and little work.
+constexpr std::chrono::milliseconds time_of_a_change = 100ms;
+constexpr int most_changes = 20;
 constexpr std::chrono::seconds between_recordings = 10s;
 
 /// Parses the words of a request.
@@ -35,17 +38,20 @@ class words {
   explicit words(std::string_view line) noexcept : left_(line) {}
   [[nodiscard]] std::string_view next() noexcept {
     const std::string_view word = left_.substr(0, left_.find(' '));
-    left_.remove_prefix(std::min(left_.size(), word.size() + 1));
+    separated_ = word.size() != left_.size();
+    left_.remove_prefix(word.size() + (separated_ ? 1 : 0));
     return word;
   }
   /// Returns false if the word is not a number of at most `most`.
   [[nodiscard]] bool number(std::uint64_t& n, std::uint64_t most) noexcept {
     return parse_number(next(), n) && n <= most;
   }
-  [[nodiscard]] bool empty() const noexcept { return left_.empty(); }
+  /// Whether nothing follows the last word, not even a space.
+  [[nodiscard]] bool empty() const noexcept { return left_.empty() && !separated_; }
 
  private:
   std::string_view left_;
+  bool separated_ = false;
 };
 
 }  // namespace
@@ -75,10 +81,14 @@ void inspect_server::answer(client& c, clock::time_point now) {
   if (verb == "metrics") {
     std::uint64_t tasks = 0;
     std::uint64_t sites = 0;
-    if (!request.number(tasks, most_top) || !request.number(sites, most_top) || !request.empty()) {
-      return refuse(c, fmt::format("metrics TASKS SITES: both must be numbers up to {}", most_top));
+    std::uint64_t groups = 0;
+    if (!request.number(tasks, most_top) || !request.number(sites, most_top) ||
+        !request.number(groups, most_top) || !request.empty()) {
+      return refuse(
+          c, fmt::format("metrics TASKS SITES GROUPS: all must be numbers up to {}", most_top));
     }
-    process_metrics m = collect_now({.top_tasks = tasks, .top_sites = sites}, metrics_lease);
+    process_metrics m =
+        collect_now({.top_tasks = tasks, .top_sites = sites, .top_groups = groups}, metrics_lease);
     if (m.contexts.size() > most_contexts) m.contexts.resize(most_contexts);
     std::erase_if(m.contexts, [this](const context_metrics& of) { return !visible(of.number); });
     return send_answer(c, encode(m), longest_metrics);
@@ -106,7 +116,72 @@ void inspect_server::answer(client& c, clock::time_point now) {
     c.trace_until = now + std::chrono::milliseconds(length);
     return follow(c, now);
   }
-  refuse(c, "known requests: metrics, trace");
+  if (verb == "change") {
+    std::uint64_t context = 0;
+    std::uint64_t weight = 0;
+    std::string group;
+    const bool numbered = request.number(context, ~std::uint64_t{0});
+    const std::string_view what = request.next();
+    bool whole = what == "enforce" || what == "shadow" || what == "undo";
+    if (what == "weight") {
+      whole = request.number(weight, ~0U) && decode_word(request.next(), group);
+    }
+    if (!numbered || !whole || !request.empty()) {
+      return refuse(c, "change CONTEXT enforce, shadow, undo, or weight WEIGHT GROUP");
+    }
+    return change(c, context, what, static_cast<unsigned>(weight), group, now);
+  }
+  refuse(c, "known requests: metrics, trace, change");
+}
+
+// ---- changes
+
+// Each change stands for a part of a second. So the load of the process, and that of its hooks, is
+// bounded however many clients there are.
+bool inspect_server::may_change(clock::time_point now) noexcept {
+  const clock::time_point next = std::max(changes_until_, now) + time_of_a_change;
+  if (next > now + most_changes * time_of_a_change) return false;
+  changes_until_ = next;
+  return true;
+}
+
+void inspect_server::change(client& c, std::uint64_t context, std::string_view what,
+                            unsigned weight, const std::string& group, clock::time_point now) {
+  shown* found = nullptr;
+  bool several = false;
+  for (shown& s : contexts_) {
+    const options& o = s.context->core().opts();
+    if (!o.inspectable || !o.controllable) continue;
+    if (context != 0 && s.context->core().number() != context) continue;
+    several = found != nullptr;
+    if (several) break;
+    found = &s;
+  }
+  if (found == nullptr) {
+    return refuse(c, context == 0
+                         ? "no context can be changed (options::controllable)"
+                         : fmt::format("no context has the number {}, or it cannot be changed "
+                                       "(options::controllable)",
+                                       context));
+  }
+  if (several) return refuse(c, "there are several contexts; give the number of one");
+  if (!may_change(now)) return refuse(c, "too many changes; try again in a second");
+  context_core& core = found->context->core();
+  // What can fail comes before the change, so that each change is announced.
+  core.acquire();
+  to_announce_.push_back({.context = found->context, .core = core_ref(&core), .made = {}});
+  context_control::answer a;
+  try {
+    a = what == "weight" ? found->control.set_weight(core, group, weight)
+        : what == "undo" ? found->control.undo(core)
+                         : found->control.set_shadow(core, what == "shadow");
+  } catch (const std::bad_alloc&) {
+    to_announce_.pop_back();
+    throw;
+  }
+  to_announce_.back().made = std::move(a.made);
+  if (a.refused) return refuse(c, a.text);
+  send_answer(c, a.text, longest_sentence);
 }
 
 // During a trace, reads new events before they are overwritten.

@@ -19,6 +19,7 @@
 #include <atomic>
 #include <cerrno>
 #include <csignal>
+#include <cstdlib>
 #include <new>
 #include <thread>
 #include <utility>
@@ -89,12 +90,16 @@ void inspect_server::open_for(const context_telemetry& context) noexcept {
 }
 
 void inspect_server::hide(context_telemetry& context) noexcept {
-  const std::lock_guard lock(mutex_);
+  std::unique_lock lock(mutex_);
   std::erase_if(contexts_, [&context](const shown& s) { return s.context == &context; });
   for (client& c : clients_) {
     std::erase_if(c.takers, [&context](const auto& t) { return t->of(context); });
   }
+  // The context has a reference to its core, so these are not the last ones.
+  std::erase_if(to_announce_, [&context](const announcement& a) { return a.context == &context; });
   wake();  // there may be no context left
+  if (thread_.load(std::memory_order_relaxed) == std::this_thread::get_id()) return;
+  announced_.wait(lock, [&] { return announcing_ != &context; });
 }
 
 void inspect_server::begun() noexcept {
@@ -179,9 +184,37 @@ void inspect_server::work(clock::time_point now) {
   write_wanted(now);
 }
 
+// The program's code runs without the mutex. The core stays until it has returned, even if it
+// destroys the context.
+void inspect_server::announce_changes(std::unique_lock<std::mutex>& lock) noexcept {
+  while (!to_announce_.empty()) {
+    announcement one = std::move(to_announce_.front());
+    to_announce_.pop_front();
+    // Objects that the hooks use may be destroyed at exit. A handler that is registered late runs
+    // before those that were registered earlier.
+    if (!std::exchange(at_exit_, true)) (void)std::atexit([] { get().end_announcements(); });
+    const bool calls = !over_ && one.made.number != 0;
+    if (calls) announcing_ = one.context;
+    lock.unlock();
+    if (calls) one.core->announce(one.made);
+    one.core = core_ref();
+    lock.lock();
+    announcing_ = nullptr;
+    announced_.notify_all();
+  }
+}
+
+void inspect_server::end_announcements() noexcept {
+  std::unique_lock lock(mutex_);
+  over_ = true;
+  if (thread_.load(std::memory_order_relaxed) == std::this_thread::get_id()) return;
+  announced_.wait(lock, [this] { return announcing_ == nullptr; });
+}
+
 void inspect_server::run() noexcept {
   name_this_thread("pulse-inspect");
   std::unique_lock lock(mutex_);
+  thread_.store(std::this_thread::get_id(), std::memory_order_relaxed);
   std::vector<pollfd> sources;
   for (;;) {
     const clock::time_point now = clock::now();
@@ -219,6 +252,7 @@ void inspect_server::run() noexcept {
     } catch (const std::bad_alloc&) {
       for (client& c : clients_) c.done = true;
     }
+    announce_changes(lock);
   }
 }
 
@@ -235,6 +269,14 @@ void inspect_server::after_fork(bool child) noexcept {
     if (wakeup_ >= 0) ::close(wakeup_);
     wakeup_ = -1;
     wakeup_for_signals.store(-1, std::memory_order_relaxed);
+    // A hook that the thread was calling goes on in the parent only.
+    if (thread_.load(std::memory_order_relaxed) != std::this_thread::get_id()) {
+      announcing_ = nullptr;
+      thread_.store({}, std::memory_order_relaxed);
+    }
+    to_announce_.clear();
+    changes_until_ = {};
+    new (&announced_) std::condition_variable;  // threads that waited do not exist here
     running_ = false;
     may_start_ = false;  // until resume() is called
   }

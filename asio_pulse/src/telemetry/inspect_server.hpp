@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 #pragma once
 
+#include "context_control.hpp"
 #include "context_telemetry.hpp"
 #include "descriptor.hpp"
 #include "inspection.hpp"
@@ -12,11 +13,14 @@
 
 #include <atomic>
 #include <chrono>
+#include <condition_variable>
 #include <cstdint>
+#include <list>
 #include <memory>
 #include <mutex>
 #include <string>
 #include <string_view>
+#include <thread>
 #include <vector>
 
 /// \file
@@ -32,7 +36,8 @@ inline constexpr std::chrono::seconds answer_patience{10};
 inline constexpr int most_waiting = 128;
 
 /// Answers inspectors through a unix socket, and does the slow work for the instruments: probes
-/// queues while somebody collects, ends leases, and writes recordings. It sleeps without a time-out
+/// queues while somebody collects, ends leases, writes recordings, and makes the changes that
+/// inspectors ask for. It sleeps without a time-out
 /// while there is nothing to do.
 ///
 /// It answers root, and the user that this process acts as when the client connects. Other users
@@ -41,10 +46,13 @@ inline constexpr int most_waiting = 128;
 /// reserved one.
 ///
 /// Lock order: `mutex_`, then the mutexes of instruments and cores. The thread holds `mutex_`
-/// except while it sleeps, so that hiding a context waits until the thread no longer uses it.
+/// except while it sleeps, so that hiding a context waits until the thread no longer uses it, and
+/// while it calls the program's hooks for a change that was made. Hiding the context waits for these,
+/// too, unless it is done by such a hook. A fork does not wait for them.
 class inspect_server {
  public:
   using clock = std::chrono::steady_clock;
+  static constexpr fork_handler::order fork_order = fork_handler::order::inspection;
 
   static inspect_server& get() noexcept;
 
@@ -80,6 +88,13 @@ class inspect_server {
     context_telemetry* context;
     clock::time_point to_write{};  ///< when to write a recording; zero: none
     clock::time_point last_written{};
+    context_control control{};
+  };
+  /// A change that was made, whose hooks have not been called yet.
+  struct announcement {
+    context_telemetry* context;
+    core_ref core;
+    context_core::made_update made;
   };
 
   // inspect_server.cpp; the mutex is held
@@ -89,6 +104,8 @@ class inspect_server {
   void listen() noexcept;
   [[nodiscard]] int timeout(clock::time_point now) const noexcept;
   void work(clock::time_point now);
+  void announce_changes(std::unique_lock<std::mutex>& lock) noexcept;
+  void end_announcements() noexcept;
   void before_fork() noexcept { mutex_.lock(); }
   void after_fork(bool child) noexcept;
 
@@ -106,6 +123,9 @@ class inspect_server {
 
   // inspect_answer.cpp; the mutex is held
   void answer(client& c, clock::time_point now);
+  void change(client& c, std::uint64_t context, std::string_view what, unsigned weight,
+              const std::string& group, clock::time_point now);
+  [[nodiscard]] bool may_change(clock::time_point now) noexcept;
   void refuse(client& c, std::string_view why);
   void send_answer(client& c, const std::string& body, std::size_t longest);
   void follow(client& c, clock::time_point now);
@@ -126,7 +146,15 @@ class inspect_server {
   uid_t listens_as_ = 0;  ///< the user that the kernel reports to clients
   /// Reserved for a client when the process can open no more descriptors.
   descriptor reserve_;
-  clock::time_point accept_from_{};  ///< no client is accepted before
+  clock::time_point accept_from_{};          ///< no client is accepted before
+  clock::time_point changes_until_{};        ///< the time that the changes of late stand for
+  std::list<announcement> to_announce_;      // a deque allocates in its constructor
+  context_telemetry* announcing_ = nullptr;  ///< the context whose hooks the thread calls now
+  std::condition_variable announced_;
+  /// The thread that answers. Relaxed: a thread that compares it with itself has written it, or not.
+  std::atomic<std::thread::id> thread_{};
+  bool at_exit_ = false;  ///< end_announcements() will be called
+  bool over_ = false;     ///< the process is ending: the program is not called any more
 };
 
 }  // namespace asio_pulse::detail

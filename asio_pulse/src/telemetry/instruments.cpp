@@ -110,6 +110,7 @@ void instruments::renew(hooks::thread_state& ts) noexcept {
     try {
       now = choose(ts, thread);
       if (now != nullptr) {
+        if (now->owner != &ts) now->updates_seen = hooks::poll_recorder::unseen;
         now->owner = &ts;
         now->thread = thread;
         fit_ring(*now);

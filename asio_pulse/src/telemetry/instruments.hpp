@@ -93,7 +93,7 @@ class instruments {
   }
   /// Held while a snapshot is made, so that there is one at a time.
   [[nodiscard]] std::mutex& snapshot_mutex() noexcept { return snapshot_mutex_; }
-  clock::time_point rolled{};         ///< guarded by snapshot_mutex(); see task_state::seen_cost
+  clock::time_point rolled{};         ///< guarded by snapshot_mutex(); see recent_cost
   clock::duration recent_interval{};  ///< likewise
 
   std::uint64_t most_polls = 0;  ///< likewise; as of the last snapshot

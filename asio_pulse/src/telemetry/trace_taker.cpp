@@ -3,6 +3,7 @@
 
 #include "instruments.hpp"
 #include "process_name.hpp"
+#include "task_groups.hpp"
 
 #include <algorithm>
 #include <limits>
@@ -31,6 +32,8 @@ static_assert(same(recorder_kind::poll, event_kind::poll) &&
               same(recorder_kind::hint, event_kind::hint) &&
               same(recorder_kind::stall, event_kind::stall) &&
               same(recorder_kind::queue_delay, event_kind::queue_delay) &&
+              same(recorder_kind::updated, event_kind::updated) &&
+              same(recorder_kind::refused, event_kind::refused) &&
               hooks::poll_recorder::no_site == recorded_event::no_site);
 
 }  // namespace
@@ -144,7 +147,7 @@ recording trace_taker::finish() {
       std::chrono::time_point_cast<std::chrono::system_clock::duration>(wall - made_.length);
   made_.pid = this_process_number();
   made_.program = this_program();
-  const options& o = context_.core().opts();
+  const options o = context_.core().current();
   made_.context = std::string_view(o.name).substr(0, told_name);
   made_.clock = context_.core().stats().clock;
   made_.settings = {.stall_threshold = o.stall_threshold,
@@ -157,6 +160,9 @@ recording trace_taker::finish() {
     recorded_task& to = made_.tasks.emplace_back();
     to.id = t.id();
     to.name = std::string_view(t.name.get()).substr(0, told_name);
+    t.with_group([&to](const group_state* g) {
+      if (g != nullptr) to.name += " (in " + path_of(*g, told_name) + ")";
+    });
     if (t.budget.unlimited()) return;
     to.budget = to.burst = to_ns(t.budget.burst());
     to.per = to_ns(t.budget.refill_time());

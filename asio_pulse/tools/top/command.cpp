@@ -15,9 +15,16 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
+#include <charconv>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
+#include <limits>
+#include <memory>
+#include <optional>
+#include <string_view>
+#include <system_error>
 #include <thread>
 
 namespace asio_pulse::top {
@@ -26,12 +33,14 @@ namespace {
 constexpr const char* description =
     "Shows what a running process that uses asio-pulse does: which handlers use the CPU, which are "
     "stuck and where, and what to do about them.\n"
-    "It only reads figures, with one request for each interval.";
+    "It only reads figures, with one request for each interval, unless --enforce, --shadow, "
+    "--weight or "
+    "--undo asks for a change.";
 
 constexpr const char* statuses =
     "Exit status:\n"
     "  0  success\n"
-    "  1  the process has ended or cannot be read, or a file cannot be written\n"
+    "  1  the process has ended, cannot be read or refuses a change, or a file cannot be written\n"
     "  2  wrong usage, or there are several processes and none was chosen";
 
 constexpr std::size_t width_without_terminal = 120;
@@ -46,6 +55,11 @@ struct settings {
   double interval = 1;
   double trace = 0;
   std::string out{};
+  bool enforce = false;
+  bool shadow = false;
+  bool undo = false;
+  std::string weight{};
+  std::string context{};
 };
 
 // CLI11's own Range accepts "nan".
@@ -140,6 +154,83 @@ int trace(machine& m, const settings& s) {
              : complain("the output cannot be written", cannot);
 }
 
+std::optional<std::uint64_t> number_of(std::string_view text) {
+  std::uint64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc{} || end != text.data() + text.size()) return std::nullopt;
+  return value;
+}
+
+/// Splits "GROUP=N". Returns false if it is not of this form.
+bool parse_weight(const std::string& text, context_change& to) {
+  const std::size_t sign = text.rfind('=');
+  if (sign == std::string::npos || sign == 0) return false;
+  const auto weight = number_of(std::string_view(text).substr(sign + 1));
+  if (!weight || *weight > std::numeric_limits<unsigned>::max()) return false;
+  to.group = text.substr(0, sign);
+  to.weight = static_cast<unsigned>(*weight);
+  return true;
+}
+
+/// The number of the context with this name, or with this number if none has the name. Zero, with a
+/// sentence, if there is none or several.
+std::uint64_t find_context(const process_metrics& p, const std::string& name,
+                           std::string& trouble) {
+  std::uint64_t found = 0;
+  std::string choice;
+  for (const context_metrics& c : p.contexts) {
+    choice += fmt::format("{}{} \"{}\"", choice.empty() ? "" : ", ", c.number,
+                          printable(c.name, charset_of_locale()));
+    if (c.name != name && !name.empty()) continue;
+    if (found != 0) {
+      trouble = name.empty() ? "there are several contexts; choose one with --context"
+                             : "several contexts have this name; choose one by its number";
+    }
+    found = c.number;
+  }
+  if (found == 0 && !name.empty()) {
+    const auto number = number_of(name);
+    for (const context_metrics& c : p.contexts) found = c.number == number ? c.number : found;
+  }
+  if (found == 0) {
+    trouble = fmt::format("no context is named \"{}\"", printable(name, charset_of_locale()));
+  }
+  if (!trouble.empty()) trouble += fmt::format(": {}", choice.empty() ? "there is none" : choice);
+  return trouble.empty() ? found : 0;
+}
+
+int change(machine& m, const settings& s) {
+  context_change what;
+  if (!s.enforce && !s.shadow && !s.undo) {
+    what.what = context_change::kind::weight;
+    if (!parse_weight(s.weight, what)) {
+      return complain("--weight needs GROUP=N, where N is a number", bad_usage);
+    }
+  } else if (!s.undo) {
+    what.what = s.shadow ? context_change::kind::shadow : context_change::kind::enforce;
+  }
+  int status = fine;
+  const std::uint64_t pid = choose(m, s.who, status);
+  if (pid == 0) return status;
+  watcher from(m, pid);
+  const reading now = from.read();
+  if (!now.metrics) return complain(now.trouble, cannot);
+  std::string trouble;
+  const std::uint64_t context = find_context(*now.metrics, s.context, trouble);
+  if (context == 0) return complain(trouble, bad_usage);
+  std::error_code ec;
+  const std::unique_ptr<peer> to = m.open();
+  to->connect(pid, ec);
+  const std::string answer = ec ? std::string() : to->change(context, what, ec);
+  if (ec == std::errc::operation_not_permitted) {
+    return complain(fmt::format("refused: {}", to->detail()), cannot);
+  }
+  if (ec) return complain(to->detail().empty() ? ec.message() : to->detail(), cannot);
+  return print(printable_again(answer, charset_of_locale()) + '\n')
+             ? fine
+             : complain("the output cannot be written", cannot);
+}
+
 }  // namespace
 
 int complain(const std::string& what, int status) {
@@ -175,6 +266,23 @@ int run_command(int argc, char** argv, machine& m) {
       app.add_option("--out", s.out,
                      "with --trace: the file of the recording; a .json for Perfetto is written "
                      "beside it (default: PROGRAM.PID.NUMBER.pulse in the current folder)");
+  CLI::Option* const enforce = app.add_flag("--enforce", s.enforce, "end the shadow mode");
+  CLI::Option* const shadow =
+      app.add_flag("--shadow", s.shadow, "from now on decide and report, but enforce nothing");
+  CLI::Option* const weight =
+      app.add_option("--weight", s.weight,
+                     "GROUP=N: give a group this weight, from 1 to 10000; GROUP is tenant/user");
+  CLI::Option* const undo =
+      app.add_flag("--undo", s.undo, "take back the last such change that is left, of the last 16");
+  CLI::Option* const context =
+      app.add_option("--context", s.context, "with these: the name or the number of the context");
+  const std::array changes{enforce, shadow, weight, undo};
+  for (CLI::Option* const one : changes) {
+    for (CLI::Option* const other : changes) {
+      if (one != other) one->excludes(other);
+    }
+    one->excludes(once)->excludes(as_json)->excludes(interval)->excludes(tracing);
+  }
   once->excludes(as_json);
   tracing->excludes(once)->excludes(as_json)->excludes(interval);
   out->needs(tracing);
@@ -183,11 +291,15 @@ int run_command(int argc, char** argv, machine& m) {
     if (count->count() != 0 && !s.once && !s.json) {
       throw CLI::RequiresError("--count", "--json or --once");
     }
+    if (context->count() != 0 && !s.enforce && !s.shadow && !s.undo && s.weight.empty()) {
+      throw CLI::RequiresError("--context", "--enforce, --shadow, --weight or --undo");
+    }
   } catch (const CLI::ParseError& e) {
     if (e.get_exit_code() == 0) return app.exit(e);  // --help, --version
     return complain(fmt::format("{}; see --help", e.what()), bad_usage);
   }
   if (tracing->count() != 0) return trace(m, s);
+  if (s.enforce || s.shadow || s.undo || weight->count() != 0) return change(m, s);
   if (s.once || s.json) return read_and_print(m, s);
   if (::isatty(STDIN_FILENO) == 0 || ::isatty(STDOUT_FILENO) == 0) {
     return complain("stdout is not a terminal; use --once for a table or --json for a JSON object",

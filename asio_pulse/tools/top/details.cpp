@@ -80,6 +80,31 @@ std::vector<line> details_of(const task_view& task, const context_view& context,
   return s.take();
 }
 
+std::vector<line> details_of(const group_view& group, const context_view& context,
+                             std::size_t width, charset set) {
+  const group_metrics& now = group.now;
+  sheet s(width);
+  s.title("Group");
+  s.entry("path", printable(now.path, set));
+  s.entry("weight", fmt::format("{}", now.weight));
+  s.entry("share got",
+          fmt::format("{} of what all groups used in the last {}", load_text(group.got),
+                      short_duration(context.now.recent_interval)));
+  s.entry("share asked",
+          fmt::format("{}, by the weights of the groups that wanted some", load_text(group.asked)));
+  s.entry("wants more", now.wants_more ? "yes" : "no, or it does not ask admit()");
+  s.entry("CPU", load_text(group.load) + " of a CPU");
+  s.entry("CPU time", short_duration(now.cpu));
+  s.entry("tasks", fmt::format("{}", now.tasks));
+  s.entry("admitted", fmt::format("{} requests ({}/s)", now.admitted, rate_text(group.admitted)));
+  s.entry("refused",
+          fmt::format("{} for its share, {} because of overload ({}/s)", now.refused_share,
+                      now.refused_overload, rate_text(group.refused)),
+          group.refused.value_or(0) > 0 ? style::warn : style::plain);
+  s.entry("queue delay", short_duration(now.queue_delay) + " at its last request");
+  return s.take();
+}
+
 std::vector<line> details_of(const site_view& site, std::size_t width, charset set) {
   sheet s(width);
   s.title("Handler");

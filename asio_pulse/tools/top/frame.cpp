@@ -30,6 +30,8 @@ table table_of(const picture& p, const context_view& context, const ui_state& ui
       return tasks_table(context, how, set);
     case pane::sites:
       return sites_table(context, how, set);
+    case pane::groups:
+      return groups_table(context, how, set);
     case pane::stalls:
       return stalls_table(context, p.at, how, set);
     default:
@@ -50,6 +52,11 @@ std::vector<line> details_of_row(const picture& p, const context_view& context, 
     case pane::tasks:
       if (const auto* const task = with_key(context.tasks, key)) {
         return details_of(*task, context, columns, set);
+      }
+      break;
+    case pane::groups:
+      if (const auto* const group = with_key(context.groups, key)) {
+        return details_of(*group, context, columns, set);
       }
       break;
     case pane::sites:
@@ -153,6 +160,16 @@ void scroll_overview(std::vector<line>& lines, ui_state& ui, std::size_t rows) {
 
 }  // namespace
 
+const group_view* selected_group(const picture& p, const ui_state& ui) {
+  const context_view* const context = context_of(p, ui);
+  if (context == nullptr || ui.shown != pane::groups) return nullptr;
+  constexpr std::size_t any_width = 80;  // does not change the rows
+  const table t = table_of(p, *context, ui, any_width, charset::ascii);
+  ui_state::list list = ui.lists[static_cast<std::size_t>(ui.shown)];
+  follow(list, t);
+  return t.rows.empty() ? nullptr : with_key(context->groups, t.rows[list.selected].key);
+}
+
 void remember(history& past, const picture& p) {
   for (const context_view& context : p.contexts) {
     auto& values = past[context.now.number];
@@ -229,16 +246,18 @@ line footer(const ui_state& ui, std::size_t columns, charset set) {
   if (!ui.filter.empty())
     l.add("filter: " + cut(ui.filter, 20, set) + " (Esc: off)  ", style::warn);
   l.add(ui.details ? "Enter/Esc back  arrows scroll  q quit  ? help"
-                   : "q quit  ? help  1-5/Tab pane  Enter details  s sort  / filter  f freeze  "
+                   : "q quit  ? help  1-6/Tab pane  Enter details  s sort  / filter  f freeze  "
                      "t trace",
         style::dim);
   return cut(std::move(l), columns, set);
 }
 
 std::vector<line> help_text(std::size_t columns) {
-  static constexpr std::array<std::pair<std::string_view, std::string_view>, 14> keys{
+  static constexpr std::array<std::pair<std::string_view, std::string_view>, 16> keys{
       {{"q", "quit"},
-       {"1 to 5, Tab", "show a pane: overview, tasks, sites (kinds of handlers), stalls, lints"},
+       {"1 to 6, Tab",
+        "show a pane: overview, tasks, sites (kinds of handlers), stalls, lints, groups"},
+       {"g", "show the groups"},
        {"arrows, PgUp/PgDn", "move; Home and End too"},
        {"Enter", "show the selected row in full, a stall with its stack. Esc: back"},
        {"s, r", "sort by the next column; reverse the order"},
@@ -250,6 +269,7 @@ std::vector<line> help_text(std::size_t columns) {
        {"CPU", "100% is one CPU; for tasks, over the recent past"},
        {"queue delay", "how long ready handlers wait before they run"},
        {"AGAIN", "polls directly after one of the same handler: if high, it posts itself"},
+       {"GOT, ASKED", "a group's part of the CPU time of all groups, and that of its weight"},
        {"!", "5 ms or longer: other handlers on that worker waited"}}};
   std::vector<line> lines{line{"Keys and words (any key: back)", style::title}};
   for (const auto& [name, text] : keys) {

@@ -95,6 +95,18 @@ json::object value_of(const site_view& s) {
   return object;
 }
 
+json::object value_of(const group_view& g) {
+  json::object object{{"path", text(g.now.path)},
+                      {"name", text(g.now.name)},
+                      {"share_got", number(g.got)},
+                      {"share_asked", number(g.asked)},
+                      {"load", number(g.load)}};
+  put_figures(object, g.now,
+              {{"admitted", "admitted_per_second", number(g.admitted)},
+               {"refused_overload", "refused_per_second", number(g.refused)}});
+  return object;
+}
+
 json::object value_of(const stall_metrics& s) {
   json::array stack;
   for (const stack_frame& frame : s.stack) {
@@ -164,6 +176,8 @@ json::object value_of(const context_view& c) {
           {"task_count", c.now.task_count},
           {"tasks", array_of(c.tasks)},
           {"sites", array_of(c.sites)},
+          {"group_count", c.now.group_count},
+          {"groups", array_of(c.groups)},
           {"stalls", array_of(c.now.stalls)}};
 }
 

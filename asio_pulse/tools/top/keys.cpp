@@ -62,7 +62,7 @@ wish scroll(ui_state& ui, key code) {
   return wish::nothing;
 }
 
-void show(ui_state& ui, std::size_t which) {
+void show_pane(ui_state& ui, std::size_t which) {
   ui.shown = static_cast<pane>(which % pane_names.size());
   ui.details = false;
 }
@@ -94,7 +94,11 @@ wish command(ui_state& ui, char c, std::size_t contexts) {
     case '3':
     case '4':
     case '5':
-      show(ui, static_cast<std::size_t>(c - '1'));
+    case '6':
+      show_pane(ui, static_cast<std::size_t>(c - '1'));
+      break;
+    case 'g':
+      show_pane(ui, static_cast<std::size_t>(pane::groups));
       break;
     case 's':
       ++ui.current().how.by;
@@ -153,9 +157,9 @@ wish press(ui_state& ui, const key_press& pressed, std::size_t contexts) {
     case key::end:
       return scroll(ui, pressed.code);
     case key::enter:
-      // The lint on the overview is the first one in the last pane.
+      // The lint on the overview is the first one in their pane.
       if (ui.shown == pane::overview) {
-        show(ui, static_cast<std::size_t>(pane::lints));
+        show_pane(ui, static_cast<std::size_t>(pane::lints));
       } else {
         ui.details = !ui.details;
         ui.details_top = 0;
@@ -170,10 +174,10 @@ wish press(ui_state& ui, const key_press& pressed, std::size_t contexts) {
       }
       break;
     case key::tab:
-      show(ui, static_cast<std::size_t>(ui.shown) + 1);
+      show_pane(ui, static_cast<std::size_t>(ui.shown) + 1);
       break;
     case key::back_tab:
-      show(ui, static_cast<std::size_t>(ui.shown) + pane_names.size() - 1);
+      show_pane(ui, static_cast<std::size_t>(ui.shown) + pane_names.size() - 1);
       break;
     case key::other:
       break;

@@ -22,7 +22,7 @@ namespace asio_pulse::top {
 namespace {
 
 // Enough for long lists, and little compared with the rest of an answer.
-constexpr metrics_request wanted{.top_tasks = 100, .top_sites = 100};
+constexpr metrics_request wanted{.top_tasks = 100, .top_sites = 100, .top_groups = 100};
 
 class inspected_peer final : public peer {
  public:
@@ -31,6 +31,10 @@ class inspected_peer final : public peer {
   recording trace(std::chrono::milliseconds how_long, std::uint64_t context,
                   std::error_code& ec) override {
     return inspector_.trace(how_long, ec, context);
+  }
+  std::string change(std::uint64_t context, const context_change& what,
+                     std::error_code& ec) override {
+    return inspector_.change(context, what, ec);
   }
   [[nodiscard]] std::string detail() const override { return inspector_.detail(); }
 

@@ -27,6 +27,7 @@ class peer {
   virtual void connect(std::uint64_t pid, std::error_code&) = 0;
   virtual process_metrics fetch(std::error_code&) = 0;
   virtual recording trace(std::chrono::milliseconds, std::uint64_t context, std::error_code&) = 0;
+  virtual std::string change(std::uint64_t context, const context_change&, std::error_code&) = 0;
   [[nodiscard]] virtual std::string detail() const = 0;
 };
 

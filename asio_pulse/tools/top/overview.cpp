@@ -74,18 +74,30 @@ void totals(std::vector<line>& out, const context_view& context, std::size_t col
     std::string text;
     style how = style::plain;
   };
-  const figure all[] = {{"polls " + a_second(t.polls)},
-                        {"cpu " + load_text(t.load)},
-                        {"yields " + a_second(t.of(&statistics::yields))},
-                        {"checkpoint yields " + a_second(t.of(&statistics::checkpoint_yields))},
-                        {"held back now " + short_number(static_cast<double>(now.parked)),
-                         now.parked != 0 ? style::warn : style::plain},
-                        {"isolated " + a_second(t.of(&statistics::isolated))},
-                        {"stalls " + so_far(now.stalls, t.of(&statistics::stalls)),
-                         now.stalls != 0 ? style::warn : style::plain},
-                        {"reports " + so_far(now.reports, t.of(&statistics::reports))},
-                        {"spares " + short_number(static_cast<double>(now.spares))},
-                        {"hints " + a_second(t.of(&statistics::hints))}};
+  std::vector<figure> all{{"polls " + a_second(t.polls)},
+                          {"cpu " + load_text(t.load)},
+                          {"yields " + a_second(t.of(&statistics::yields))},
+                          {"checkpoint yields " + a_second(t.of(&statistics::checkpoint_yields))},
+                          {"held back now " + short_number(static_cast<double>(now.parked)),
+                           now.parked != 0 ? style::warn : style::plain},
+                          {"isolated " + a_second(t.of(&statistics::isolated))},
+                          {"stalls " + so_far(now.stalls, t.of(&statistics::stalls)),
+                           now.stalls != 0 ? style::warn : style::plain},
+                          {"reports " + so_far(now.reports, t.of(&statistics::reports))},
+                          {"spares " + short_number(static_cast<double>(now.spares))},
+                          {"hints " + a_second(t.of(&statistics::hints))}};
+  const std::uint64_t refused = now.requests_refused_share + now.requests_refused_overload;
+  if (now.requests_admitted != 0 || refused != 0) {
+    rate by_both = t.of(&statistics::requests_refused_share);
+    const rate by_overload = t.of(&statistics::requests_refused_overload);
+    if (by_both && by_overload) *by_both += *by_overload;
+    all.push_back({"requests admitted " + a_second(t.of(&statistics::requests_admitted))});
+    all.push_back({"refused " + so_far(refused, by_both),
+                   by_both.value_or(0) > 0 ? style::warn : style::plain});
+  }
+  if (now.updates != 0) {
+    all.push_back({"updates " + so_far(now.updates, t.of(&statistics::updates))});
+  }
   line l;
   std::size_t used = 0;
   for (const figure& f : all) {

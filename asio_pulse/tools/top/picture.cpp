@@ -5,6 +5,10 @@
 #include "duration_math.hpp"
 
 #include <algorithm>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
 
 namespace asio_pulse::top {
 namespace {
@@ -38,6 +42,63 @@ auto* find(const Range* range, Same same) {
   if (range == nullptr) return static_cast<element*>(nullptr);
   const auto found = std::find_if(range->begin(), range->end(), same);
   return found == range->end() ? nullptr : &*found;
+}
+
+// Groups by their paths. A hostile process may have many, with long paths.
+class group_index {
+ public:
+  explicit group_index(const std::vector<group_metrics>& groups) {
+    for (const group_metrics& g : groups) {
+      const auto [at, fresh] = by_path_.try_emplace(g.path, &g);
+      if (!fresh) at->second = nullptr;
+    }
+  }
+  [[nodiscard]] bool has(const std::string& path) const { return by_path_.contains(path); }
+  // Null also if several groups have this path.
+  [[nodiscard]] const group_metrics* only(const std::string& path) const {
+    const auto at = by_path_.find(path);
+    return at != by_path_.end() ? at->second : nullptr;
+  }
+
+ private:
+  std::unordered_map<std::string_view, const group_metrics*> by_path_;
+};
+
+std::uint64_t refused(const group_metrics& g) noexcept {
+  return g.refused_share + g.refused_overload;
+}
+
+group_view view_of(const group_metrics& group, const context_metrics& now) {
+  group_view view{.now = group};
+  if (now.recent_interval.count() > 0) {
+    view.load = meter{now.recent_interval}.of(group.recent, nanoseconds{0});
+  }
+  if (now.group_recent.count() > 0) {
+    view.got = detail::share_of(group.recent, now.group_recent);
+    view.asked = detail::share_of(group.asked, now.group_recent);
+  }
+  return view;
+}
+
+std::vector<group_view> views_of_groups(const context_metrics& now, const context_metrics* before,
+                                        const meter& m) {
+  std::vector<group_view> views;
+  for (const group_metrics& group : now.groups) views.push_back(view_of(group, now));
+  if (before == nullptr) return views;
+  const group_index present(now.groups);
+  const group_index past(before->groups);
+  const bool all_listed = before->groups.size() == before->group_count;
+  for (group_view& view : views) {
+    const std::string& path = view.now.path;
+    if (present.only(path) == nullptr) continue;
+    static const group_metrics fresh;
+    const group_metrics* old = past.only(path);
+    if (all_listed && !past.has(path)) old = &fresh;
+    if (old == nullptr) continue;
+    view.admitted = m.of(view.now.admitted, old->admitted);
+    view.refused = m.of(refused(view.now), refused(*old));
+  }
+  return views;
 }
 
 duration_view view_of(const histogram& now, const histogram* before) {
@@ -125,6 +186,7 @@ context_view view_of(const context_metrics& now, const context_metrics* before, 
     row.mean = detail::mean_of(site.cpu, site.polls);
     view.sites.push_back(std::move(row));
   }
+  view.groups = views_of_groups(now, before, m);
   view.totals = view_of_totals(now, before, m);
   view.queue_delay = view_of(now.queue_delay, counted == nullptr ? nullptr : &counted->queue_delay);
   view.poll_duration =

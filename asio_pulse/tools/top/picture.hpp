@@ -43,6 +43,16 @@ struct site_view {
   std::chrono::nanoseconds mean{0};  ///< CPU time of a poll, since the beginning
 };
 
+struct group_view {
+  group_metrics now{};
+  rate load{};  ///< recent CPU use; 1 is one CPU
+  // Shares of the recent CPU time of all groups, of one. Empty if they have used none.
+  rate got{};
+  rate asked{};
+  rate admitted{};
+  rate refused{};  ///< for both reasons
+};
+
 /// Durations that were counted in the interval, or since the beginning if there is none.
 struct duration_view {
   std::uint64_t count = 0;
@@ -63,6 +73,7 @@ struct context_view {
   std::vector<worker_view> workers{};
   std::vector<task_view> tasks{};
   std::vector<site_view> sites{};
+  std::vector<group_view> groups{};
   totals_view totals{};
   duration_view queue_delay{};
   duration_view poll_duration{};

@@ -55,6 +55,9 @@ std::string plain_text(const picture& p, std::size_t width, charset set) {
     for (const line& l : figures(context, {}, room, set)) append(text, cut(l, width, set));
     append(text, sites_table(context, {}, set), "Sites", width, set);
     append(text, tasks_table(context, {}, set), "Tasks", width, set);
+    if (context.now.group_count != 0) {
+      append(text, groups_table(context, {}, set), "Groups", width, set);
+    }
     append(text, stalls_table(context, p.at, {}, set), "Stalls", width, set);
   }
   if (p.contexts.empty()) text += "The process has no context now.\n";

@@ -134,8 +134,8 @@ void screen::draw(const std::vector<line>& lines) {
   ::wrefresh(stdscr);
 }
 
-key_press screen::wait(std::chrono::milliseconds patience) {
-  ::wtimeout(stdscr, static_cast<int>(patience.count()));
+key_press screen::wait(std::chrono::milliseconds timeout) {
+  ::wtimeout(stdscr, static_cast<int>(timeout.count()));
   wint_t pressed = 0;
   const int kind = ::wget_wch(stdscr, &pressed);
   if (kind == KEY_CODE_YES) return {code_of(pressed), {}};

@@ -86,6 +86,8 @@ std::string key_of(const site_view& site) {
   return fmt::format("{}:{} {}", site.now.place.file, site.now.place.line, site.now.type);
 }
 
+std::string key_of(const group_view& group) { return group.now.path; }
+
 std::string key_of(const stall_metrics& stall) {
   return fmt::format("{} {}", stall.at.time_since_epoch().count(), stall.thread);
 }
@@ -194,6 +196,53 @@ table sites_table(const context_view& context, const order& how, charset set) {
                   {place_text(site.now.place, set)},
                   {printable(site.now.type, set)}},
         .key = key_of(site)};
+  });
+  return t;
+}
+
+table groups_table(const context_view& context, const order& how, charset set) {
+  enum : std::size_t { got, asked, weight, delay, tasks, admitted, refused, path };
+  table t{.columns = {{"GOT", 6, true, false, false, true},
+                      {"ASKED", 6, true, false, false, true},
+                      {"WEIGHT", 6, true, false, false, true},
+                      {"DELAY", 7, true, false, false, true},
+                      {"TASKS", 6, true, false, false, true},
+                      {"ADMITTED/S", 11, true, false, false, true},
+                      {"REFUSED/S", 10, true, false, false, true},
+                      {"GROUP", 10, false, true, true}},
+          .sortable = {got, asked, delay, tasks, admitted, refused, path},
+          .when_empty = "No groups: the program has made no task_group."};
+  const auto compare = [](const group_view& a, const group_view& b,
+                          std::size_t by) -> std::partial_ordering {
+    switch (by) {
+      case got:
+        return a.now.recent != b.now.recent ? a.now.recent.count() <=> b.now.recent.count()
+                                            : a.now.cpu.count() <=> b.now.cpu.count();
+      case asked:
+        return a.now.asked.count() <=> b.now.asked.count();
+      case delay:
+        return a.now.queue_delay.count() <=> b.now.queue_delay.count();
+      case tasks:
+        return a.now.tasks <=> b.now.tasks;
+      case admitted:
+        return value(a.admitted) <=> value(b.admitted);
+      case refused:
+        return value(a.refused) <=> value(b.refused);
+      default:
+        return a.now.path <=> b.now.path;
+    }
+  };
+  fill(t, pointers(context.groups), how, compare, [set](const group_view& group) {
+    const style turned_away = value(group.refused) > 0 ? style::warn : style::plain;
+    return table_row{.cells = {{load_text(group.got)},
+                               {load_text(group.asked)},
+                               {fmt::format("{}", group.now.weight)},
+                               {short_duration(group.now.queue_delay)},
+                               {short_number(static_cast<double>(group.now.tasks))},
+                               {rate_text(group.admitted)},
+                               {with_mark(rate_text(group.refused), turned_away), turned_away},
+                               {printable(group.now.path, set)}},
+                     .key = key_of(group)};
   });
   return t;
 }

@@ -50,11 +50,14 @@ struct order {
 /// Identifies the same object in another picture. Not printable.
 std::string key_of(const task_view&);
 std::string key_of(const site_view&);
+/// The group's path.
+std::string key_of(const group_view&);
 std::string key_of(const stall_metrics&);
 std::string key_of(const lint&);
 
 table tasks_table(const context_view&, const order&, charset);
 table sites_table(const context_view&, const order&, charset);
+table groups_table(const context_view&, const order&, charset);
 /// \param now  when the picture was taken
 table stalls_table(const context_view&, std::chrono::system_clock::time_point now, const order&,
                    charset);

@@ -19,9 +19,9 @@
 
 namespace asio_pulse::top {
 
-enum class pane : std::uint8_t { overview, tasks, sites, stalls, lints };
-inline constexpr std::array<std::string_view, 5> pane_names{"Overview", "Tasks", "Sites", "Stalls",
-                                                            "Lints"};
+enum class pane : std::uint8_t { overview, tasks, sites, stalls, lints, groups };
+inline constexpr std::array<std::string_view, 6> pane_names{"Overview", "Tasks", "Sites",
+                                                            "Stalls",   "Lints", "Groups"};
 
 enum class key : std::uint8_t {
   other,
@@ -85,6 +85,9 @@ inline constexpr std::chrono::milliseconds least_interval{100};
 inline constexpr std::chrono::milliseconds most_interval{60'000};
 
 wish press(ui_state&, const key_press&, std::size_t contexts);
+
+/// The group in the selected row, for what is done with it; null in other panes, and if there is none.
+const group_view* selected_group(const picture&, const ui_state&);
 
 /// Exactly `rows` lines of at most `columns` columns. Corrects the parts of the state that no
 /// longer fit the picture.

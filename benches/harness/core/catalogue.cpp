@@ -29,7 +29,9 @@ const std::vector<entry>& entries() {
       {{"http", "How long does a fast request of a web server wait beside slow ones?", true}, http},
       {{"overhead", "What does asio-pulse add to one operation?", true}, overhead},
       {{"scale", "What does a poll cost with a million tasks?", true}, scale},
-      {{"soak", "Does a mixed load lose anything, or make memory grow?", false}, soak}};
+      {{"soak", "Does a mixed load lose anything, or make memory grow?", false}, soak},
+      {{"shares", "Who gets the CPU when there is not enough, and who is refused?", false},
+       shares}};
   return all;
 }
 

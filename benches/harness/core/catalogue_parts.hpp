@@ -34,5 +34,6 @@ scenario_spec http(const settings& with);
 scenario_spec overhead(const settings& with);
 scenario_spec scale(const settings& with);
 scenario_spec soak(const settings& with);
+scenario_spec shares(const settings& with);
 
 }  // namespace pulse_bench

@@ -201,7 +201,8 @@ scenario_spec scale(const settings& with) {
     v.name = fmt::format("workers/{}", workers);
     v.title = workers == 1 ? "one worker" : "two workers";
     v.limit_s = 120;
-    v.warm_up = false;  // each program warms itself up
+    v.warm_up = false;                              // each program warms itself up
+    v.repetitions = std::min(with.repetitions, 4);  // a repetition takes 3 s
     v.parameters = {{"workers", workers}, {"most_tasks", 1'000'000}};
     v.arms = worker_arms(with, {"scale", "--workers", fmt::to_string(workers)});
     v.metrics = {

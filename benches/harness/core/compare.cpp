@@ -24,10 +24,6 @@ namespace json = boost::json;
 /// four 2.9 %.
 constexpr double significant = 0.01;
 
-std::string text(const json::value& in, std::string_view key) {
-  return for_terminal(in.at(key).as_string());
-}
-
 struct measured {
   json::string unit;
   std::string label;
@@ -36,29 +32,29 @@ struct measured {
   std::vector<double> samples;
 };
 
-using key = std::tuple<std::string, std::string, std::string, std::string>;
+using figure_key = std::tuple<std::string, std::string, std::string, std::string>;
 
-std::map<key, measured> flatten(const json::object& result) {
-  std::map<key, measured> all;
+std::map<figure_key, measured> flatten(const json::object& result) {
+  std::map<figure_key, measured> all;
   for (const auto& scenario : result.at("scenarios").as_array()) {
     for (const auto& variant : scenario.at("variants").as_array()) {
       std::map<std::string, bool> ours;
       for (const auto& arm : variant.at("arms").as_array()) {
         const json::value* const kind = arm.as_object().if_contains("kind");
-        ours[text(arm, "name")] = kind != nullptr && kind->is_string() && *kind == "ours";
+        ours[shown_text(arm, "name")] = kind != nullptr && kind->is_string() && *kind == "ours";
       }
       for (const auto& metric : variant.at("metrics").as_array()) {
         for (const auto& [arm, value] : metric.at("arms").as_object()) {
           measured m{metric.at("unit").as_string(),
-                     text(metric, "label"),
-                     text(metric, "better"),
+                     shown_text(metric, "label"),
+                     shown_text(metric, "better"),
                      ours[std::string(arm)],
                      {}};
           for (const auto& sample : value.at("samples").as_array()) {
             m.samples.push_back(sample.to_number<double>());
           }
-          all[{text(scenario, "name"), text(variant, "name"), text(metric, "name"),
-               for_terminal(arm)}] = std::move(m);
+          all[{shown_text(scenario, "name"), shown_text(variant, "name"),
+               shown_text(metric, "name"), for_terminal(arm)}] = std::move(m);
         }
       }
     }

@@ -133,6 +133,10 @@ std::string for_terminal(std::string_view text) {
   return result;
 }
 
+std::string shown_text(const json::value& in, std::string_view key) {
+  return for_terminal(in.at(key).as_string());
+}
+
 json::object parse_document(std::string_view text, const std::string& name) {
   const reader read{name};
   if (text.empty()) read.refuse("it", "is empty");

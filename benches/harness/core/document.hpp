@@ -5,6 +5,7 @@
 #pragma once
 
 #include <boost/json/object.hpp>
+#include <boost/json/value.hpp>
 
 #include <filesystem>
 #include <stdexcept>
@@ -36,5 +37,7 @@ void write_file(const std::filesystem::path& path, std::string_view text);
 /// Makes a text from a file or another program safe for a terminal: control characters become '?';
 /// UTF-8 stays.
 std::string for_terminal(std::string_view text);
+/// The string member `key`, for a terminal. Throws if there is none.
+std::string shown_text(const boost::json::value& in, std::string_view key);
 
 }  // namespace pulse_bench

@@ -25,7 +25,7 @@ json::object parse_object(const std::string& text) {
   return std::move(parsed.as_object());
 }
 
-double number(const json::value& value, std::string_view name) {
+double finite_number(const json::value& value, std::string_view name) {
   boost::system::error_code error;
   const double result = value.to_number<double>(error);
   if (error || !std::isfinite(result)) {
@@ -55,10 +55,10 @@ run_output from_worker(const std::string& text) {
     if (!list.is_array())
       throw std::runtime_error("\"samples_ns\" has a member that is not a list");
     auto& samples = result.samples_ns[name];
-    for (const auto& value : list.as_array()) samples.push_back(number(value, name));
+    for (const auto& value : list.as_array()) samples.push_back(finite_number(value, name));
   }
   for (const auto& [name, value] : object_at(all, "values")) {
-    if (!value.is_null()) result.values[name] = number(value, name);
+    if (!value.is_null()) result.values[name] = finite_number(value, name);
   }
   const auto steps = result.values.find("hog_steps");
   const auto elapsed = result.values.find("elapsed_ms");
@@ -80,7 +80,7 @@ void add_figures(const json::object& from, const std::string& prefix, run_output
     if (value.is_object()) {
       add_figures(value.as_object(), prefix + std::string(name) + ".", result);
     } else if (value.is_number()) {
-      result.values[prefix + std::string(name)] = number(value, name);
+      result.values[prefix + std::string(name)] = finite_number(value, name);
     }
   }
 }
@@ -101,7 +101,7 @@ run_output from_google_benchmark(const std::string& text) {
     if (name.empty() || time == nullptr || text_at(one, "time_unit") != "ns") {
       throw std::runtime_error("a benchmark has no name, no \"cpu_time\", or is not in ns");
     }
-    result.values[name] = number(*time, name);
+    result.values[name] = finite_number(*time, name);
   }
   return result;
 }

@@ -21,10 +21,6 @@ namespace json = boost::json;
 constexpr std::size_t width = 79;  // of the narrowest terminals in use
 constexpr std::size_t name_width = 30;
 
-std::string text(const json::value& in, std::string_view key) {
-  return for_terminal(in.at(key).as_string());
-}
-
 double median_of(const json::value& in) { return in.at("median").to_number<double>(); }
 
 /// Cut to \p most columns. What is cut is ASCII here, but for the units' few characters.
@@ -67,8 +63,8 @@ std::string row(const std::string& name, const std::vector<std::string>& cells) 
 void add_metric(std::string& out, const json::value& metric, const json::array& arms) {
   const json::object& values = metric.at("arms").as_object();
   const json::object& ratios = metric.at("ratio_to_stock").as_object();
-  const std::string unit = text(metric, "unit");
-  std::string name = text(metric, "label");
+  const std::string unit = shown_text(metric, "unit");
+  std::string name = shown_text(metric, "label");
   if (!unit.empty()) name += ", " + unit;
   for (const json::value& arm : arms) {
     const json::value* const value = values.if_contains(arm.at("name").as_string());
@@ -76,7 +72,7 @@ void add_metric(std::string& out, const json::value& metric, const json::array& 
     const auto range = fmt::format("{} .. {}", number(value->at("low").to_number<double>()),
                                    number(value->at("high").to_number<double>()));
     const json::value* const ratio = ratios.if_contains(arm.at("name").as_string());
-    out += row(name, {cut(text(arm, "name"), 8), number(median_of(*value)), range,
+    out += row(name, {cut(shown_text(arm, "name"), 8), number(median_of(*value)), range,
                       ratio != nullptr ? "x " + number(median_of(*ratio)) : ""});
     name.clear();
   }
@@ -99,11 +95,11 @@ std::string target_line(const json::value& target) {
   const json::value* const met = target.as_object().if_contains("met");
   const bool known = value != nullptr && value->is_number() && limit != nullptr &&
                      limit->is_number() && met != nullptr && met->is_bool();
-  if (!known) return text(target, "text") + ": not measured";
+  if (!known) return shown_text(target, "text") + ": not measured";
   const bool lower = better == nullptr || *better == "lower";
-  return fmt::format("{}: {:.4g} ({} {:.4g}): {}", text(target, "text"), value->to_number<double>(),
-                     lower ? "at most" : "at least", limit->to_number<double>(),
-                     met->as_bool() ? "met" : "NOT MET");
+  return fmt::format("{}: {:.4g} ({} {:.4g}): {}", shown_text(target, "text"),
+                     value->to_number<double>(), lower ? "at most" : "at least",
+                     limit->to_number<double>(), met->as_bool() ? "met" : "NOT MET");
 }
 
 }  // namespace
@@ -125,19 +121,20 @@ std::string number(double value) {
 std::string tables(const json::object& result) {
   std::string out;
   for (const json::value& scenario : result.at("scenarios").as_array()) {
-    out += "\n" + cut(text(scenario, "name") + ": " + text(scenario, "title"), width) + "\n";
-    out += wrap(text(scenario, "question"), "  ");
+    out += "\n" + cut(shown_text(scenario, "name") + ": " + shown_text(scenario, "title"), width) +
+           "\n";
+    out += wrap(shown_text(scenario, "question"), "  ");
     for (const json::value& variant : scenario.at("variants").as_array()) {
       const bool verified = variant.at("verified").as_bool();
       out += "\n" +
-             row(text(variant, "title"),
+             row(shown_text(variant, "title"),
                  {"", "median", has_intervals(variant) ? "95 % interval" : "range", "to stock"});
       for (const json::value& metric : variant.at("metrics").as_array()) {
         // Counts of events without a unit are for the report.
         if (metric.at("better") == "none" && metric.at("unit") == "") continue;
         add_metric(out, metric, variant.at("arms").as_array());
       }
-      if (!verified) out += wrap(text(variant, "verification"), "  NOT VERIFIED: ");
+      if (!verified) out += wrap(shown_text(variant, "verification"), "  NOT VERIFIED: ");
     }
     if (!scenario.at("targets").as_array().empty()) out += "\n";
     for (const json::value& target : scenario.at("targets").as_array()) {
@@ -147,9 +144,9 @@ std::string tables(const json::object& result) {
   const json::value& machine = result.at("machine");
   out +=
       "\n" + wrap(fmt::format("{}, {} CPUs, Linux {}, {}, Boost {}, commit {}{}; {:.0f} s",
-                              text(machine, "cpu"), machine.at("cpus").to_number<double>(),
-                              text(machine, "kernel"), text(machine, "compiler"),
-                              text(machine, "boost"), text(machine, "commit"),
+                              shown_text(machine, "cpu"), machine.at("cpus").to_number<double>(),
+                              shown_text(machine, "kernel"), shown_text(machine, "compiler"),
+                              shown_text(machine, "boost"), shown_text(machine, "commit"),
                               machine.as_object().contains("dirty") &&
                                       machine.at("dirty").is_bool() && machine.at("dirty").as_bool()
                                   ? " with changes"

@@ -61,7 +61,8 @@ worker::outcome run(const worker::request& r) {
       {"latency", worker::latency},
       {"defaults", worker::defaults},
       {"scale", worker::scale},
-      {"soak", worker::soak}};
+      {"soak", worker::soak},
+      {"shares", worker::shares}};
   return scenarios.at(r.scenario)(r);
 }
 
@@ -76,8 +77,8 @@ int main(int argc, char** argv) try {
   bool with_timeline = false;
   app.add_option("scenario", r.scenario)
       ->required()
-      ->check(
-          CLI::IsMember({"starvation", "storm", "liar", "latency", "defaults", "scale", "soak"}));
+      ->check(CLI::IsMember(
+          {"starvation", "storm", "liar", "latency", "defaults", "scale", "soak", "shares"}));
   app.add_option("--variant,--hog", r.variant);
   app.add_option("--workers", r.workers)->check(CLI::Range(1, 64));
   app.add_option("--duration-ms", duration_ms)->check(CLI::Range(1L, 100'000'000L));

@@ -39,10 +39,28 @@ struct server::state {
   /// With spares the handlers may run on more threads than the workers.
   static int hint(const server_options& o) { return static_cast<int>(o.workers + o.spare_workers); }
 
+  static asio_pulse::scheduling policy(serving how) {
+    switch (how) {
+      case serving::fair:
+        return asio_pulse::scheduling::fair;
+      case serving::priority:
+        return asio_pulse::scheduling::priority;
+      case serving::deadline:
+        return asio_pulse::scheduling::deadline;
+      case serving::queue:
+        break;
+    }
+    return asio_pulse::scheduling::round_robin;
+  }
+
   asio_pulse::options make_options(const server_options& o) {
     asio_pulse::options result;
     result.spare_workers = o.spare_workers;
     result.stall_threshold = o.stall_threshold;
+    result.policy = policy(o.policy);
+    if (o.always_saturated) result.saturation = std::chrono::nanoseconds{0};
+    if (o.admission_target.count() != 0) result.admission.target = o.admission_target;
+    if (o.admission_interval.count() != 0) result.admission.interval = o.admission_interval;
     if (o.count_reports) {
       result.report_interval = std::chrono::nanoseconds{0};
       result.reports_per_second = 0;
@@ -111,6 +129,7 @@ void server::add_counts(outcome& to, clock_type::time_point start) const {
   };
   add("warns", counted.warns);
   add("yields", counted.yields);
+  add("policy_turns", counted.policy_turns);
   add("strand_breaks", counted.strand_breaks);
   add("checkpoint_yields", counted.checkpoint_yields);
   add("promotions", counted.promotions);

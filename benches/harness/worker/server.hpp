@@ -17,11 +17,20 @@
 
 namespace worker {
 
+/// Of asio-pulse: options::policy. In stock it is always the order of the queue.
+enum class serving { queue, fair, priority, deadline };
+
 struct server_options {
   unsigned workers = 1;
   std::size_t spare_workers = 0;                 ///< of asio-pulse
   std::chrono::milliseconds stall_threshold{5};  ///< of asio-pulse
   bool count_reports = false;                    ///< of asio-pulse: no limit on reports
+  serving policy = serving::queue;
+  bool always_saturated =
+      false;  ///< of asio-pulse: `policy` decides although nothing waits for long
+  /// Of asio-pulse: options::admission. Zero: the defaults.
+  std::chrono::microseconds admission_target{0};
+  std::chrono::microseconds admission_interval{0};
 };
 
 class server {

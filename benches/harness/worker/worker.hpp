@@ -64,5 +64,6 @@ outcome latency(const request& r);
 outcome defaults(const request& r);
 outcome scale(const request& r);
 outcome soak(const request& r);
+outcome shares(const request& r);
 
 }  // namespace worker

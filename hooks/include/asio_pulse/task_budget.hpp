@@ -39,9 +39,9 @@ namespace asio_pulse {
 /// \par Thread safety  Every member may be called from any thread. charge() can lose a charge
 ///                     when two threads charge the same task at once: use charge_shared() then.
 /// \par Memory order   Relaxed: the words publish no other data. full_at_ is written by the worker
-///                     that polls the task, config_ by configure(). Both are read by these, by the
-///                     gate and by readers of statistics. Rate and tolerance share a word, so that
-///                     no reader sees one without the other.
+///                     that polls the task, config_ by configure(), also while workers charge. Both
+///                     are read by these, by the gate and by readers of statistics. Rate and
+///                     tolerance share a word, so that no reader sees one without the other.
 class task_budget {
  public:
   using ticks = timing::ticks;
@@ -63,6 +63,10 @@ class task_budget {
   ///
   /// \par Cost  Divides; setup only.
   void configure(ticks budget, ticks per, ticks burst = 0) noexcept;
+  /// Allows what `other` allows.
+  void configure(const task_budget& other) noexcept {
+    config_.store(other.config_.load(std::memory_order_relaxed), std::memory_order_relaxed);
+  }
 
   /// Charges `cost` ticks of CPU time, used up to `now`. Returns true if the task is over budget.
   ///

@@ -70,6 +70,23 @@ std::uint64_t annotated() {
   return asio_pulse::this_task::id();
 }
 
+TEST(disabled, options_change_without_an_effect) {
+  asio_pulse::io_context io;
+  const asio_pulse::task t{io, {.name = "t"}};
+  boost::system::error_code ec = asio_pulse::error::invalid_option;
+  io.update({.accepted = {.budget = 1ms}, .shadow = true});
+  io.update({.quantum = 1ms}, ec);
+  EXPECT_FALSE(ec);
+  io.update_to(io.get_options());
+  io.classify([](const asio_pulse::accepted_connection&) { return asio_pulse::group_ref(); });
+  EXPECT_FALSE(asio_pulse::this_task::join(asio_pulse::task_group(io)));
+  io.update_to(asio_pulse::options{.quantum = 1ms}, ec);
+  EXPECT_FALSE(ec);
+  t.update({.budget = 1ms, .per = 10ms});
+  t.update({.budget = 1ms, .per = 10ms}, ec);
+  EXPECT_FALSE(ec);
+}
+
 TEST(disabled, every_constructor_of_a_context) {
   asio_pulse::io_context a;
   asio_pulse::io_context b{1};

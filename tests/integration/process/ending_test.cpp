@@ -7,12 +7,15 @@
 //
 #include "told.hpp"
 
+#include <asio_pulse/preemptible.hpp>
+
 #include <gtest/gtest.h>
 #include <pthread.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <cstdlib>
+#include <functional>
 #include <memory>
 #include <thread>
 
@@ -183,6 +186,58 @@ const program forks_on_a_spare_worker{"fork_on_a_spare_worker", &fork_on_a_spare
 TEST(ends, a_handler_on_a_spare_worker_may_fork) {
   if (thread_sanitizer) GTEST_SKIP() << "ThreadSanitizer does not follow forks";
   EXPECT_TRUE(succeeded(forks_on_a_spare_worker.run()));
+}
+
+/// Runs a handler on a fiber.
+void use_a_fiber() {
+  asio_pulse::io_context io;
+  bool ran = false;
+  const std::function<void()> handler = [&] { ran = true; };
+  asio::post(io, asio_pulse::preemptible(handler));
+  io.run();
+  require(ran, "a handler runs on a fiber");
+}
+
+/// A child of a process with one thread: its second thread uses the first fiber of the process, and
+/// `delay` rounds later the first thread forks.
+void fork_beside_the_first_fiber(int delay) {
+  const pid_t child = ::fork();
+  if (child == 0) {
+    std::atomic<bool> begin{false};
+    std::thread other([&] {
+      while (!begin) {
+      }
+      use_a_fiber();
+    });
+    begin = true;
+    for (int i = 0; i != delay; ++i) std::atomic_signal_fence(std::memory_order_seq_cst);
+    const pid_t grandchild = ::fork();
+    if (grandchild == 0) {
+      ::alarm(20);
+      use_a_fiber();
+      ::_exit(0);
+    }
+    int status = -1;
+    const bool ended = ::waitpid(grandchild, &status, 0) == grandchild && status == 0;
+    other.join();
+    ::_exit(ended ? 0 : 1);
+  }
+  int status = -1;
+  require(::waitpid(child, &status, 0) == child && status == 0, "the grandchild has used a fiber");
+}
+
+int forks_beside_the_first_fiber() {
+  asio_pulse::io_context first;
+  asio::post(first, [] {});
+  first.run();  // what is made once for a process is there, but for the fibers
+  for (int round = 0; round != 60; ++round) fork_beside_the_first_fiber(round * 50000);
+  return 0;
+}
+const program forks_beside_first_fiber{"forks_beside_first_fiber", &forks_beside_the_first_fiber};
+
+TEST(ends, a_fork_beside_the_first_fiber_leaves_no_lock) {
+  if (sanitized) GTEST_SKIP() << "a sanitizer's own locks are not made for a fork";
+  EXPECT_TRUE(succeeded(forks_beside_first_fiber.run()));
 }
 
 }  // namespace

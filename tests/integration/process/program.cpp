@@ -21,7 +21,7 @@ namespace {
 
 using namespace std::chrono_literals;
 
-constexpr auto long_enough = 120s;
+constexpr auto time_limit = 120s;
 constexpr const char* flag = "--program=";
 
 const program*& programs() {
@@ -80,7 +80,7 @@ outcome program::run(const std::function<void()>& before) const {
   if (child < 0) return result;
   out.close_writer();
   err.close_writer();
-  const auto end = std::chrono::steady_clock::now() + long_enough;
+  const auto end = std::chrono::steady_clock::now() + time_limit;
   std::array<pollfd, 2> sources{{{.fd = out.reader(), .events = POLLIN, .revents = 0},
                                  {.fd = err.reader(), .events = POLLIN, .revents = 0}}};
   while (sources[0].fd >= 0 || sources[1].fd >= 0) {

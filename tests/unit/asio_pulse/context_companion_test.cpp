@@ -12,6 +12,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <memory>
 #include <string>
 #include <thread>
@@ -25,6 +26,8 @@ using testing::ElementsAre;
 
 using told = std::vector<std::string>;
 
+bool tell_workers = false;  ///< what options_changed() returns
+
 class fake_companion final : public context_companion {
  public:
   explicit fake_companion(told& to) noexcept : told_(to) {}
@@ -37,6 +40,10 @@ class fake_companion final : public context_companion {
   void renew(hooks::thread_state&) noexcept override { told_.emplace_back("renew"); }
   void hinted(hooks::thread_state&, task_state& t, timing::ticks) noexcept override {
     told_.push_back("hinted " + std::to_string(t.id()));
+  }
+  bool options_changed(const changes&, const options& now) noexcept override {
+    told_.push_back("quantum " + std::to_string(now.quantum.count()));
+    return tell_workers;
   }
   void woken() noexcept override { told_.emplace_back("woken"); }
   void forked() noexcept override { told_.emplace_back("forked"); }
@@ -202,6 +209,34 @@ TEST_F(context_companion_test, is_asked_by_each_worker_when_there_is_something_n
   core_->notify_workers();
   poll();
   EXPECT_THAT(now(), ElementsAre("renew"));
+}
+
+TEST_F(context_companion_test, hears_of_updates_and_says_whether_workers_have_to_look) {
+  struct operation : hooks::tracked_operation {
+    operation() noexcept {}
+  };
+  static constexpr hooks::site handler{"handler", false};
+  const auto poll = [this] {
+    operation op;
+    const hooks::poll_frame frame(&port_, op, handler);
+  };
+  const hooks::worker_scope worker(&port_, *core_, true);
+  poll();
+  (void)now();
+  EXPECT_EQ(core_->update({.quantum = std::chrono::milliseconds{1}}).text, "");
+  poll();
+  EXPECT_THAT(now(), ElementsAre("quantum 1000000"));
+  tell_workers = true;
+  EXPECT_EQ(core_->update({.quantum = std::chrono::milliseconds{2}}).text, "");
+  poll();
+  tell_workers = false;
+  EXPECT_THAT(now(), ElementsAre("quantum 2000000", "renew"));
+  EXPECT_EQ(core_->update({.quantum = std::chrono::milliseconds{2}}).text, "");
+  EXPECT_THAT(now(), ElementsAre()) << "nothing has changed";
+  core_->close();
+  (void)now();
+  EXPECT_EQ(core_->update({.quantum = std::chrono::milliseconds{3}}).text, "");
+  EXPECT_THAT(now(), ElementsAre()) << "after closing";
 }
 
 TEST_F(context_companion_test, hears_what_is_for_others) {

@@ -26,6 +26,8 @@ TEST(error, is_not_the_errno_of_the_same_number) {
 
 TEST(error, has_a_message) {
   EXPECT_EQ(make_error_code(error::invalid_option).message(), "an option is out of range");
+  EXPECT_EQ(make_error_code(error::mailbox_full).message(),
+            "the shard has too many messages of this one that it has not yet run");
 }
 
 TEST(error, other_values_have_a_message_too) {

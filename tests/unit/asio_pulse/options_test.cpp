@@ -240,6 +240,14 @@ TEST(options, out_of_range_is_refused_with_field_rule_and_value) {
            "fiber_stack must be between 16384 and 8388608 (got 16383)"},
           {[](auto& o) { o.fiber_stack = 8388609; },
            "fiber_stack must be between 16384 and 8388608 (got 8388609)"},
+          {[](auto& o) { o.policy = asio_pulse::scheduling::custom; },
+           "policy must not be custom without custom_policy (got custom)"},
+          {[](auto& o) { o.saturation = 1us; },
+           "saturation must be zero (always saturated) or at least 10us (got 1us)"},
+          {[](auto& o) { o.accepted.priority = 8; },
+           "accepted.priority must be between 0 and 7 (got 8)"},
+          {[](auto& o) { o.connected.deadline = 61s; },
+           "connected.deadline must be at most 60s (got 61s)"},
       },
       "asio_pulse::options.");
 }

@@ -78,7 +78,7 @@ TEST(parking, a_task_that_is_charged_while_it_is_chosen_costs_no_other_its_place
     gate.defer(*tasks[i]);
     for (operation& op : operations[i]) {
       const parking::outcome o = gate.pass(
-          {*tasks[i], op, &op, true, hooks::completes::waited, now()}, hooks::this_thread());
+          {*tasks[i], op, &op, true, false, hooks::completes::waited, now()}, hooks::this_thread());
       ASSERT_EQ(o.what, parking::verdict::held);
     }
   }

@@ -324,6 +324,30 @@ TEST(report_limiter, zero_means_no_limit) {
   }
 }
 
+TEST(report_limiter, new_limits_apply_at_once) {
+  report_limiter limiter{1000 * second, 1, second};
+  report_slot a;
+  report_slot b;
+  EXPECT_TRUE(limiter.admit(a, 5 * second).send);
+  EXPECT_FALSE(limiter.admit(b, 5 * second).send) << "the total";
+  limiter.configure(1000 * second, 2, second);
+  EXPECT_TRUE(limiter.admit(b, 5 * second).send);
+  EXPECT_FALSE(limiter.admit(a, 10 * second).send) << "the interval";
+  limiter.configure(4 * second, 2, second);
+  EXPECT_TRUE(limiter.admit(a, 10 * second).send);
+  EXPECT_FALSE(limiter.admit(a, 14 * second - 1).send);
+  EXPECT_TRUE(limiter.admit(a, 14 * second).send);
+}
+
+// Otherwise a program that updates other options all the time would have no limit.
+TEST(report_limiter, the_same_limits_again_change_nothing) {
+  report_limiter limiter{0, 1, second};
+  report_slot slot;
+  EXPECT_TRUE(limiter.admit(slot, second).send);
+  limiter.configure(second, 1, second);
+  EXPECT_FALSE(limiter.admit(slot, second).send);
+}
+
 TEST(report_limiter, wild_times_and_settings_are_harmless) {
   for (const std::uint64_t interval : {std::uint64_t{0}, std::uint64_t{1}, second, most}) {
     for (const std::uint64_t per_second : {std::uint64_t{0}, std::uint64_t{1}, most}) {

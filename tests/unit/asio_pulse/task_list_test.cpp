@@ -60,6 +60,39 @@ TEST_F(task_lists, a_walk_lets_others_in_between_its_pieces) {
   EXPECT_GE(added, pieces / 4);
 }
 
+// A reader that held the last reference would end the task, and call the program's hook, with its
+// own locks held.
+TEST_F(task_lists, a_walk_goes_on_past_tasks_that_are_removed_and_ends_none) {
+  constexpr int pieces = 20;
+  const std::thread::id reader = std::this_thread::get_id();
+  std::atomic<int> ends{0};
+  std::atomic<int> ends_by_reader{0};
+  const auto c = core_->hooks().install({.completed = [&](const auto&) {
+    ++ends;
+    if (std::this_thread::get_id() == reader) ++ends_by_reader;
+  }});
+  const task_ref first = make();  // read last: tasks are added at the front
+  std::vector<task_ref> tasks;
+  for (int i = 0; i < pieces * 128; ++i) tasks.push_back(make());
+  std::atomic<bool> begun{false};
+  std::thread other([&] {
+    while (!begun) std::this_thread::yield();
+    while (!tasks.empty()) tasks.pop_back();  // in the order of the walk
+  });
+  const task_state* last = nullptr;
+  std::set<const task_state*> seen;
+  core_->tasks().walk([&](task_state& t) {
+    begun = true;
+    EXPECT_TRUE(seen.insert(&t).second);
+    last = &t;
+    pulse_test::burn(std::chrono::microseconds{2});
+  });
+  other.join();
+  EXPECT_EQ(last, first.get());
+  EXPECT_EQ(ends, pieces * 128);
+  EXPECT_EQ(ends_by_reader, 0);
+}
+
 TEST_F(task_lists, a_task_that_is_no_more_leaves_its_figures_behind) {
   const task_state* address = nullptr;
   {

@@ -28,10 +28,10 @@ std::string complaint(std::string_view text) {
   return "none";
 }
 
-const std::vector<double> values{1, 2, 3, 4, 5, 6};
+const std::vector<double> one_to_six{1, 2, 3, 4, 5, 6};
 
 TEST(bench_document, a_result_is_taken) {
-  const auto all = sample_document(values, values);
+  const auto all = sample_document(one_to_six, one_to_six);
   EXPECT_EQ(parse_document(json::serialize(all), "a.json"), all);
 }
 
@@ -46,14 +46,14 @@ TEST(bench_document, what_is_none_is_refused_by_its_name) {
 }
 
 TEST(bench_document, a_truncated_one_is_called_so_wherever_it_ends) {
-  const std::string whole = json::serialize(sample_document(values, values));
+  const std::string whole = json::serialize(sample_document(one_to_six, one_to_six));
   for (std::size_t size = 1; size < whole.size(); size += 7) {
     EXPECT_THAT(complaint(whole.substr(0, size)), HasSubstr("truncated"));
   }
 }
 
 TEST(bench_document, a_field_of_another_kind_is_named) {
-  auto all = sample_document(values, values);
+  auto all = sample_document(one_to_six, one_to_six);
   json::value& metric = all.at("scenarios").at(0).at("variants").at(0).at("metrics").at(0);
   metric.at("better") = "sometimes";
   EXPECT_THAT(complaint(json::serialize(all)),
@@ -70,7 +70,7 @@ TEST(bench_document, deep_nesting_is_refused) {
 }
 
 TEST(bench_document, nothing_of_a_file_steers_the_terminal) {
-  auto all = sample_document(values, values);
+  auto all = sample_document(one_to_six, one_to_six);
   all.at("scenarios").at(0).at("title") = "red \x1b[31m \xc2\x9b 31m \r\n\a";
   all.at("scenarios").at(0).at("variants").at(0).at("arms").at(0).at("name") = "stock\x1b";
   const std::string text = tables(all);
@@ -82,7 +82,7 @@ TEST(bench_document, nothing_of_a_file_steers_the_terminal) {
 
 TEST(bench_document, tables_fit_a_narrow_terminal_and_keep_their_labels) {
   const std::string label = "clock: end of one poll, begin of the next one, long";
-  auto all = sample_document(values, values);
+  auto all = sample_document(one_to_six, one_to_six);
   all.at("scenarios").at(0).at("title") = std::string(10'000, 't');
   auto& metric = all.at("scenarios").at(0).at("variants").at(0).at("metrics").at(0);
   metric.at("label") = label;
@@ -96,7 +96,7 @@ TEST(bench_document, tables_fit_a_narrow_terminal_and_keep_their_labels) {
 }
 
 TEST(bench_document, the_page_holds_the_result_and_no_way_out_of_its_script) {
-  auto all = sample_document(values, values);
+  auto all = sample_document(one_to_six, one_to_six);
   all.at("scenarios").at(0).at("title") = "</script><script>alert(1)</script><!--";
   const std::string page = report_page(all);
   EXPECT_THAT(page, Not(HasSubstr("</script><script>alert")));

@@ -86,7 +86,8 @@ class fake_arbiter final : public path_arbiter {
     return std::find(connections.begin(), connections.end(), &t) == connections.end();
   }
   void connection_closed(task_record& t) noexcept override { closed.push_back(&t); }
-  bool hold_back(thread_state&, tracked_operation&, void* op, void*, completes) noexcept override {
+  bool hold_back(thread_state&, tracked_operation&, void* op, void*, completes,
+                 const site&) noexcept override {
     asked.push_back(op);
     return holds;
   }

@@ -10,8 +10,10 @@
 #include <latch>
 #include <memory>
 #include <optional>
+#include <set>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -40,6 +42,10 @@ TEST(registry, fires_nothing_when_empty) {
   hooks.task_spawned({});
   hooks.tier_changed({});
   hooks.stall({});
+  hooks.yielded({});
+  hooks.completed({});
+  EXPECT_FALSE(hooks.wants_yields());
+  EXPECT_FALSE(hooks.wants_completions());
   EXPECT_EQ(hooks.hook_errors(), 0U);
 }
 
@@ -68,6 +74,22 @@ TEST(registry, each_kind_reaches_its_hook_with_its_event) {
           },
       .stall =
           [&](const stall_event& e) { seen.emplace_back("stall " + std::string(e.task_name)); },
+      .yielded =
+          [&](const yield_event& e) {
+            EXPECT_EQ(e.task_id, 3U);
+            EXPECT_EQ(e.site, "main.cpp:1");
+            EXPECT_EQ(e.thread, std::this_thread::get_id());
+            EXPECT_EQ(e.operations, 4U);
+            seen.emplace_back("yielded " + std::string(to_string(e.reason)));
+          },
+      .completed =
+          [&](const completion_event& e) {
+            EXPECT_EQ(e.task_id, 3U);
+            EXPECT_EQ(e.parent_id, 2U);
+            EXPECT_EQ(e.polls, 5U);
+            EXPECT_EQ(e.cpu, std::chrono::microseconds{6});
+            seen.emplace_back("completed " + std::string(e.task_name));
+          },
   });
   EXPECT_TRUE(connection.connected());
   hooks.task_spawned({.task_id = 3, .task_name = "child", .parent_id = 2});
@@ -79,8 +101,66 @@ TEST(registry, each_kind_reaches_its_hook_with_its_event) {
                .site = {},
                .thread = {},
                .so_far = std::chrono::milliseconds{5}});
+  hooks.yielded({.task_id = 3,
+                 .task_name = "child",
+                 .site = "main.cpp:1",
+                 .thread = std::this_thread::get_id(),
+                 .reason = yield_reason::held,
+                 .operations = 4});
+  hooks.completed({.task_id = 3,
+                   .task_name = "child",
+                   .parent_id = 2,
+                   .polls = 5,
+                   .cpu = std::chrono::microseconds{6}});
   EXPECT_EQ(seen, (std::vector<std::string>{"spawned child", "before main.cpp:1", "after report",
-                                            "tier 02", "stall child"}));
+                                            "tier 02", "stall child", "yielded held",
+                                            "completed child"}));
+}
+
+TEST(registry, each_reason_of_a_yield_has_a_name) {
+  std::set<std::string_view> names;
+  for (auto why = static_cast<std::uint8_t>(yield_reason::hint);
+       why <= static_cast<std::uint8_t>(yield_reason::forced); ++why) {
+    EXPECT_TRUE(names.insert(to_string(static_cast<yield_reason>(why))).second);
+  }
+  EXPECT_EQ(names.size(), 9U);
+  EXPECT_FALSE(names.contains("unknown"));
+  EXPECT_EQ(to_string(static_cast<yield_reason>(200)), "unknown");
+}
+
+TEST(registry, says_whether_yields_and_ends_are_wanted) {
+  registry hooks;
+  auto yields = hooks.install({.yielded = [](const yield_event&) {}});
+  EXPECT_TRUE(hooks.wants_yields());
+  EXPECT_FALSE(hooks.wants_completions());
+  EXPECT_FALSE(hooks.wants_polls());
+  auto ends = hooks.install({.completed = [](const completion_event&) {}});
+  EXPECT_TRUE(hooks.wants_completions());
+  yields.disconnect();
+  EXPECT_FALSE(hooks.wants_yields());
+  EXPECT_TRUE(hooks.wants_completions());
+  ends.disconnect();
+  EXPECT_FALSE(hooks.wants_completions());
+}
+
+TEST(registry, knows_whether_this_thread_is_in_a_hook) {
+  registry hooks;
+  registry others;
+  std::vector<bool> inside;
+  const auto look = [&] { inside.push_back(registry::calling()); };
+  const auto inner = others.install({.yielded = [&](const yield_event&) { look(); }});
+  const auto outer = hooks.install({.completed = [&](const completion_event&) {
+    look();
+    others.yielded({});
+    look();
+    std::thread([&] { look(); }).join();
+    throw std::runtime_error("of the hook");
+  }});
+  look();
+  hooks.completed({});
+  look();
+  EXPECT_EQ(inside, (std::vector<bool>{false, true, true, true, false, false}));
+  EXPECT_EQ(hooks.hook_errors(), 1U);
 }
 
 TEST(registry, every_installed_set_is_called) {

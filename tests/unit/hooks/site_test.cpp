@@ -8,7 +8,7 @@ namespace {
 using asio_pulse::hooks::detail::drains_others;
 using asio_pulse::hooks::detail::site_of;
 
-struct handler {};
+struct some_handler {};
 struct drain {
   static constexpr bool asio_pulse_drains = true;
 };
@@ -29,18 +29,19 @@ TEST(site, an_operation_drains_where_its_handler_says_so) {
 }
 
 TEST(site, no_other_does) {
-  EXPECT_FALSE(drains_others<handler>::value);
+  EXPECT_FALSE(drains_others<some_handler>::value);
   EXPECT_FALSE(drains_others<no_drain>::value);
-  EXPECT_FALSE((drains_others<some_operation<handler, drain>>::value)) << "not its handler";
+  EXPECT_FALSE((drains_others<some_operation<some_handler, drain>>::value)) << "not its handler";
   EXPECT_FALSE((drains_others<some_operation<incomplete>>::value));
   EXPECT_FALSE((drains_others<numbered<drain, 1>>::value));
-  EXPECT_FALSE(site_of<some_operation<handler>>.drains);
+  EXPECT_FALSE(site_of<some_operation<some_handler>>.drains);
 }
 
 TEST(site, is_named_as_the_compiler_spells_the_type) {
-  EXPECT_NE(site_of<some_operation<handler>>.type_name.find("some_operation<"),
+  EXPECT_NE(site_of<some_operation<some_handler>>.type_name.find("some_operation<"),
             std::string_view::npos);
-  EXPECT_NE(site_of<some_operation<handler>>.type_name.find("handler"), std::string_view::npos);
+  EXPECT_NE(site_of<some_operation<some_handler>>.type_name.find("some_handler"),
+            std::string_view::npos);
 }
 
 }  // namespace

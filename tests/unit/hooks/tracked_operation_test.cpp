@@ -182,28 +182,31 @@ TEST_F(tracked_operation_test, the_gate_asks_about_the_turns_of_its_worker_only)
   operation op = operation_of(&a);
   char other = 0;
   arbiter.holds = true;
-  EXPECT_FALSE(gate(&scheduler, &op, op, completes::posted)) << "a scheduler without an arbiter";
+  EXPECT_FALSE(gate(&scheduler, &op, op, completes::posted, handler))
+      << "a scheduler without an arbiter";
   {
     const worker_scope worker(&scheduler, arbiter, true);
-    EXPECT_TRUE(gate(&scheduler, &op, op, completes::posted));
+    EXPECT_TRUE(gate(&scheduler, &op, op, completes::posted, handler));
     EXPECT_EQ(arbiter.asked, std::vector<void*>{&op});
     arbiter.holds = false;
-    EXPECT_FALSE(gate(&scheduler, &op, op, completes::posted));
+    EXPECT_FALSE(gate(&scheduler, &op, op, completes::posted, handler));
     EXPECT_EQ(arbiter.asked.size(), 2U);
-    EXPECT_FALSE(gate(&other, &op, op, completes::posted)) << "another scheduler's, between polls";
+    EXPECT_FALSE(gate(&other, &op, op, completes::posted, handler))
+        << "another scheduler's, between polls";
     poll(&scheduler, &b, [&] {
-      EXPECT_FALSE(gate(&scheduler, &op, op, completes::posted))
+      EXPECT_FALSE(gate(&scheduler, &op, op, completes::posted, handler))
           << "inside a handler: no turn to give up";
       EXPECT_EQ(arbiter.asked.size(), 2U);
       arbiter.holds = true;
-      EXPECT_TRUE(gate(&other, &op, op, completes::posted)) << "a strand's, inside its drain";
+      EXPECT_TRUE(gate(&other, &op, op, completes::posted, handler))
+          << "a strand's, inside its drain";
       EXPECT_EQ(arbiter.asked.size(), 3U);
     });
     op.set(tracked_operation::released);
-    EXPECT_FALSE(gate(&scheduler, &op, op, completes::posted)) << "it is its turn";
+    EXPECT_FALSE(gate(&scheduler, &op, op, completes::posted, handler)) << "it is its turn";
     EXPECT_EQ(arbiter.asked.size(), 3U);
   }
-  EXPECT_FALSE(gate(&scheduler, &op, op, completes::posted));
+  EXPECT_FALSE(gate(&scheduler, &op, op, completes::posted, handler));
   EXPECT_EQ(arbiter.asked.size(), 3U);
 }
 

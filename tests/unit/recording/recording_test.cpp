@@ -105,7 +105,9 @@ TEST(recorded_event, meets_what_does_not_fit_with_the_nearest) {
 TEST(event_kind, has_names) {
   EXPECT_EQ(to_string(event_kind::poll), "poll");
   EXPECT_EQ(to_string(event_kind::queue_delay), "queue_delay");
-  EXPECT_EQ(to_string(static_cast<event_kind>(8)), "unknown");
+  EXPECT_EQ(to_string(event_kind::updated), "updated");
+  EXPECT_EQ(to_string(event_kind::refused), "refused");
+  EXPECT_EQ(to_string(static_cast<event_kind>(10)), "unknown");
 }
 
 // ---- bytes

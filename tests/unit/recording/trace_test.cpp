@@ -151,6 +151,22 @@ TEST(trace, shows_what_else_happened_as_instants) {
               ElementsAre("tier: monitor to yield", "parked", "yielded", "isolated", "hint"));
 }
 
+TEST(trace, shows_refused_requests_with_the_reason_and_counts_them) {
+  recording r = everything();
+  r.workers[1].events = {recorded_event::make(event_kind::refused, 1ms, 0, 7, std::uint32_t{1}),
+                         recorded_event::make(event_kind::refused, 2ms, 0, 7, std::uint32_t{2}),
+                         recorded_event::make(event_kind::refused, 3ms, 0, 7, std::uint32_t{99})};
+  const trace t(r);
+  expect_well_formed(t);
+  EXPECT_EQ(t.of("i", "refused: share").size(), 1U);
+  EXPECT_EQ(t.of("i", "refused: overload").size(), 1U);
+  EXPECT_EQ(t.of("i", "refused: unknown").size(), 1U) << "of a later version";
+  const auto counts = t.of("C", "refused, in all");
+  ASSERT_EQ(counts.size(), 3U);
+  EXPECT_DOUBLE_EQ(us(counts[1], "ts"), 2000);
+  EXPECT_EQ(counts[1].at("args").at("requests").as_int64(), 2);
+}
+
 TEST(trace, counts_over_all_workers_in_one_order) {
   recording r = everything();
   r.workers[1].events = {
@@ -281,8 +297,8 @@ TEST(trace, escapes_any_bytes_and_keeps_those_that_are_text) {
       "\xc2\x9b";
   std::ostringstream out;
   write_trace(r, out);
-  for (const char c : out.str()) {
-    ASSERT_TRUE(static_cast<unsigned char>(c) >= 0x20 || c == '\n');
+  for (const char byte : out.str()) {
+    ASSERT_TRUE(static_cast<unsigned char>(byte) >= 0x20 || byte == '\n');
   }
   EXPECT_THAT(out.str(), HasSubstr("\\u2028"));
   EXPECT_EQ(out.str().find("\xc2\x9b"), std::string::npos);  // U+009B begins an escape sequence

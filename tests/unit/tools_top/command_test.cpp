@@ -101,6 +101,103 @@ TEST(top_command, json_prints_an_object_for_each_interval) {
   EXPECT_EQ(objects, 2);
 }
 
+// ---- changes
+
+using asio_pulse::context_change;
+using change_kind = asio_pulse::context_change::kind;
+
+TEST(top_command, changes_are_sent_and_the_answer_is_printed) {
+  const std::vector<std::pair<std::vector<std::string>, context_change>> cases{
+      {{"--enforce"}, {change_kind::enforce}},
+      {{"--shadow"}, {change_kind::shadow}},
+      {{"--undo"}, {change_kind::undo}},
+      {{"--weight", "tenant/user=200"}, {change_kind::weight, "tenant/user", 200}},
+      {{"--weight", "a=b=0"}, {change_kind::weight, "a=b", 0}},  // the process says what is allowed
+      {{"--shadow", "--context", "main"}, {change_kind::shadow}},
+      {{"--shadow", "--context", "1"}, {change_kind::shadow}},
+  };
+  for (const auto& [words, what] : cases) {
+    made::machine m;
+    serve(m, 1);
+    m.changed = "done \x1b[2J";
+    const outcome o = run(m, words);
+    EXPECT_EQ(o.status, 0) << o.error;
+    EXPECT_EQ(o.out, "done \\x1b[2J\n");
+    ASSERT_EQ(m.changes.size(), 1U) << words[0];
+    EXPECT_EQ(m.changes[0].first, 1U);
+    EXPECT_EQ(m.changes[0].second.what, what.what) << words[0];
+    EXPECT_EQ(m.changes[0].second.group, what.group);
+    EXPECT_EQ(m.changes[0].second.weight, what.weight);
+  }
+}
+
+TEST(top_command, a_refused_change_is_a_sentence) {
+  made::machine m;
+  serve(m, 1);
+  m.refused = "context \"main\" has no group \"x\"";
+  const outcome o = run(m, {"--weight", "x=5"});
+  EXPECT_EQ(o.status, 1);
+  EXPECT_EQ(o.out, "");
+  EXPECT_EQ(o.error, "pulse_top: refused: context \"main\" has no group \"x\"\n");
+}
+
+TEST(top_command, changes_that_make_no_sense_are_not_sent) {
+  for (const std::vector<std::string>& words :
+       std::vector<std::vector<std::string>>{{"--weight", "tenant"},
+                                             {"--weight", "tenant="},
+                                             {"--weight", "=5"},
+                                             {"--weight", "tenant=-5"},
+                                             {"--weight", "tenant=5x"},
+                                             {"--weight", "tenant=4294967296"},
+                                             {"--weight", ""},
+                                             {"--enforce", "--shadow"},
+                                             {"--undo", "--weight", "x=5"},
+                                             {"--enforce", "--json"},
+                                             {"--undo", "--trace", "1"},
+                                             {"--context", "main"},
+                                             {"--context", "main", "--once"},
+                                             {"--shadow", "--context", "other"},
+                                             {"--shadow", "--context", "2"}}) {
+    made::machine m;
+    serve(m, 2);
+    const outcome o = run(m, words);
+    EXPECT_EQ(o.status, 2) << words.back() << o.error;
+    EXPECT_NE(o.error, "");
+    EXPECT_TRUE(m.changes.empty());
+  }
+}
+
+TEST(top_command, one_of_several_contexts_has_to_be_chosen) {
+  process_metrics two = made::server(0);
+  two.contexts.push_back(two.contexts[0]);
+  two.contexts[1].number = 7;
+  made::machine m;
+  m.listed = {{123, "server"}};
+  const auto ask = [&](std::vector<std::string> words) {
+    m.answers[123] = {{two}, {two}};
+    return run(m, std::move(words));
+  };
+  outcome o = ask({"--shadow"});
+  EXPECT_EQ(o.status, 2);
+  EXPECT_TRUE(has(o.error, "there are several contexts; choose one with --context: 1 \"main\", 7"))
+      << o.error;
+  o = ask({"--shadow", "--context", "main"});
+  EXPECT_TRUE(has(o.error, "several contexts have this name")) << o.error;
+  EXPECT_TRUE(m.changes.empty());
+  EXPECT_EQ(ask({"--shadow", "--context", "7"}).status, 0);
+  ASSERT_EQ(m.changes.size(), 1U);
+  EXPECT_EQ(m.changes[0].first, 7U);
+}
+
+TEST(top_command, a_change_of_a_process_that_ends) {
+  made::machine m;
+  m.listed = {{123, "server"}};
+  m.answers[123] = {{made::server(0)}};
+  const outcome o = run(m, {"--shadow"});
+  EXPECT_EQ(o.status, 1);
+  EXPECT_TRUE(m.changes.empty());
+}
+
 TEST(top_command, json_has_each_statistic) {
   const process_metrics now = pulse_test::sample_metrics();
   const json::object top = json::parse(json_text(make_picture(now, nullptr))).as_object();
@@ -140,6 +237,7 @@ TEST(top_command, json_has_each_figure) {
   };
   expect_figures(first("sites"), now.contexts[0].sites[0]);
   expect_figures(first("tasks"), now.contexts[0].tasks[0]);
+  expect_figures(first("groups"), now.contexts[0].groups[0]);
   expect_figures(first("workers"), now.contexts[0].workers[0]);
 }
 
@@ -160,6 +258,15 @@ TEST(top_command, json_shows_what_it_works_out_beside_the_figure) {
   EXPECT_EQ(members("tasks"), "id name tier load cpu_ns polls polls_per_second held_back ");
   EXPECT_EQ(members("sites"),
             "type place load cpu_ns polls polls_per_second again mean_ns longest_ns ");
+  EXPECT_EQ(members("groups"),
+            "path name share_got share_asked load cpu_ns weight tasks admitted admitted_per_second "
+            "refused_share refused_overload refused_per_second queue_delay_ns wants_more ");
+  const json::object flood = context.at("groups").as_array().at(1).as_object();
+  EXPECT_EQ(flood.at("path").as_string(), "flood");
+  EXPECT_DOUBLE_EQ(flood.at("share_got").as_double(), 0.9);
+  EXPECT_DOUBLE_EQ(flood.at("share_asked").as_double(), 0.5);
+  EXPECT_DOUBLE_EQ(flood.at("refused_per_second").as_double(), 73);
+  EXPECT_EQ(context.at("group_count").to_number<int>(), 2);
 }
 
 template <class Of>
@@ -175,6 +282,7 @@ TEST(top_command, the_readme_has_each_figure) {
   describe<asio_pulse::worker_metrics>(table, ".workers[]");
   describe<asio_pulse::task_metrics>(table, ".tasks[]");
   describe<asio_pulse::site_metrics>(table, ".sites[]");
+  describe<asio_pulse::group_metrics>(table, ".groups[]");
   pulse_test::expect_table(ASIO_PULSE_TOP_MD, table);
 }
 

@@ -34,7 +34,8 @@ void show(const process_metrics& now, const process_metrics* before, chance& by)
   history past;
   remember(past, p);
   const charset set = by.one_in(2) ? charset::utf8 : charset::ascii;
-  for (const pane shown : {pane::overview, pane::tasks, pane::sites, pane::stalls, pane::lints}) {
+  for (const pane shown :
+       {pane::overview, pane::tasks, pane::sites, pane::stalls, pane::lints, pane::groups}) {
     ui_state ui;
     ui.shown = shown;
     ui.context = by.below(p.contexts.size() + 1);
@@ -156,6 +157,9 @@ TEST(lying_peer, what_cannot_be_is_refused) {
   EXPECT_TRUE(refused([](m& p) { p.contexts[0].stalls.resize(65); }));
   EXPECT_TRUE(refused([](m& p) { p.contexts[0].stalls[0].stack.resize(257); }));
   EXPECT_TRUE(refused([](m& p) { p.contexts[0].sites.resize(4097); }));
+  EXPECT_TRUE(refused([](m& p) { p.contexts[0].groups.resize(4097); }));
+  EXPECT_TRUE(refused([](m& p) { p.contexts[0].groups[0].asked = -1ns; }));
+  EXPECT_TRUE(refused([](m& p) { p.contexts[0].group_recent = detail::longest_duration + 1ns; }));
 }
 
 TEST(lying_peer, sums_do_not_overflow) {
@@ -166,6 +170,8 @@ TEST(lying_peer, sums_do_not_overflow) {
     c.sites.back().cpu = detail::longest_duration;
     c.tasks.push_back(c.tasks[0]);
     c.tasks.back().recent = detail::longest_duration;
+    c.groups.push_back(c.groups[0]);
+    c.groups.back().recent = detail::longest_duration;
   }
   c.other_sites.cpu = c.other_tasks.recent = detail::longest_duration;
   const auto now = received(sent(m));

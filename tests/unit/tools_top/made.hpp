@@ -85,6 +85,31 @@ inline asio_pulse::process_metrics server(std::uint64_t n) {
        .waiting = true},
       {.id = 1, .name = "session", .polls = 990 * (n + 1), .cpu = 50ms * times, .recent = 5ms}};
   c.task_count = 2;
+  c.groups = {{.path = "small",
+               .name = "small",
+               .cpu = 50ms * times,
+               .recent = 5ms,
+               .asked = 25ms,
+               .weight = 100,
+               .tasks = 1,
+               .admitted = 99 * (n + 1),
+               .refused_share = n + 1,
+               .refused_overload = n + 1,
+               .queue_delay = 2ms,
+               .wants_more = true},
+              {.path = "flood",
+               .name = "flood",
+               .cpu = 450ms * times,
+               .recent = 45ms,
+               .asked = 25ms,
+               .weight = 100,
+               .tasks = 64,
+               .admitted = 10 * (n + 1),
+               .refused_share = 70 * (n + 1),
+               .refused_overload = 3 * (n + 1),
+               .queue_delay = 6ms}};
+  c.group_count = 2;
+  c.group_recent = 50ms;
   c.recent_interval = 100ms;
   c.stalls = {{.at = p.at - 3s,
                .task_id = 2,
@@ -113,6 +138,7 @@ inline asio_pulse::process_metrics hostile(std::uint64_t n) {
   for (auto& w : c.workers) w.running = w.batch_site = name;
   for (auto& s : c.sites) s.type = s.place.file = s.place.function = name;
   for (auto& t : c.tasks) t.name = name;
+  for (auto& g : c.groups) g.path = g.name = name;
   for (auto& s : c.stalls) {
     s.task = s.site = s.place.file = s.place.function = s.system_call = name;
     s.stack = {{.function = name, .file = name}, {.function = name, .module = name}};
@@ -135,6 +161,10 @@ class machine final : public asio_pulse::top::machine {
   std::uint64_t requests = 0;
   std::uint64_t connections = 0;
   asio_pulse::recording recorded{};
+  /// What change() was asked for, and what it answers: a sentence, or why it refuses.
+  std::vector<std::pair<std::uint64_t, asio_pulse::context_change>> changes{};
+  std::string changed{};
+  std::string refused{};
 
   std::vector<asio_pulse::inspectable_process> processes(std::error_code& ec) override {
     ec = list_error;
@@ -171,6 +201,14 @@ class machine final : public asio_pulse::top::machine {
                                 std::error_code& ec) override {
       ec = {};
       return m_.recorded;
+    }
+    std::string change(std::uint64_t context, const asio_pulse::context_change& what,
+                       std::error_code& ec) override {
+      m_.changes.emplace_back(context, what);
+      detail_ = m_.refused;
+      ec = {};
+      if (!detail_.empty()) ec = make_error_code(std::errc::operation_not_permitted);
+      return m_.changed;
     }
     [[nodiscard]] std::string detail() const override { return detail_; }
 

@@ -35,6 +35,35 @@ TEST(top_picture, rates_are_of_the_interval) {
   ASSERT_EQ(c.tasks.size(), 2U);
   EXPECT_DOUBLE_EQ(c.tasks[0].load.value(), 0.45);  // of the recent interval
   EXPECT_DOUBLE_EQ(c.tasks[1].polls.value(), 990);
+  ASSERT_EQ(c.groups.size(), 2U);
+  EXPECT_DOUBLE_EQ(c.groups[1].got.value(), 0.9);  // of what all groups have used recently
+  EXPECT_DOUBLE_EQ(c.groups[1].asked.value(), 0.5);
+  EXPECT_DOUBLE_EQ(c.groups[1].load.value(), 0.45);
+  EXPECT_DOUBLE_EQ(c.groups[1].admitted.value(), 10);
+  EXPECT_DOUBLE_EQ(c.groups[1].refused.value(), 73);  // for both reasons
+}
+
+TEST(top_picture, groups_that_cannot_be_told_apart_have_no_rates) {
+  auto before = made::server(0);
+  auto now = made::server(1);
+  now.contexts[0].groups.push_back(now.contexts[0].groups[0]);  // a second one of that path
+  picture p = make_picture(now, &before);
+  EXPECT_FALSE(p.contexts[0].groups[0].admitted);
+  EXPECT_TRUE(p.contexts[0].groups[1].admitted);
+  now = made::server(1);
+  now.contexts[0].groups[0].path = "fresh";
+  p = make_picture(now, &before);
+  EXPECT_DOUBLE_EQ(p.contexts[0].groups[0].admitted.value(), 198) << "all were listed: it is new";
+  before.contexts[0].group_count = 3;
+  EXPECT_FALSE(make_picture(now, &before).contexts[0].groups[0].admitted);
+}
+
+TEST(top_picture, without_use_there_are_no_shares) {
+  auto now = made::server(0);
+  now.contexts[0].group_recent = 0ns;
+  const picture p = make_picture(now, nullptr);
+  EXPECT_FALSE(p.contexts[0].groups[0].got);
+  EXPECT_FALSE(p.contexts[0].groups[0].asked);
 }
 
 TEST(top_picture, percentiles_are_of_the_interval) {
@@ -116,6 +145,10 @@ TEST(top_tables, sorting_and_reversing) {
   EXPECT_EQ(column_of(tasks_table(c, {.by = 4}, charset::ascii), 6), "report session ");  // names
   EXPECT_EQ(column_of(tasks_table(c, {.by = 5}, charset::ascii), 6), "report session ");  // again
   EXPECT_EQ(column_of(sites_table(c, {.by = 2}, charset::ascii), 6), "on_read build_report ");
+  EXPECT_EQ(column_of(groups_table(c, {}, charset::ascii), 7), "flood small ");
+  EXPECT_EQ(column_of(groups_table(c, {.by = 4}, charset::ascii), 7), "small flood ");  // admitted
+  EXPECT_EQ(column_of(groups_table(c, {.by = 5}, charset::ascii), 7), "flood small ");  // refused
+  EXPECT_EQ(column_of(groups_table(c, {.by = 6}, charset::ascii), 7), "flood small ");  // paths
 }
 
 TEST(top_tables, filter_is_by_what_is_shown) {
@@ -123,6 +156,7 @@ TEST(top_tables, filter_is_by_what_is_shown) {
   EXPECT_EQ(column_of(tasks_table(c, {.filter = "SESS"}, charset::ascii), 6), "session ");
   EXPECT_EQ(column_of(sites_table(c, {.filter = "report.cpp:42"}, charset::ascii), 6),
             "build_report ");
+  EXPECT_EQ(column_of(groups_table(c, {.filter = "OOD"}, charset::ascii), 7), "flood ");
   EXPECT_TRUE(tasks_table(c, {.filter = "nothing"}, charset::ascii).rows.empty());
 }
 
@@ -135,6 +169,10 @@ TEST(top_tables, cells_say_what_they_should) {
   const table tasks = tasks_table(p.contexts[0], {}, charset::ascii);
   EXPECT_EQ(text_of(line_of(tasks, tasks.rows[0], widths_of(tasks, 80), charset::ascii)),
             " 45.0%     900ms       10 yield   yes         2 report");
+  const table groups = groups_table(p.contexts[0], {}, charset::ascii);
+  EXPECT_EQ(text_of(line_of(groups, groups.rows[0], widths_of(groups, 80), charset::ascii)),
+            " 90.0%  50.0%    100  6.00ms     64          10        !73 flood");
+  EXPECT_EQ(groups.rows[0].key, "flood");
   const table stalls = stalls_table(p.contexts[0], p.at, {}, charset::ascii);
   EXPECT_EQ(column_of(stalls, 0), "3s ago ");
   EXPECT_EQ(column_of(stalls, 5), "build_report() ");
@@ -145,9 +183,10 @@ TEST(top_tables, a_heading_keeps_its_words_when_it_is_sorted_by) {
   const picture p = of(0, 1);
   const context_view& c = p.contexts[0];
   for (const charset set : {charset::ascii, charset::utf8}) {
-    for (std::size_t by = 0; by != 5; ++by) {
-      for (const table& t : {tasks_table(c, {.by = by}, set), sites_table(c, {.by = by}, set),
-                             stalls_table(c, p.at, {.by = by}, set)}) {
+    for (std::size_t by = 0; by != 7; ++by) {
+      for (const table& t :
+           {tasks_table(c, {.by = by}, set), sites_table(c, {.by = by}, set),
+            groups_table(c, {.by = by}, set), stalls_table(c, p.at, {.by = by}, set)}) {
         const std::string heading = text_of(heading_of(t, widths_of(t, 80), set));
         const std::string mark = set == charset::utf8 ? (t.descending ? "\u25bc" : "\u25b2")
                                                       : (t.descending ? "v" : "^");

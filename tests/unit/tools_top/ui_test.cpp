@@ -59,7 +59,7 @@ TEST(top_ui, every_pane_fits_every_size) {
   for (const picture& p : {server(), make_picture(made::hostile(1), &before), picture{}}) {
     for (const charset set : {charset::ascii, charset::utf8}) {
       for (const size room : {size{1, 1}, size{8, 40}, size{24, 80}, size{25, 81}, size{50, 160}}) {
-        for (int pane = 1; pane <= 5; ++pane) {
+        for (int pane = 1; pane <= 6; ++pane) {
           for (const bool details : {false, true}) {
             ui_state ui;
             type(ui, std::to_string(pane));
@@ -94,7 +94,67 @@ TEST(top_ui, panes_by_number_and_tab) {
   EXPECT_TRUE(shows(shown(server(), ui), "[2 Tasks]"));
   type(ui, "1");
   press(ui, {key::back_tab, {}}, 1);
+  EXPECT_EQ(ui.shown, pane::groups);
+  press(ui, {key::back_tab, {}}, 1);
   EXPECT_EQ(ui.shown, pane::lints);
+}
+
+TEST(top_ui, groups_show_what_they_got_and_asked_for) {
+  ui_state ui;
+  type(ui, "g");
+  const std::string text = shown(server(), ui);
+  EXPECT_TRUE(shows(text, "[6 Groups]")) << text;
+  EXPECT_TRUE(shows(text, "  GOTv  ASKED WEIGHT   DELAY  TASKS  ADMITTED/S  REFUSED/S GROUP"))
+      << text;
+  EXPECT_TRUE(shows(text, " 90.0%  50.0%    100  6.00ms     64          10        !73 flood"))
+      << text;
+  press(ui, {key::enter, {}}, 1);
+  const std::string details = shown(server(), ui);
+  EXPECT_TRUE(shows(details, "140 for its share, 6 because of overload (73/s)")) << details;
+  EXPECT_TRUE(shows(details, "90.0% of what all groups used in the last 100ms")) << details;
+}
+
+TEST(top_ui, a_program_without_groups_is_told_so) {
+  auto now = made::server(1);
+  now.contexts[0].groups.clear();
+  now.contexts[0].group_count = 0;
+  ui_state ui;
+  type(ui, "g");
+  EXPECT_TRUE(shows(shown(make_picture(now, nullptr), ui), "No groups"));
+}
+
+TEST(top_ui, the_selected_group_is_known_by_its_path) {
+  const picture p = server();
+  ui_state ui;
+  EXPECT_EQ(selected_group(p, ui), nullptr);  // in the overview
+  type(ui, "g");
+  ASSERT_NE(selected_group(p, ui), nullptr);
+  EXPECT_EQ(selected_group(p, ui)->now.path, "flood");
+  press(ui, {key::down, {}}, 1);
+  frame(p, {}, ui, {}, charset::ascii);
+  EXPECT_EQ(selected_group(p, ui)->now.path, "small");
+  type(ui, "r");  // sorted the other way, and the selection follows
+  EXPECT_EQ(selected_group(p, ui)->now.path, "small");
+  ui.filter = "nothing";
+  EXPECT_EQ(selected_group(p, ui), nullptr);
+  EXPECT_EQ(selected_group(picture{}, ui), nullptr);
+}
+
+TEST(top_ui, the_overview_counts_requests_and_updates_where_there_are_some) {
+  auto before = made::server(0);
+  auto now = made::server(1);
+  ui_state ui;
+  EXPECT_FALSE(shows(shown(make_picture(now, &before), ui), "requests"));
+  EXPECT_FALSE(shows(shown(make_picture(now, &before), ui), "updates"));
+  asio_pulse::statistics& totals = now.contexts[0].totals;
+  totals.requests_admitted = 500;
+  totals.requests_refused_share = 30;
+  totals.requests_refused_overload = 12;
+  totals.updates = 2;
+  const std::string text = shown(make_picture(now, &before), ui);
+  EXPECT_TRUE(shows(text, "requests admitted 500/s")) << text;
+  EXPECT_TRUE(shows(text, "refused 42 (+42/s)")) << text;
+  EXPECT_TRUE(shows(text, "updates 2 (+2/s)")) << text;
 }
 
 TEST(top_ui, a_stall_opens_with_its_stack_and_who_is_to_blame) {

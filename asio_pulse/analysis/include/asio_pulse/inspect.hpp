@@ -28,8 +28,25 @@ struct inspectable_process {
 /// \par Errors  Sets `ec` and returns an empty list if /proc cannot be read.
 [[nodiscard]] std::vector<inspectable_process> inspectable_processes(std::error_code& ec);
 
-/// A connection to a process. The process collects figures while an inspector is connected;
-/// otherwise it is not changed.
+/// A change of a context in a running process.
+struct context_change {
+  enum class kind : std::uint8_t {
+    enforce,  ///< options::shadow = false
+    shadow,   ///< options::shadow = true
+    weight,   ///< the weight of a group
+    /// Takes back the last of these changes that was not taken back, of the last 16 that inspectors
+    /// have made to the context. Refused if the value is another one by now.
+    undo
+  };
+  kind what = kind::undo;
+  /// For `weight`: the group's path, "tenant/user". A "/" or "\" in a name follows a "\", and of each
+  /// name there are the first 128 bytes.
+  std::string group{};
+  unsigned weight = 0;  ///< for `weight`: from 1 to 10000
+};
+
+/// A connection to a process. The process collects figures while an inspector is connected. It is
+/// changed only by change().
 ///
 /// \par Thread safety  Distinct objects: Safe. Shared objects: Unsafe.
 class inspector {
@@ -59,6 +76,19 @@ class inspector {
   /// \par Blocking  For `how_long`, and until the answer was read.
   [[nodiscard]] recording trace(std::chrono::milliseconds how_long, std::error_code& ec,
                                 std::uint64_t context = 0);
+
+  /// Changes the context whose context_metrics::number is `context`, or the only one that can be
+  /// changed if that is 0. Returns a sentence about what has changed, without a full stop; parts of it
+  /// come from the process. The context treats the change as io_context::update().
+  ///
+  /// \par Errors    std::errc::operation_not_permitted if the process refuses: options::controllable
+  ///                is false, there is no such context or group, the value is out of range, or there
+  ///                were too many changes (20 at once, and ten a second). detail() says why. Otherwise
+  ///                as fetch(). If the connection is lost, it is not known whether the change was made.
+  /// \par Blocking  At most `patience`.
+  [[nodiscard]] std::string change(std::uint64_t context, const context_change& what,
+                                   std::error_code& ec,
+                                   std::chrono::milliseconds patience = std::chrono::seconds{2});
 
   /// A sentence about the last error; empty if there was none.
   [[nodiscard]] const std::string& detail() const noexcept { return detail_; }

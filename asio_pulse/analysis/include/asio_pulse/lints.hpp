@@ -26,7 +26,9 @@ enum class lint_kind : std::uint8_t {
   hot_task,       ///< one task uses most of the CPU time
   held_back,      ///< many operations are held back
   no_watchdog,    ///< no watchdog looks for stalls
-  not_collected   ///< the figures are incomplete
+  not_collected,  ///< the figures are incomplete
+  over_share,     ///< a group takes more than its weight asks for, while others want it
+  overloaded      ///< requests are refused, and not because of one group's use
 };
 
 /// The enumerator's name; "unknown" for a value that is not an enumerator.
@@ -35,7 +37,7 @@ std::string_view to_string(lint_kind) noexcept;
 struct lint {
   lint_kind kind = lint_kind::long_poll;
   std::uint64_t context = 0;  ///< context_metrics::number
-  std::string subject{};      ///< the task's or site's name; not escaped
+  std::string subject{};      ///< the task's or site's name, or the group's path; not escaped
   std::string text{};         ///< what was seen, with figures; the subject is escaped in it
   std::string advice{};       ///< what to do about it
   std::string_view anchor{};  ///< heading in asio_pulse/docs/lints.md

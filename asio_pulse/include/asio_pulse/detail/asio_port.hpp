@@ -31,6 +31,21 @@ class queue_reader {
   [[nodiscard]] virtual answer see(const queued& entry) noexcept = 0;
 };
 
+/// Takes operations out of Asio's queue, for asio_port::sweep_new(). Called with the scheduler's mutex
+/// held.
+class queue_sweeper {
+ public:
+  virtual ~queue_sweeper() = default;
+  struct answer {
+    parked_work* to = nullptr;  ///< where the operation goes; null: it stays in the queue
+    std::uint32_t number = 0;   ///< its number, if it goes
+    /// It stays, and has to get its turn soon: the gate sees only then what it brings.
+    bool soon = false;
+  };
+  /// `kind_of_operation` is the same for operations of the same type.
+  [[nodiscard]] virtual answer see(const queued& entry, const void* kind_of_operation) noexcept = 0;
+};
+
 /// The part of a context that knows Asio, as its core sees it. It is implemented in a header, so
 /// that the compiled library works with every version of Asio.
 class asio_port {
@@ -58,6 +73,26 @@ class asio_port {
   /// releases at most one parked operation; see parking::release().
   virtual void put_driver(queue_reader& r, bool at_the_end) noexcept = 0;
   virtual void put_driver_in_front() noexcept = 0;
+  /// What is in the queue after sweep_new().
+  struct queue_state {
+    bool soon = false;     ///< an entry that was seen has to get its turn soon
+    bool others = false;   ///< entries that stay, besides the reactor's
+    bool reactor = false;  ///< the reactor's turn, which is at the front now
+  };
+  /// Shows the entries that were added since the last call to `s`, which may take them out. Each entry
+  /// is shown once, so this costs nothing for those that stay in the queue for long.
+  [[nodiscard]] virtual queue_state sweep_new(queue_sweeper& /*s*/) noexcept { return {}; }
+  /// What queue_sweeper::see() gets as the kind of this operation.
+  [[nodiscard]] virtual const void* kind_of(const void* /*operation*/) const noexcept {
+    return nullptr;
+  }
+  enum class place : std::uint8_t {
+    reactor,  ///< behind the reactor's turn, which is at the front
+    next,     ///< behind the first other entry
+    end       ///< behind all entries
+  };
+  /// Puts the driver into the queue, after sweep_new().
+  virtual void put_driver_behind(place /*where*/) noexcept {}
   enum class strand_break : std::uint8_t {
     refused,  ///< `owner` is not a strand
     rest,     ///< the rest of the batch gets a turn of its own
@@ -80,8 +115,9 @@ class asio_port {
   /// Called by the watchdog: a stall has ended, and this many workers are still stuck.
   virtual void relieved(std::size_t /*still_stuck*/) noexcept {}
   /// Puts an operation at the end of the scheduler's queue that calls context_core::probed() when
-  /// it runs. Does nothing if the last one has not run yet, or the scheduler uses no locks.
-  virtual void post_probe() noexcept {}
+  /// it runs, unless the last one has not run yet. Returns false if this is not possible: the
+  /// scheduler uses no locks, and the caller is not `on_worker`, one of its threads.
+  virtual bool post_probe(bool /*on_worker*/) noexcept { return false; }
 
  protected:
   ~asio_port() = default;

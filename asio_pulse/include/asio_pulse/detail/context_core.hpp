@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: BSL-1.0
 #pragma once
 
+#include <asio_pulse/accepted_connection.hpp>
+#include <asio_pulse/admission.hpp>
+#include <asio_pulse/changes.hpp>
 #include <asio_pulse/detail/asio_port.hpp>
 #include <asio_pulse/detail/counters.hpp>
+#include <asio_pulse/detail/live_options.hpp>
 #include <asio_pulse/detail/task_list.hpp>
 #include <asio_pulse/detail/task_state.hpp>
 #include <asio_pulse/hooks/poll_path.hpp>
@@ -15,8 +19,11 @@
 #include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <mutex>
 #include <span>
+#include <string>
 #include <string_view>
 #include <thread>
 #include <utility>
@@ -31,6 +38,8 @@ namespace asio_pulse::detail {
 class context_companion;
 struct stalled_poll;
 class parking;
+class task_groups;
+struct chosen_policy;
 
 /// An address that identifies this copy of the library: modules that use the same copy get the same
 /// one, and other modules get another.
@@ -52,7 +61,49 @@ class context_core final : public hooks::path_arbiter {
   void acquire() noexcept { references_.fetch_add(1, std::memory_order_relaxed); }
   void release() noexcept;
 
+  /// The options that the context was made with. Those that can change (changes.hpp) are here as
+  /// they were then: use live() for them.
   [[nodiscard]] const options& opts() const noexcept { return options_; }
+  /// The options that can change, as they are now.
+  [[nodiscard]] const live_options& live() const noexcept { return live_; }
+  [[nodiscard]] bool shadow() const noexcept { return live_.shadow(); }
+  /// All options, as they are now.
+  ///
+  /// \par Blocking  Waits for an update that is in progress.
+  /// \par Errors    std::bad_alloc.
+  [[nodiscard]] options current() const;
+
+  /// Why an update was refused; the text is empty if it was not.
+  struct refusal {
+    error what{};
+    std::string text{};
+  };
+  /// Changes the options, all or none of them; see io_context::update().
+  ///
+  /// \par Blocking      Waits for other updates. Workers do not wait for it.
+  /// \par Thread safety Any thread; not with a lock of the library held, because it calls hooks.
+  /// \par Errors        std::bad_alloc; then nothing has changed.
+  [[nodiscard]] refusal update(const changes& what);
+  /// An update that was made, and whose hooks have to be called.
+  struct made_update {
+    std::uint64_t number = 0;  ///< 0: nothing has changed
+    std::string changed{};
+    std::string group{};
+  };
+  /// As update(), but calls no hooks: the caller calls announce() where it holds no lock.
+  [[nodiscard]] refusal update(const changes& what, made_update& made);
+  void announce(const made_update& made) noexcept;
+  /// Changes the weight of a group of this context. Calls no hooks, either.
+  ///
+  /// \par Errors  std::bad_alloc; then nothing has changed.
+  [[nodiscard]] made_update set_weight(group_state& g, unsigned weight);
+  /// The same, to these options.
+  [[nodiscard]] refusal update_to(const options& to);
+  /// Changes the budget of a declared task of this context; see task::update().
+  [[nodiscard]] refusal update(task_state& t, const task_options& to);
+  using classifier = std::function<group_ref(const accepted_connection&)>;
+  /// Replaces options::classify; see io_context::classify().
+  void classify_by(classifier chooses);
   [[nodiscard]] hooks::registry& hooks() noexcept { return hooks_; }
   [[nodiscard]] statistics stats() const noexcept;
   /// Whether the program has promised that only one thread runs the context.
@@ -74,7 +125,7 @@ class context_core final : public hooks::path_arbiter {
   };
   /// Makes a task with one reference. `from` may be null.
   ///
-  /// \par Errors  std::bad_alloc.
+  /// \par Errors  std::invalid_argument if its group is one of another context; std::bad_alloc.
   [[nodiscard]] task_state* make_task(const task_options& opts, birth how = birth::declared,
                                       task_state* from = nullptr);
 
@@ -84,6 +135,17 @@ class context_core final : public hooks::path_arbiter {
   [[nodiscard]] asio_port* port() const noexcept { return port_; }
 
   [[nodiscard]] task_list& tasks() noexcept { return tasks_; }
+
+  [[nodiscard]] task_groups& groups() noexcept { return *groups_; }
+  /// The weight of a group of this context has changed.
+  /// Decides about a request of a group of this context.
+  [[nodiscard]] admission admit(group_state& g) noexcept;
+
+  /// Moves a task of this context to a group of this context, or to none.
+  ///
+  /// \par Thread safety  Any thread that has a reference to the task.
+  /// \par Errors         std::bad_alloc.
+  void move(task_state& t, const group_ref& to);
 
   /// Whether a declared task that is in Isolate may leave its context's threads.
   [[nodiscard]] bool may_isolate(const task_state& t) const noexcept {
@@ -100,7 +162,6 @@ class context_core final : public hooks::path_arbiter {
   void show_isolation(bool there) noexcept {
     isolation_there_.store(there, std::memory_order_relaxed);
   }
-  [[nodiscard]] timing::ticks quantum() const noexcept { return quantum_; }
   /// The counters for stats().
   [[nodiscard]] counters& counted() noexcept { return counters_; }
 
@@ -127,6 +188,9 @@ class context_core final : public hooks::path_arbiter {
   /// Whether the turn of the task's executor, which this thread runs in the home context, has
   /// lasted long enough.
   [[nodiscard]] bool turn_is_over(task_state& t, timing::ticks now) noexcept;
+  /// A turn of the task's executor, which this thread runs, ends because turn_is_over(). Calls the
+  /// program's hooks if handlers are left.
+  void turn_ends(task_state& t) noexcept;
   /// Sends a report about something other than a poll.
   void send_report(report_kind kind, task_state& t, const hooks::poll_frame* frame,
                    std::chrono::nanoseconds duration, std::string_view detail) noexcept;
@@ -136,6 +200,10 @@ class context_core final : public hooks::path_arbiter {
   [[nodiscard]] hint_source hints_from() const noexcept { return hints_from_; }
   /// Called in the child after a fork: the other workers do not exist there.
   void forked() noexcept;
+  /// Called around each fork, by core_list: no other thread has the locks with which the options and
+  /// the groups are changed.
+  void before_fork() noexcept;
+  void after_fork(bool child) noexcept;
 
   // ---- figures
 
@@ -157,7 +225,7 @@ class context_core final : public hooks::path_arbiter {
   // announce_escalation(), report_stall() and report_overstay() call user code.
 
   /// Whether the watchdog should watch this context's workers.
-  [[nodiscard]] bool watched() const noexcept { return watched_; }
+  [[nodiscard]] bool watched() const noexcept { return live_.watched(); }
   /// A stall begins. Counts it, and tells the companion.
   void stalled(const stalled_poll& s) noexcept;
   /// Calls the program's hooks for a stall.
@@ -195,15 +263,17 @@ class context_core final : public hooks::path_arbiter {
   void after_poll(const hooks::poll_frame& frame, hooks::task_record& record,
                   const timing::lap& last, const hooks::poll_sum& sum) noexcept override;
   hooks::task_record* accepted(hooks::task_record* listener) noexcept override;
+  void classify(hooks::task_record& connection, std::intptr_t socket) noexcept override;
   hooks::task_record* listener_of(hooks::task_record* record) noexcept override;
   hooks::task_record* connecting(hooks::task_record* from) noexcept override;
   bool declared(const hooks::task_record& record) noexcept override;
   void connection_closed(hooks::task_record& record) noexcept override;
   bool hold_back(hooks::thread_state& ts, hooks::tracked_operation& op, void* operation,
-                 void* owner, hooks::completes how) noexcept override;
+                 void* owner, hooks::completes how, const hooks::site& what) noexcept override;
   bool drains_strand(void* owner) noexcept override;
   void next_in_batch(hooks::thread_state& ts, hooks::task_record& record,
                      void* strand) noexcept override;
+  void charged(hooks::task_record& record, timing::ticks cost) noexcept override;
   void destroy(hooks::task_record& record) noexcept override;
   hooks::task_record& unnamed() noexcept override { return *unnamed_; }
   void attached(hooks::thread_state& ts) noexcept override;
@@ -219,6 +289,9 @@ class context_core final : public hooks::path_arbiter {
   }
 
  private:
+  /// Puts a new task into its group, and notes its rank.
+  void join(task_state& t, const task_options& opts);
+  static void leave_group(const task_state& t) noexcept;
   /// If a worker rests (see path_arbiter::resting), counts it as left.
   void let_go_of_resting() noexcept;
   /// One worker has left.
@@ -226,34 +299,55 @@ class context_core final : public hooks::path_arbiter {
   /// Whether the thread is in a run function of this context.
   [[nodiscard]] bool runs_handlers(const hooks::thread_state& ts) const noexcept;
   [[nodiscard]] static bool make_unnamed(task_state& t, hooks::tracked_operation& op) noexcept;
+  /// Whether the policy decides now; see options::saturation.
+  [[nodiscard]] bool saturated(timing::ticks now) noexcept;
   /// Demotes the task if it has been clean for long enough.
   void come_down(task_state& t, timing::ticks now) noexcept;
   void judge(const hooks::poll_frame& frame, task_state& t, const timing::lap& last,
              const hooks::poll_sum& sum) noexcept;
   void apply(task_state& t, const tier_decision& decision) noexcept;
   void announce(const task_state& t, const tier_decision& decision) noexcept;
+  /// Calls the program's hooks for a yield, and for the end of a task. The caller holds no lock, and
+  /// has a reference to the task, or is destroying it.
+  void announce_yield(const task_state& t, std::string_view site, hooks::yield_reason why,
+                      std::uint32_t operations = 1) noexcept;
+  void announce_end(const task_state& t) noexcept;
   void refuse_isolation(task_state& t, const hooks::poll_frame* frame) noexcept;
   void send(report& r, task_state& t, const hooks::poll_frame* frame) noexcept;
   void deliver(report& r, task_state& t) noexcept;
   [[nodiscard]] report_slot* stall_slot(task_state& t) noexcept;
-  [[nodiscard]] const tier_limits& limits_of(const task_state& t) const noexcept;
+  [[nodiscard]] tier_limits limits_of(const task_state& t) const noexcept;
+  /// Sets the task's attention for the limits as they are now, which may be changing.
+  void show_attention(task_state& t, bool quiet) noexcept;
+  void prepare(task_state& t, const task_options& opts, birth how) noexcept;
+  [[nodiscard]] chosen_policy policy_for(scheduling s) const;
+  [[nodiscard]] made_update take_over(options now, chosen_policy policy,
+                                      std::unique_lock<std::mutex> held);
+  void show_update() noexcept;
+  [[nodiscard]] std::uint64_t count_update() noexcept {
+    return updates_.fetch_add(1, std::memory_order_relaxed) + 1;
+  }
+  void retune_tasks(const changes& what) noexcept;
+  void announce_update(std::uint64_t number, const task_state* t, std::string_view names,
+                       std::string_view group = {}) noexcept;
 
   const options options_;
   const bool one_thread_;
-  const bool watched_;
   const timing::clock_kind clock_;
   const hint_source hints_from_;
-  const tier_limits limits_;
-  const tier_limits unnamed_limits_;
-  const timing::ticks quantum_;
-  const timing::ticks min_slice_;
-  const timing::ticks check_interval_;
+  live_options live_;
   const std::uint64_t number_;
   const std::unique_ptr<context_companion> companion_;
   counters counters_;
   const std::unique_ptr<parking> gate_;  ///< has a reference to the counters
+  const std::unique_ptr<task_groups> groups_;
   hooks::registry hooks_;
   report_limiter limiter_;
+  /// One update at a time. No lock is held when it is taken.
+  mutable std::mutex update_mutex_;
+  options current_;  ///< guarded by it
+  /// The number of updates. Relaxed: it publishes nothing.
+  std::atomic<std::uint64_t> updates_{0};
   /// Reports that stderr did not take. Shared with the writer, which may outlive the core.
   const std::shared_ptr<std::atomic<std::uint64_t>> reports_dropped_;
   tier_metrics metrics_;
@@ -271,6 +365,8 @@ class context_core final : public hooks::path_arbiter {
   std::unique_ptr<task_state> unnamed_;
   task_list tasks_;
   place_tasks places_;
+  std::mutex classify_mutex_;  ///< guards classifier_; taken alone, or inside update_mutex_
+  std::shared_ptr<const classifier> classifier_;  ///< null: connections are not classified
 };
 
 /// One reference to a core.

@@ -18,6 +18,9 @@ asio_pulse::disabled instead of asio_pulse::asio_pulse"
 #include <asio_pulse/hooks/requirements.hpp>
 
 // Boost 1.74's awaitable.hpp uses std::exchange, but does not include this.
+#include <asio_pulse/accepted_connection.hpp>
+#include <asio_pulse/admission.hpp>
+#include <asio_pulse/changes.hpp>
 #include <asio_pulse/hooks/registry.hpp>
 #include <asio_pulse/metrics.hpp>
 #include <asio_pulse/options.hpp>
@@ -35,6 +38,7 @@ asio_pulse::disabled instead of asio_pulse::asio_pulse"
 #include <chrono>
 #include <coroutine>
 #include <cstdint>
+#include <functional>
 #include <mutex>
 #include <string>
 #include <string_view>
@@ -42,6 +46,9 @@ asio_pulse::disabled instead of asio_pulse::asio_pulse"
 #include <utility>
 
 namespace asio_pulse {
+// The library has classes and functions of the same names. With an inline namespace the linker cannot
+// take one for the other.
+inline namespace switched_off {
 
 class io_context : public boost::asio::io_context {
  public:
@@ -55,6 +62,13 @@ class io_context : public boost::asio::io_context {
   [[nodiscard]] statistics stats() const noexcept { return {}; }
   [[nodiscard]] static context_metrics metrics(const metrics_request& = {}) { return {}; }
   [[nodiscard]] static recording trace() { return {}; }
+  [[nodiscard]] static options get_options() { return {}; }
+  // There is nothing to change.
+  static void update(const changes&) noexcept {}
+  static void update(const changes&, boost::system::error_code& ec) noexcept { ec.clear(); }
+  static void update_to(const options&) noexcept {}
+  static void update_to(const options&, boost::system::error_code& ec) noexcept { ec.clear(); }
+  static void classify(const std::function<group_ref(const accepted_connection&)>&) noexcept {}
   /// A registry in which hooks can be installed. They are never called.
   [[nodiscard]] static hooks::registry& hooks() noexcept {
     static hooks::registry none;
@@ -75,6 +89,8 @@ class task {
   [[nodiscard]] executor_type get_executor() const noexcept { return context_->get_executor(); }
   [[nodiscard]] boost::asio::any_io_executor start_executor() const { return get_executor(); }
   [[nodiscard]] bool isolatable() const noexcept { return false; }
+  void update(const task_options&) const noexcept {}
+  void update(const task_options&, boost::system::error_code& ec) const noexcept { ec.clear(); }
   [[nodiscard]] boost::asio::io_context& context() const noexcept { return *context_; }
   friend bool operator==(const task&, const task&) noexcept = default;
 
@@ -87,6 +103,25 @@ class task_scope {
   explicit task_scope(const task&) noexcept {}
 };
 
+/// A group that measures nothing and refuses nothing.
+class task_group {
+ public:
+  explicit task_group(boost::asio::io_context&, const group_options& opts = {})
+      : weight_(opts.weight) {}
+  // NOLINTNEXTLINE(google-explicit-constructor): members of options are assigned that way
+  operator group_ref() const noexcept { return {}; }
+  [[nodiscard]] std::uint64_t id() const noexcept { return 0; }
+  [[nodiscard]] std::string_view name() const noexcept { return {}; }
+  [[nodiscard]] unsigned weight() const noexcept { return weight_; }
+  void set_weight(unsigned weight) noexcept { weight_ = weight; }
+  [[nodiscard]] group_statistics stats() const noexcept { return {}; }
+  friend bool operator==(const task_group&, const task_group&) noexcept = default;
+
+ private:
+  unsigned weight_;
+};
+constexpr admission admit(const task_group&) noexcept { return {}; }
+
 class critical_section {
  public:
   critical_section() noexcept {}  // not defaulted, so that a guard does not look unused
@@ -97,6 +132,8 @@ class critical_section {
 
 namespace this_task {
 constexpr std::uint64_t id() noexcept { return 0; }
+inline void begin(const task_options&) noexcept {}
+inline bool join(const group_ref&) noexcept { return false; }
 }  // namespace this_task
 
 constexpr bool should_yield() noexcept { return false; }
@@ -141,6 +178,7 @@ auto co_spawn(const task& t, Coroutine&& coroutine, CompletionToken&& token) {
 /// `co_await checkpoint()` still awaits a coroutine here. ASIO_PULSE_CHECKPOINT() costs nothing.
 inline boost::asio::awaitable<void> checkpoint() { co_return; }
 
+}  // namespace switched_off
 }  // namespace asio_pulse
 
 #define ASIO_PULSE_PREEMPTION_BUDGET(duration) static_cast<void>(0)

@@ -9,8 +9,6 @@
 #include <boost/context/preallocated.hpp>
 #include <boost/context/stack_context.hpp>
 
-#include <cxxabi.h>
-
 #include <atomic>
 #include <cerrno>
 #include <exception>

@@ -3,10 +3,20 @@
 
 #include <asio_pulse/hooks/thread_state.hpp>
 
+#include <cxxabi.h>
+
 #include <atomic>
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+
+#if defined(_LIBCPP_VERSION)
+// libc++abi exports this function of the Itanium C++ ABI, and declares it in no installed header.
+namespace __cxxabiv1 {
+struct __cxa_eh_globals;
+extern "C" __cxa_eh_globals* __cxa_get_globals();  // NOLINT(bugprone-reserved-identifier)
+}  // namespace __cxxabiv1
+#endif
 
 /// \file
 /// The stacks of fibers, which are pooled, guarded, and found by the stack pointer.

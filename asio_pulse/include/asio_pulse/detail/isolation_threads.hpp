@@ -47,7 +47,7 @@ class thread_settings {
 };
 
 /// A thread's scheduling before demote(), and after it.
-struct scheduling {
+struct kernel_scheduling {
   bool changed = false;  ///< whether there is something to undo
   int policy = 0;
   int nice = 0;
@@ -70,9 +70,9 @@ struct scheduling {
 /// \par Cost           Up to five system calls.
 /// \par Thread safety  Distinct threads: Safe.
 /// \par Errors         None (noexcept). What the system refuses is not changed.
-[[nodiscard]] scheduling demote(thread_id thread, isolation_priority how, int nice) noexcept;
+[[nodiscard]] kernel_scheduling demote(thread_id thread, isolation_priority how, int nice) noexcept;
 
 /// Undoes demote(), unless the thread's scheduling was changed otherwise in the meantime.
-void restore(thread_id thread, const scheduling& before) noexcept;
+void restore(thread_id thread, const kernel_scheduling& before) noexcept;
 
 }  // namespace asio_pulse::detail

@@ -3,6 +3,7 @@
 
 #include <asio_pulse/detail/task_ref.hpp>
 #include <asio_pulse/detail/task_state.hpp>
+#include <asio_pulse/detail/walked_list.hpp>
 
 #include <cstdint>
 #include <functional>
@@ -18,7 +19,14 @@ class task_list {
  public:
   explicit task_list(task_state& unnamed) noexcept : unnamed_(unnamed) {}
 
-  void add(task_state& t) noexcept;
+  /// Adds the task. `prepare()` is called first, with the list locked.
+  template <class Function>
+  void add(task_state& t, Function prepare) noexcept {
+    const auto lock = all_.lock_in_turn();
+    prepare();
+    all_.link(t, lock);
+    ++totals_.alive;
+  }
   /// Called when the task has no references any more.
   void remove(task_state& t) noexcept;
 
@@ -28,12 +36,13 @@ class task_list {
   /// Calls `f(task_state&)` for every task, with the list locked.
   template <class Function>
   void for_each(Function&& f) {
-    const auto lock = lock_in_turn();
-    for (task_state* t = first_; t != nullptr; t = t->next) f(*t);
+    const auto lock = all_.lock_in_turn();
+    for (task_state* t = all_.first(lock); t != nullptr; t = t->next) f(*t);
   }
   /// Calls `look` for each task, including the unnamed one, with the list locked. The lock is
   /// released now and then in between, and a thread that waits for it then gets it first. Tasks that
-  /// are added meanwhile are not seen.
+  /// are added meanwhile are not seen. The walk holds no reference in between, so that it is never
+  /// the one that ends a task.
   void walk(const std::function<void(task_state&)>& look);
 
   struct figures {
@@ -44,14 +53,9 @@ class task_list {
   [[nodiscard]] figures totals() const noexcept;
 
  private:
-  [[nodiscard]] std::unique_lock<std::mutex> lock_in_turn() const;
-
   task_state& unnamed_;
-
-  mutable std::mutex turn_;   ///< held by the one thread that waits for mutex_
-  mutable std::mutex mutex_;  ///< guards the members below
-  task_state* first_ = nullptr;
-  figures totals_;
+  walked_list<task_state> all_;
+  figures totals_;  ///< guarded by the lock of `all_`
 };
 
 /// The tasks of annotated places in the source. These tasks and the core hold references to each

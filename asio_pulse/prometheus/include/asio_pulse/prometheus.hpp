@@ -34,6 +34,10 @@ struct prometheus_options {
   /// most 2047. The default is a guess.
   std::size_t top_sites = 20;
 
+  /// How many groups a context exports, those with the most recent CPU time. Zero: no metrics of
+  /// groups. At most 1000. The default is a guess.
+  std::size_t top_groups = 20;
+
   /// Whether metrics of workers are exported: five series for each thread.
   bool workers = true;
 

@@ -193,7 +193,7 @@ class poll_frame {
     return accrued_ == 0 ? segment : started_;
   }
 
-  /// The socket of the connection that this poll has accepted.
+  /// The poll has accepted a connection on this socket; no_descriptor if the socket is not known.
   void accepted_on(std::intptr_t socket) noexcept;
   [[nodiscard]] bool put_back_before() const noexcept {
     return (word_ & (tracked_operation::released | tracked_operation::held_once)) != 0;
@@ -371,7 +371,7 @@ void accept_created(tracked_operation& op) noexcept;
 [[nodiscard]] task_record* connecting(void* scheduler, task_record* t) noexcept;
 
 /// Whether the operation of a gated task must be put back; see path_arbiter::hold_back().
-[[nodiscard]] bool gate(void* owner, void* operation, tracked_operation& op,
-                        completes how) noexcept;
+[[nodiscard]] bool gate(void* owner, void* operation, tracked_operation& op, completes how,
+                        const site& what) noexcept;
 
 }  // namespace asio_pulse::hooks

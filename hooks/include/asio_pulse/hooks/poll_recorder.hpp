@@ -98,7 +98,9 @@ class alignas(64) poll_recorder {
     isolated,
     hint,
     stall,
-    queue_delay
+    queue_delay,
+    updated,
+    refused
   };
   static constexpr std::uint32_t no_site = 0x7ff;
 
@@ -186,6 +188,10 @@ class alignas(64) poll_recorder {
   /// The thread that it belongs to, or null. Set and read under the pool's mutex.
   const thread_state* owner = nullptr;
   std::uint64_t thread = 0;  ///< the kernel's id of the thread
+  /// For the arbiter, on the owner's thread: the number of updates of the options that the trace
+  /// shows.
+  static constexpr std::uint64_t unseen = ~std::uint64_t{0};
+  std::uint64_t updates_seen = unseen;
   /// For the pool: the owner's clock when it was last looked at.
   timing::ticks seen = 0;
 

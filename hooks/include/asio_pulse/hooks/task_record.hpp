@@ -52,6 +52,10 @@ struct alignas(64) task_record {
   /// A thread that does not work for `home` has polled this task. From then on all threads charge
   /// it with atomic additions.
   std::atomic<bool> shared{false};
+  /// What the task is charged with is passed on to path_arbiter::charged(). Never cleared. `shared`
+  /// is set before. Set with release, which pairs with the acquire of a thread that charges the task:
+  /// it sees what the arbiter has prepared for charged().
+  std::atomic<bool> grouped{false};
   /// Guards the tier state. It is only tried, never waited for: a thread that finds it taken leaves
   /// the decision to the holder.
   std::atomic_flag deciding = ATOMIC_FLAG_INIT;

@@ -281,6 +281,10 @@ class path_arbiter {
   /// and changed only while there is no worker.
   void* rests_on = nullptr;
 
+  /// Whether classify() has to be called for each accepted connection. Relaxed: it publishes
+  /// nothing, and connections that are accepted meanwhile may be treated either way.
+  std::atomic<bool> classifies{false};
+
   /// A poll starts and poll hooks are installed.
   virtual void before_poll(const poll_frame& frame) noexcept = 0;
   /// A poll ended that the arbiter has to see: it was long, its task is over budget or above
@@ -290,6 +294,9 @@ class path_arbiter {
   /// The handler of an accept starts. Returns the task of the new connection with one reference, or
   /// null for none.
   virtual task_record* accepted(task_record* listener) noexcept = 0;
+  /// The connection whose task is `t`, made by accepted(), has this socket; -1 if it is not known.
+  /// Called in the poll that has accepted it, before its handler, if `classifies` is set.
+  virtual void classify(task_record& /*t*/, std::intptr_t /*socket*/) noexcept {}
   /// The task that accepted the connection whose task is `t`; `t` itself if it is not the task of
   /// an accepted connection.
   virtual task_record* listener_of(task_record* t) noexcept = 0;
@@ -302,14 +309,18 @@ class path_arbiter {
   /// task, the work that it leaves behind belongs to no task from now on. Called on any thread.
   virtual void connection_closed(task_record& /*t*/) noexcept {}
   /// Decides about an operation of a gated task. Returns true if the operation was put back and
-  /// must not run now. `operation` is Asio's scheduler operation, and `op` its base.
+  /// must not run now. `operation` is Asio's scheduler operation, `op` its base, and `what` its
+  /// type.
   virtual bool hold_back(thread_state& ts, tracked_operation& op, void* operation, void* owner,
-                         completes how) noexcept = 0;
+                         completes how, const site& what) noexcept = 0;
   /// Whether this thread is draining the strand that `owner` is, if it is one.
   virtual bool drains_strand(void* /*owner*/) noexcept { return false; }
   /// A handler of `t` is about to run in the drain of `strand`, which runs in the task's executor.
   /// The arbiter may put the handlers after it back into the strand.
   virtual void next_in_batch(thread_state& /*ts*/, task_record& /*t*/, void* /*strand*/) noexcept {}
+  /// `cost` ticks were charged to `t`, which is task_record::grouped. Called on the thread that
+  /// charges it.
+  virtual void charged(task_record& /*t*/, timing::ticks /*cost*/) noexcept {}
   /// The last reference was released.
   virtual void destroy(task_record& t) noexcept = 0;
   /// The record to charge for handlers that belong to no task.

@@ -80,7 +80,8 @@ ASIO_PULSE_DETAIL_INLINE bool held_back(void* owner, Op& op, Pointer& p) noexcep
     return false;
   }
   if (owner == nullptr) return false;
-  if (!gate(owner, static_cast<boost::asio::detail::scheduler_operation*>(&op), op, how(op))) {
+  if (!gate(owner, static_cast<boost::asio::detail::scheduler_operation*>(&op), op, how(op),
+            site_of<Op>)) {
     return false;
   }
   p.v = p.p = nullptr;  // the operation continues to live: its guard must not free it
@@ -129,14 +130,14 @@ class completion : public poll_frame {
   ASIO_PULSE_DETAIL_INLINE completion(void* owner, Op& op) noexcept
       : poll_frame(owner, op, site_of<Op>) {
     if constexpr (is_kind<Op>("_move_accept_op")) {
-      accepted_on(new_peer(op));
+      if (const descriptor socket = new_peer(op); socket != no_descriptor) accepted_on(socket);
     } else if constexpr (is_kind<Op>("_accept_op") && requires { op.ec_; }) {
       // The connection was accepted into a socket of the program, which the operation does not
       // show. Asio has just registered the socket on this thread, unless the accept failed, or that
       // was before the operation was put back.
       const descriptor socket =
           std::exchange(this_thread().registered_descriptor, descriptor{no_descriptor});
-      if (!op.ec_ && !put_back_before()) accepted_on(socket);
+      if (!op.ec_) accepted_on(put_back_before() ? no_descriptor : socket);
     }
   }
   template <class Op>

@@ -74,11 +74,11 @@ class context_service final : public boost::asio::execution_context::service, pu
     core_->acquire();
     core_->connect(this);
     const options& o = core_->opts();
-    if (o.spare_workers != 0 && o.enabled && !o.shadow && !core_->one_thread()) {
+    if (o.spare_workers != 0 && o.enabled && !core_->one_thread()) {
       spares_ = std::make_unique<spare_workers>(*core_, scheduler_);
     }
 #if defined(BOOST_ASIO_HAS_CO_AWAIT)
-    if (o.watchdog) set_awaitable_layout();
+    if (o.enabled) set_awaitable_layout();
 #endif
     if (o.enabled) hooks::add_arbiter(&scheduler_, *core_);
   }
@@ -125,7 +125,78 @@ class context_service final : public boost::asio::execution_context::service, pu
     }
     passed.push(queue);
     queue.push(passed);
+    if (found != 0) before_marker_known_ = false;
     return found;
+  }
+
+  [[nodiscard]] queue_state sweep_new(queue_sweeper& s) noexcept override {
+    queue_state result;
+    bool counted = true;
+    {
+      const scheduler_lock lock(scheduler_.*exposed<"scheduler.mutex">);
+      operation_queue& queue = scheduler_.*exposed<"scheduler.queue">;
+      const bool marked = asio_detail::op_queue_access::next(&marker_) != nullptr ||
+                          asio_detail::op_queue_access::back(queue) == &marker_;
+      operation_type* fresh = marked ? cut_behind_marker(queue) : cut_all(queue);
+      operation_type* reactor = nullptr;
+      while (fresh != nullptr) {
+        operation_type* const op = std::exchange(fresh, asio_detail::op_queue_access::next(fresh));
+        link(op, nullptr);
+        if (is_reactor(op)) {
+          reactor = op;
+        } else if (is_ours(op)) {
+          queue.push(op);
+        } else {
+          result.soon |= !sweep_one(s, *op, queue);
+        }
+      }
+      for (operation_type* op = queue.front(); op != nullptr && !result.others;
+           op = asio_detail::op_queue_access::next(op)) {
+        if (is_reactor(op)) {
+          result.reactor = true;
+        } else {
+          result.others = !is_ours(op);
+        }
+      }
+      // In a queue of which nothing stays there is nothing to mark.
+      if (marked || result.others) {
+        before_marker_ = asio_detail::op_queue_access::back(queue);
+        before_marker_known_ = before_marker_ != nullptr;  // otherwise others may come before it
+        queue.push(&marker_);
+        counted = marked;
+      }
+      if (reactor != nullptr) {
+        put_first(queue, reactor);
+        result.reactor = true;
+      }
+    }
+    // The driver, in whose turn this is, has a unit of work, so the count is not zero meanwhile.
+    if (!counted) scheduler_.work_started();
+    return result;
+  }
+
+  [[nodiscard]] const void* kind_of(const void* operation) const noexcept override {
+    return kind_of(*static_cast<const operation_type*>(operation));
+  }
+
+  void put_driver_behind(place where) noexcept override {
+    scheduler_.work_started();
+    scheduler_lock lock(scheduler_.*exposed<"scheduler.mutex">);
+    operation_queue& queue = scheduler_.*exposed<"scheduler.queue">;
+    operation_type* behind = queue.front();
+    if (where == place::reactor) {
+      while (behind != nullptr && !is_reactor(behind))
+        behind = asio_detail::op_queue_access::next(behind);
+    } else if (where == place::next) {
+      while (behind != nullptr && (is_reactor(behind) || is_ours(behind)))
+        behind = asio_detail::op_queue_access::next(behind);
+    }
+    if (where == place::end || behind == nullptr) {
+      queue.push(&driver_);
+    } else {
+      insert(queue, behind);
+    }
+    (scheduler_.*exposed<"scheduler.wake">)(lock);
   }
 
   [[nodiscard]] void* take(parked_work& from) noexcept override { return pop_front(from); }
@@ -145,6 +216,7 @@ class context_service final : public boost::asio::execution_context::service, pu
     }
     scheduler_lock lock(scheduler_.*exposed<"scheduler.mutex">);
     operation_queue& queue = scheduler_.*exposed<"scheduler.queue">;
+    if (queue.front() == &marker_) before_marker_known_ = false;
     batch.push(queue);
     queue.push(batch);
     (scheduler_.*exposed<"scheduler.wake">)(lock);
@@ -176,12 +248,13 @@ class context_service final : public boost::asio::execution_context::service, pu
     (scheduler_.*exposed<"scheduler.wake">)(lock);
   }
 
-  void post_probe() noexcept override {
+  bool post_probe(bool on_worker) noexcept override {
     // If locking is disabled, no other thread may use the scheduler.
-    if (!(scheduler_.*exposed<"scheduler.mutex">).enabled()) return;
-    if (probe_.waiting.exchange(true, std::memory_order_acquire)) return;
+    if (!on_worker && !(scheduler_.*exposed<"scheduler.mutex">).enabled()) return false;
+    if (probe_.waiting.exchange(true, std::memory_order_acquire)) return true;
     probe_.ready = timing::timebase::get().now();
     scheduler_.post_immediate_completion(&probe_, false);
+    return true;
   }
 
   [[nodiscard]] strand_break break_strand(void* owner, void* operation) noexcept override {
@@ -222,7 +295,10 @@ class context_service final : public boost::asio::execution_context::service, pu
   [[nodiscard]] spare_workers* spares() const noexcept { return spares_.get(); }
 
   void compensate(std::size_t stuck) noexcept override {
-    if (spares_ != nullptr) return spares_->compensate(stuck);
+    if (spares_ != nullptr) {
+      if (!core_->shadow()) spares_->compensate(stuck);
+      return;
+    }
     if (core_ == nullptr || core_->opts().spare_workers == 0 || !core_->one_thread() ||
         refusal_told_.test_and_set(std::memory_order_relaxed)) {
       return;
@@ -325,6 +401,16 @@ class context_service final : public boost::asio::execution_context::service, pu
     context_service& service;
   };
 
+  /// An operation of ours that stands behind the last entry that sweep_new() has seen. Its turn does
+  /// nothing.
+  struct marker : operation_type {
+    marker() noexcept : operation_type(&marker::run) {}
+
+    static void run(void* owner, operation_type*, const boost::system::error_code&, std::size_t) {
+      if (owner != nullptr) ++hooks::this_thread().phantom_turns;
+    }
+  };
+
   /// Measures how long an operation that is ready now waits for its turn.
   struct probe : operation_type {
     explicit probe(context_service& s) noexcept : operation_type(&probe::run), service(s) {}
@@ -367,7 +453,73 @@ class context_service final : public boost::asio::execution_context::service, pu
     return op == &(scheduler_.*exposed<"scheduler.reactor_entry">);
   }
   [[nodiscard]] bool is_ours(const operation_type* op) const noexcept {
-    return op == &driver_ || op == &probe_;
+    return op == &driver_ || op == &probe_ || op == &marker_;
+  }
+
+  // Takes all entries out of the queue, whose mutex is held, and returns the first one.
+  static operation_type* cut_all(operation_queue& queue) noexcept {
+    operation_type* const first = queue.front();
+    asio_detail::op_queue_access::front(queue) = nullptr;
+    asio_detail::op_queue_access::back(queue) = nullptr;
+    return first;
+  }
+
+  // Takes the marker and the entries behind it out of the queue, and returns the first of these. The
+  // queue shrinks at its front only, so while the marker is not the first entry, the one before it is
+  // the same.
+  operation_type* cut_behind_marker(operation_queue& queue) noexcept {
+    operation_type* const first = asio_detail::op_queue_access::next(&marker_);
+    link(&marker_, nullptr);
+    if (queue.front() == &marker_) {
+      (void)cut_all(queue);
+      return first;
+    }
+    if (!before_marker_known_) {
+      before_marker_ = queue.front();
+      while (asio_detail::op_queue_access::next(before_marker_) != &marker_)
+        before_marker_ = asio_detail::op_queue_access::next(before_marker_);
+    }
+    link(before_marker_, nullptr);
+    asio_detail::op_queue_access::back(queue) = before_marker_;
+    return first;
+  }
+
+  // Shows an entry to `s`, and puts it where it belongs. Returns false if it stays and has to get its
+  // turn soon.
+  bool sweep_one(queue_sweeper& s, operation_type& op, operation_queue& queue) noexcept {
+    const bool internal = is_internal(op);
+    const queue_sweeper::answer a =
+        put_back_before(op) ? queue_sweeper::answer{.soon = true}
+                            : s.see({internal ? queued::kind::internal : queued::kind::handler,
+                                     const_cast<hooks::task_record*>(task_of(op))},
+                                    kind_of(op));
+    if (a.to != nullptr) {
+      link_back(*a.to, &op, a.number);
+      return true;
+    }
+    queue.push(&op);
+    return !a.soon;
+  }
+
+  // Whether it was released, and runs now without asking the gate.
+  template <class Operation>
+  static bool put_back_before(const Operation& op) noexcept {
+    if constexpr (std::is_base_of_v<hooks::tracked_operation, Operation>) {
+      return op.has(hooks::tracked_operation::released);
+    } else {
+      return false;
+    }
+  }
+
+  static const void* kind_of(const operation_type& op) noexcept {
+    return reinterpret_cast<const void*>(op.*exposed<"operation.function">);
+  }
+
+  static void put_first(operation_queue& queue, operation_type* op) noexcept {
+    operation_queue whole;
+    whole.push(op);
+    whole.push(queue);
+    queue.push(whole);
   }
 
   // Shows the queue, whose mutex is held, to `r`. Returns the last entry behind which the driver
@@ -393,13 +545,7 @@ class context_service final : public boost::asio::execution_context::service, pu
 
   // Puts the driver behind an entry of the queue, or to the front if that is null.
   void insert(operation_queue& queue, operation_type* behind) noexcept {
-    if (behind == nullptr) {
-      operation_queue whole;
-      whole.push(&driver_);
-      whole.push(queue);
-      queue.push(whole);
-      return;
-    }
+    if (behind == nullptr) return put_first(queue, &driver_);
     if (asio_detail::op_queue_access::next(behind) == nullptr) return queue.push(&driver_);
     link(&driver_, asio_detail::op_queue_access::next(behind));
     link(behind, &driver_);
@@ -520,6 +666,11 @@ class context_service final : public boost::asio::execution_context::service, pu
   context_core* core_ = nullptr;
   driver driver_{*this};
   probe probe_{*this};
+  marker marker_;
+  // Guarded by the scheduler's mutex.
+  operation_type* before_marker_ =
+      nullptr;  ///< the entry before the marker, if that is not the first
+  bool before_marker_known_ = false;
   std::unique_ptr<spare_workers> spares_;
   std::atomic_flag refusal_told_ = ATOMIC_FLAG_INIT;
   std::mutex pool_mutex_;

@@ -1,27 +1,31 @@
 // SPDX-License-Identifier: BSL-1.0
 #pragma once
 
-#include <asio_pulse/detail/asio/asio_internals.hpp>
-
 #include <boost/asio/detail/handler_tracking.hpp>
+#include <boost/asio/detail/scheduler_operation.hpp>
+#include <boost/system/error_code.hpp>
+
+#include <cstddef>
 
 namespace asio_pulse::detail {
 
+using operation_type = boost::asio::detail::scheduler_operation;
+
 /// An operation of ours that passes through Asio's queues as that of a handler does: it has a task,
 /// can be held back, and is polled. The code that makes one announces it
-/// (BOOST_ASIO_HANDLER_CREATION).
+/// (BOOST_ASIO_HANDLER_CREATION). `Base` is an operation_type, or is derived from it.
 ///
 /// `Derived::completed(owner)` does the work. If the owner is null, the operation is being
 /// destroyed with its context. Asio does not free the operation; completed() may end this object.
-template <class Derived>
-class handler_operation : public operation_type {
+template <class Derived, class Base = operation_type>
+class handler_operation : public Base {
  protected:
-  handler_operation() noexcept : operation_type(&handler_operation::complete) {}
+  handler_operation() noexcept : Base(&handler_operation::complete) {}
   ~handler_operation() = default;
 
  private:
-  static void complete(void* owner, operation_type* base, const boost::system::error_code&,
-                       std::size_t) {
+  static void complete([[maybe_unused]] void* owner, operation_type* base,
+                       const boost::system::error_code&, std::size_t) {
     auto* const self = static_cast<Derived*>(base);
     // The tracking macro uses this as the guard of the operation's memory.
     [[maybe_unused]] struct {

@@ -87,8 +87,6 @@ class spare_workers {
         scheduler_(scheduler),
         cap_(core.opts().spare_workers),
         cooldown_(std::chrono::duration_cast<clock::duration>(core.opts().spare_cooldown)),
-        spacing_(std::clamp<clock::duration>(core.opts().stall_threshold, shortest_spacing,
-                                             longest_spacing)),
         kick_(*this) {}
   spare_workers(const spare_workers&) = delete;
   spare_workers& operator=(const spare_workers&) = delete;
@@ -137,7 +135,9 @@ class spare_workers {
     // may start that finds nothing to do.)
     if (outstanding_work(scheduler_) <= static_cast<long>(stuck) || scheduler_.stopped()) return;
     if (activate(lock)) {
-      const auto doubled = spacing_ * (1U << std::min<std::size_t>(active_, 10));
+      const clock::duration spacing = std::clamp<clock::duration>(
+          timing::to_ns(core_.live().limits().slow_poll), shortest_spacing, longest_spacing);
+      const auto doubled = spacing * (1U << std::min<std::size_t>(active_, 10));
       not_before_ = now + std::min<clock::duration>(doubled, longest_spacing);
     }
   }
@@ -207,7 +207,7 @@ class spare_workers {
   }
 
  private:
-  // After a spare became active, the next one waits for `spacing_`, the stall threshold, doubled
+  // After a spare became active, the next one waits for the stall threshold, doubled
   // for each active spare. With a longer wait, a queue of slow handlers is served late; with a
   // shorter one, each of them gets a thread at once. The bounds are guesses.
   static constexpr clock::duration shortest_spacing = std::chrono::milliseconds{1};
@@ -540,7 +540,6 @@ class spare_workers {
   scheduler_type& scheduler_;
   const std::size_t cap_;
   const clock::duration cooldown_;
-  const clock::duration spacing_;
   kick_operation kick_;
 
   /// Handlers that spares have run and no caller has counted yet.

@@ -1,0 +1,681 @@
+// SPDX-License-Identifier: BSL-1.0
+#pragma once
+
+#include <asio_pulse/hooks/requirements.hpp>
+//
+#include <asio_pulse/detail/shard.hpp>
+#include <asio_pulse/error.hpp>
+#include <asio_pulse/io_context.hpp>
+#include <asio_pulse/options.hpp>
+#include <asio_pulse/placement.hpp>
+
+#include <boost/asio/associated_executor.hpp>
+#include <boost/asio/async_result.hpp>
+#include <boost/asio/awaitable.hpp>
+#include <boost/asio/dispatch.hpp>
+#include <boost/asio/execution_context.hpp>
+#include <boost/asio/executor_work_guard.hpp>
+#include <boost/asio/post.hpp>
+#include <boost/asio/use_awaitable.hpp>
+#include <boost/system/system_error.hpp>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <chrono>
+#include <concepts>
+#include <condition_variable>
+#include <cstddef>
+#include <cstdint>
+#include <exception>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <span>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+namespace asio_pulse {
+
+/// The options of a sharded_context.
+///
+/// The order of the members is stable, so that designated initialisers continue to compile.
+struct shard_options {
+  /// The options of each shard's context. If it has a name, "/0", "/1", ... is added to it.
+  options context = {};
+
+  /// Pins the thread of each shard to one CPU. A CPU that other programs use as well is then lost to
+  /// its shard for as long as they use it, so this is for machines that run nothing else.
+  bool pinned = false;
+
+  /// The CPUs to pin to: shard i to the CPU `cpus[i % cpus.size()]`. Empty: those that the process
+  /// may run on. Has no effect without `pinned`.
+  std::vector<int> cpus = {};
+
+  /// How many messages one shard may send to another one before the other looks into its mailbox,
+  /// and how many of one shard may wait in the queue of the other. From 1 to 65536. Each takes 16
+  /// bytes for each of the other shards, whether it is used or not.
+  std::size_t mailbox = 256;
+
+  /// How place() chooses a shard.
+  placement_rule placement = placement_rule::round_robin;
+
+  /// If it is set, it chooses instead.
+  placement_function place = {};
+};
+
+/// Empty if the options are in range. Otherwise a text that names the option and the rule.
+///
+/// \par Errors  std::bad_alloc.
+[[nodiscard]] inline std::string invalid_reason(std::size_t shards, const shard_options& o);
+
+namespace detail {
+
+template <class T>
+inline constexpr bool is_awaitable = false;
+template <class T, class Executor>
+inline constexpr bool is_awaitable<boost::asio::awaitable<T, Executor>> = true;
+
+}  // namespace detail
+
+/// What a shard has done since it was made.
+struct shard_statistics {
+  std::uint64_t received = 0;  ///< messages and answers of other shards
+  std::uint64_t wakes = 0;     ///< how often one of them found it asleep, and had to wake it
+  bool pinned = false;         ///< its thread is pinned to a CPU; false if the system refused
+};
+
+/// Several contexts with one thread each, the *shards*. They share nothing on the way of a handler.
+/// So they do not slow each other down as the threads of one context do, which share a queue and its
+/// mutex. But a handler never moves: work has to be placed well when it begins.
+///
+///     asio_pulse::sharded_context shards;                    // one for each CPU
+///     asio_pulse::co_spawn(shards.place(), session(), asio::detached);
+///     shards.run();                                          // until stop() or join()
+///
+/// A shard is an ordinary asio_pulse::io_context with a concurrency hint of 1. Code that takes one,
+/// or a boost::asio::io_context, can use it from any thread, but must not run it. Its stop() has no
+/// effect: it is run again. As only one thread runs it, `isolatable` and `spare_workers` have no effect (see options.hpp).
+///
+/// **Messages.** Shards talk by messages: post(), on(), broadcast(). What one shard sends to another
+/// one arrives in the order in which it was sent. A message becomes a handler of the receiver, with
+/// a poll of its own, and belongs to no task. Answers of on() may overtake messages.
+///
+/// A message between shards goes through a lock-free mailbox of limited size. If it is full,
+/// post() throws, try_post() returns false, on() completes with an error, and nothing was moved from
+/// the arguments of try_post(). Nothing waits: two shards that waited for each other would not end.
+/// Threads that are no shards, and a shard that posts to itself, use Asio's own queue, which is not
+/// limited. Messages of such a thread are ordered among themselves.
+///
+/// \par Signals        The threads have the signal mask of the thread that calls run(). Use a
+///                     boost::asio::signal_set on one of the shards.
+/// \par Fork           Not while run() is active, except to call exec(). Otherwise as for an
+///                     io_context, with notify_fork().
+/// \par Thread safety  post(), on(), place(), shard(), size(), stop(), finish(), join() and the
+///                     figures: any thread. Otherwise: Unsafe.
+class sharded_context {
+ public:
+  /// A guess: with 64 shards the mailboxes of each take 0.3 MiB, and a driver looks into 126.
+  static constexpr std::size_t max_shards = 64;
+
+  /// As many shards as there are CPUs that the process may use: affinity and the quota of its
+  /// control groups allow them. At most max_shards.
+  [[nodiscard]] static std::size_t usable_shards() {
+    return std::min(detail::usable_cpus(), max_shards);
+  }
+
+  /// \par Errors  std::invalid_argument, naming the argument or option and the rule; what the
+  ///              constructor of io_context throws; std::bad_alloc.
+  sharded_context() : sharded_context(usable_shards()) {}
+  explicit sharded_context(std::size_t shards, shard_options opts = {})
+      : options_(std::move(opts)) {
+    if (std::string reason = invalid_reason(shards, options_); !reason.empty()) {
+      throw std::invalid_argument(reason);
+    }
+    if (options_.pinned && options_.cpus.empty()) options_.cpus = detail::allowed_cpus();
+    thrown_.reserve(shards);
+    shards_.reserve(shards);
+    for (std::size_t i = 0; i != shards; ++i) {
+      options its = options_.context;
+      if (!its.name.empty()) its.name += '/' + std::to_string(i);
+      shards_.push_back(
+          std::make_unique<detail::shard_state>(i, shards, options_.mailbox, std::move(its)));
+      shards_.back()->work.emplace(shards_.back()->io.get_executor());
+    }
+  }
+  sharded_context(const sharded_context&) = delete;
+  sharded_context& operator=(const sharded_context&) = delete;
+
+  /// Stops the shards and waits for run(). Messages that are under way and handlers that are queued
+  /// are destroyed and not run. All contexts are still there meanwhile, so a handler of one shard
+  /// may own a socket or a timer of another one.
+  ///
+  /// \pre  It is not called in a handler of a shard.
+  ~sharded_context() {
+    stop();
+    wait_for_run();
+    for (const auto& s : shards_) s->destroy_messages();
+    for (const auto& s : shards_) s->work.reset();
+    for (const auto& s : shards_) s->io.shutdown();
+  }
+
+  [[nodiscard]] std::size_t size() const noexcept { return shards_.size(); }
+  /// \par Errors  std::out_of_range.
+  [[nodiscard]] io_context& shard(std::size_t i) const { return at(i).io; }
+  /// The number of the shard whose thread this is. Empty on other threads, and on those of another
+  /// sharded_context.
+  ///
+  /// \par Cost  A call and two loads.
+  [[nodiscard]] std::optional<std::size_t> this_shard() const noexcept {
+    const detail::shard_state* const s = sender();
+    return s != nullptr ? std::optional<std::size_t>(s->index) : std::nullopt;
+  }
+
+  // ---- running
+
+  /// Runs all shards, each on a thread of its own, and waits for them. Unlike a single context it
+  /// does not end when there is nothing to do, because others may send work at any time. It ends
+  /// after
+  /// - stop(): the handlers that are running end, and others stay where they are;
+  /// - finish() or join(), as soon as no shard has work and no message is under way;
+  /// - an exception that leaves a handler: the shards stop, and the exception is thrown here. No
+  ///   other handler is lost: call run() again to go on. If several shards throw, the other
+  ///   exceptions are thrown by the next calls.
+  ///
+  /// Returns the number of handlers that were run. As with run() of one context, those of a shard
+  /// whose handler threw are not counted.
+  ///
+  /// \par Errors  What a handler throws; std::logic_error if it is running; std::system_error if a
+  ///              thread cannot be started: then the shards are stopped as for an exception.
+  std::size_t run() {
+    {
+      const std::lock_guard lock(mutex_);
+      if (running_) throw std::logic_error("asio_pulse::sharded_context: run() is running already");
+      if (!thrown_.empty()) rethrow_first();
+      if (stopped_) return 0;
+      running_ = true;
+      finished_ = halted_ = false;
+      idle_ = ran_ = handlers_ = 0;
+      // A context whose work finish() has ended has stopped, and may have been sent something since.
+      for (const auto& s : shards_) s->io.restart();
+    }
+    std::vector<std::thread> threads;
+    std::exception_ptr failure;
+    try {
+      threads.reserve(size());
+      for (const auto& s : shards_) threads.emplace_back([this, &s] { serve(*s); });
+    } catch (...) {
+      failure = std::current_exception();
+      const std::lock_guard lock(mutex_);
+      halt();
+    }
+    for (std::thread& t : threads) t.join();
+    const std::lock_guard lock(mutex_);
+    running_ = false;
+    if (!stopped_) {
+      for (const auto& s : shards_) s->io.restart();
+    }
+    ended_.notify_all();
+    if (failure) std::rethrow_exception(failure);
+    if (!thrown_.empty()) rethrow_first();
+    return handlers_;
+  }
+
+  /// Ends run() as soon as the handlers that are running have returned. Later calls of run() return
+  /// at once, until restart() is called. Does not wait.
+  void stop() {
+    const std::lock_guard lock(mutex_);
+    stopped_ = true;
+    halt();
+  }
+  /// Makes run() end when there is nothing left to do. While it finishes, a shard that has run out
+  /// of work looks for new work every millisecond. Does not wait.
+  void finish() {
+    const std::lock_guard lock(mutex_);
+    for (const auto& s : shards_) s->work.reset();
+  }
+  /// finish(), then waits until run() has returned. If nothing runs, it returns at once.
+  ///
+  /// \pre  It is not called in a handler of a shard, which would wait for itself.
+  void join() {
+    finish();
+    wait_for_run();
+  }
+  [[nodiscard]] bool stopped() const {
+    const std::lock_guard lock(mutex_);
+    return stopped_;
+  }
+  /// Undoes stop() and finish(). run() must not be active.
+  void restart() {
+    const std::lock_guard lock(mutex_);
+    stopped_ = false;
+    for (const auto& s : shards_) {
+      s->io.restart();
+      if (!s->work) s->work.emplace(s->io.get_executor());
+    }
+  }
+  /// Calls notify_fork() of every shard.
+  void notify_fork(boost::asio::execution_context::fork_event event) {
+    for (const auto& s : shards_) s->io.notify_fork(event);
+  }
+
+  // ---- messages
+
+  /// Calls `f` on a shard, later, as a handler.
+  ///
+  /// \par Cost    Between shards an allocation, a fence and two stores; waking a shard that sleeps
+  ///              is Asio's post() to it.
+  /// \par Errors  boost::system::system_error with error::mailbox_full; std::out_of_range;
+  ///              std::bad_alloc; what moving `f` throws. Then nothing was sent.
+  template <std::move_constructible F>
+  void post(std::size_t shard, F f) {
+    if (!try_post(shard, std::move(f))) throw boost::system::system_error(error::mailbox_full);
+  }
+  /// The same, but returns false if the mailbox is full. Then `f` is as it was.
+  template <class F>
+  [[nodiscard]] bool try_post(std::size_t shard, F&& f) {
+    using function = std::decay_t<F>;
+    detail::shard_state& to = at(shard);
+    const detail::shard_state* const from = sender();
+    if (from == nullptr || from == &to) {
+      boost::asio::post(to.io, function(std::forward<F>(f)));
+      return true;
+    }
+    // Only this thread sends to that mailbox, so the room stays.
+    if (!to.has_room(from->index)) return false;
+    return to.send(*new detail::posted<function>(std::forward<F>(f)), from->index);
+  }
+
+  /// Calls a copy of `f` on every shard, later, also on this one.
+  ///
+  /// \par Errors  As post(). On a shard: either all are sent, or none. On another thread some may
+  ///              have been sent.
+  template <std::copy_constructible F>
+  void broadcast(const F& f) {
+    const detail::shard_state* const from = sender();
+    if (from == nullptr) {
+      for (const auto& to : shards_) boost::asio::post(to->io, F(f));
+      return;
+    }
+    std::vector<std::unique_ptr<detail::posted<F>>> copies;
+    copies.reserve(size());
+    for (const auto& to : shards_) {
+      if (to.get() == from) continue;
+      if (!to->has_room(from->index)) throw boost::system::system_error(error::mailbox_full);
+      copies.push_back(std::make_unique<detail::posted<F>>(f));
+    }
+    boost::asio::post(shards_[from->index]->io, F(f));  // the last that can fail
+    std::size_t next = 0;
+    for (const auto& to : shards_) {
+      if (to.get() != from) (void)to->send(*copies[next++].release(), from->index);
+    }
+  }
+
+  /// Calls `f` on a shard and completes with its result, on the executor of the handler (of a
+  /// coroutine: its own; otherwise that of the calling shard). If `f` throws, it completes with the
+  /// exception. The result has to be default-constructible and movable, and no reference.
+  ///
+  ///     const std::size_t n = co_await shards.on(2, [] { return cache.size(); });
+  ///
+  /// The completion belongs to the task that was in force here, so a coroutine goes on as the task
+  /// that it was. The signature is void(std::exception_ptr) or void(std::exception_ptr, R).
+  ///
+  /// \par Cost    That of two messages, with one allocation.
+  /// \par Errors  std::out_of_range and std::bad_alloc are thrown here. If the mailbox is full, or
+  ///              this shard has as many unanswered requests to that one as a mailbox holds, it
+  ///              completes with a boost::system::system_error with error::mailbox_full.
+  template <class F, class CompletionToken = boost::asio::use_awaitable_t<>>
+  auto on(std::size_t shard, F f, CompletionToken&& token = CompletionToken{}) {
+    using result = std::invoke_result_t<F&&>;
+    static_assert(!std::is_reference_v<result>, "return a copy: the other shard owns the object");
+    static_assert(!detail::is_awaitable<result>, "to start a coroutine on a shard, use co_spawn");
+    return initiate_on<result>(at(shard), std::move(f), token);
+  }
+
+  // ---- placement
+
+  /// The shard for new work, by shard_options::placement or shard_options::place.
+  ///
+  /// \par Cost           round_robin: a few ns. Otherwise about 60 ns and 5 ns for each shard, and a
+  ///                     measurement of each shard whose load is older than 5 ms.
+  /// \par Thread safety  Any thread.
+  [[nodiscard]] std::size_t place_index() {
+    if (detail::shard_state* const s = sender()) return choose(s->choices, s->index);
+    placer mine(foreign_choices_.fetch_add(1, std::memory_order_relaxed));
+    return choose(mine, std::nullopt);
+  }
+  [[nodiscard]] io_context& place() { return shards_[place_index()]->io; }
+  /// The shard of a key, such as a user's name or number: always the same one.
+  [[nodiscard]] std::size_t place_index(std::uint64_t key) const noexcept {
+    return placer::by_key(key, size());
+  }
+  [[nodiscard]] std::size_t place_index(std::string_view key) const noexcept {
+    return placer::by_key(key, size());
+  }
+  template <class Key>
+  requires(std::unsigned_integral<Key> || std::convertible_to<Key, std::string_view>)
+      [[nodiscard]] io_context& place(const Key& key) const noexcept {
+    return shards_[place_index(key)]->io;
+  }
+  /// How often shard_options::place threw, or named a shard that there is not. Another shard was
+  /// taken then.
+  [[nodiscard]] std::uint64_t placement_failures() const noexcept {
+    return placement_failures_.load(std::memory_order_relaxed);
+  }
+
+  // ---- figures
+
+  /// The load of a shard, as it has measured it. Starts a measurement if the last one is older than
+  /// 5 ms.
+  ///
+  /// \par Errors  std::out_of_range.
+  [[nodiscard]] shard_load load(std::size_t i) const { return at(i).load(); }
+  /// \par Errors  std::out_of_range.
+  [[nodiscard]] shard_statistics stats(std::size_t i) const {
+    const detail::shard_state& s = at(i);
+    return {s.received.load(std::memory_order_relaxed), s.wakes.load(std::memory_order_relaxed),
+            s.pinned.load(std::memory_order_relaxed)};
+  }
+
+ private:
+  [[nodiscard]] detail::shard_state& at(std::size_t i) const {
+    if (i < size()) return *shards_[i];
+    throw std::out_of_range("asio_pulse::sharded_context: shard " + std::to_string(i) + " of " +
+                            std::to_string(size()));
+  }
+  /// The shard whose thread this is, if it is one of these.
+  [[nodiscard]] detail::shard_state* sender() const noexcept {
+    detail::shard_state* const s = detail::shard_state::current();
+    return s != nullptr && s->index < size() && shards_[s->index].get() == s ? s : nullptr;
+  }
+
+  // ---- running
+
+  void serve(detail::shard_state& s) noexcept {
+    detail::name_shard_thread(s.index);
+    if (options_.pinned && !options_.cpus.empty()) {
+      s.pinned.store(detail::pin_this_thread(options_.cpus[s.index % options_.cpus.size()]),
+                     std::memory_order_relaxed);
+    }
+    s.thread_begins();
+    try {
+      std::size_t n = 0;
+      do n = s.run();
+      while (go_on(s, n));
+    } catch (...) {
+      const std::lock_guard lock(mutex_);
+      thrown_.push_back(std::current_exception());  // it has room for one of each shard
+      halt();
+    }
+    s.thread_ends();
+  }
+
+  /// A shard's context has stopped, or has run out of work after `n` handlers. Returns true when it
+  /// should look again.
+  ///
+  /// The shards finish together. In a *round* each of them looks for work at least once. If a round
+  /// ends in which no handler ran, nobody has sent anything since it began, and nobody had work:
+  /// there is none left. A message in a mailbox is work, because a driver is queued for it.
+  bool go_on(detail::shard_state& s, std::size_t n) {
+    std::unique_lock lock(mutex_);
+    handlers_ += n;
+    ran_ += n;
+    if (halted_) return false;
+    const std::uint64_t mine = round_;
+    if (++idle_ == size()) {
+      if (ran_ == 0) {
+        finished_ = true;
+      } else {
+        idle_ = ran_ = 0;
+        ++round_;
+      }
+      changed_.notify_all();
+    }
+    constexpr std::chrono::milliseconds pause{1};
+    if (!finished_ && !halted_ && round_ == mine) changed_.wait_for(lock, pause);
+    if (finished_ || halted_) return false;
+    if (round_ == mine) --idle_;
+    s.io.restart();
+    return true;
+  }
+
+  // Ends run(); the mutex is held.
+  void halt() {
+    halted_ = true;
+    for (const auto& s : shards_) s->io.stop();
+    changed_.notify_all();
+  }
+  [[noreturn]] void rethrow_first() {
+    const std::exception_ptr e = thrown_.front();
+    thrown_.erase(thrown_.begin());
+    std::rethrow_exception(e);
+  }
+  void wait_for_run() {
+    std::unique_lock lock(mutex_);
+    ended_.wait(lock, [this] { return !running_; });
+  }
+
+  // ---- requests
+
+  template <class Result>
+  struct signature {
+    using type = void(std::exception_ptr, Result);
+  };
+  template <class Result>
+  requires std::is_void_v<Result>
+  struct signature<Result> {
+    using type = void(std::exception_ptr);
+  };
+
+  /// What a function has returned or thrown.
+  template <class Result>
+  class outcome {
+   public:
+    template <class F>
+    void call(F&& f) noexcept {
+      try {
+        if constexpr (std::is_void_v<Result>) {
+          std::forward<F>(f)();
+        } else {
+          value_.emplace(std::forward<F>(f)());
+        }
+      } catch (...) {
+        thrown_ = std::current_exception();
+      }
+    }
+    void refuse() {
+      thrown_ = std::make_exception_ptr(boost::system::system_error(error::mailbox_full));
+    }
+    template <class Handler>
+    void give(Handler&& h) && {
+      if constexpr (std::is_void_v<Result>) {
+        std::forward<Handler>(h)(std::move(thrown_));
+      } else {
+        std::forward<Handler>(h)(std::move(thrown_), value_ ? std::move(*value_) : Result());
+      }
+    }
+
+   private:
+    struct nothing {};
+    std::exception_ptr thrown_;
+    std::optional<std::conditional_t<std::is_void_v<Result>, nothing, Result>> value_;
+  };
+
+  /// A handler that waits for the result. It keeps the context of its executor at work.
+  template <class Handler, class Result>
+  class waiter {
+    using executor =
+        boost::asio::associated_executor_t<Handler, boost::asio::io_context::executor_type>;
+
+   public:
+    waiter(Handler&& h, detail::shard_state& home)
+        : work_(boost::asio::get_associated_executor(h, home.io.get_executor())),
+          handler_(std::move(h)) {}
+
+    void complete(outcome<Result>&& with) && {
+      const executor ex = work_.get_executor();
+      const boost::asio::executor_work_guard<executor> work(std::move(work_));
+      boost::asio::dispatch(ex, [h = std::move(handler_), o = std::move(with)]() mutable {
+        std::move(o).give(std::move(h));
+      });
+    }
+
+   private:
+    boost::asio::executor_work_guard<executor> work_;
+    Handler handler_;
+  };
+
+  /// A request from one shard to another, and its answer. It is allocated once, and freed on the
+  /// shard that it came from.
+  template <class F, class Handler, class Result>
+  class request {
+   public:
+    request(F&& f, Handler&& h, detail::shard_state& from, detail::shard_state& to)
+        : from_(from), to_(to), function_(std::move(f)), waiter_(std::move(h), from) {
+      // Announced here, so that the completion belongs to the task that asks.
+      BOOST_ASIO_HANDLER_CREATION((from.io, answer_, "shard", &from, 0, "answer"));
+    }
+    /// Returns false, and does nothing, if there is no room. Afterwards it deletes itself.
+    [[nodiscard]] bool send() noexcept {
+      std::size_t& open = from_.requests[to_.index];
+      if (open == from_.most) return false;
+      ++open;
+      if (to_.send(ask_, from_.index)) return true;
+      --open;
+      return false;
+    }
+    void refuse() {
+      outcome_.refuse();
+      std::move(waiter_).complete(std::move(outcome_));
+    }
+
+   private:
+    struct ask final : detail::handler_operation<ask, detail::message> {
+      explicit ask(request& r) : whole(r) { this->announce_by(&introduce); }
+      void completed(void* owner) {
+        this->left_queue();
+        if (owner == nullptr) {
+          delete &whole;
+          return;
+        }
+        whole.outcome_.call(std::move(whole.function_));
+        whole.from_.answer(whole.answer_, whole.to_.index);  // it may be deleted now
+      }
+      static void introduce(detail::message& m, [[maybe_unused]] detail::shard_state& to) {
+        [[maybe_unused]] auto& self = static_cast<ask&>(m);
+        BOOST_ASIO_HANDLER_CREATION((to.io, self, "shard", &to, 0, "on"));
+      }
+      request& whole;
+    };
+    struct answer final : detail::handler_operation<answer, detail::message> {
+      explicit answer(request& r) : whole(r) {}
+      void completed(void* owner) {
+        std::unique_ptr<request> self(&whole);
+        --whole.from_.requests[whole.to_.index];
+        waiter<Handler, Result> asked(std::move(whole.waiter_));
+        outcome<Result> result(std::move(whole.outcome_));
+        self.reset();  // as in posted
+        if (owner != nullptr) std::move(asked).complete(std::move(result));
+      }
+      request& whole;
+    };
+
+    detail::shard_state& from_;
+    detail::shard_state& to_;
+    F function_;
+    waiter<Handler, Result> waiter_;
+    outcome<Result> outcome_;
+    ask ask_{*this};
+    answer answer_{*this};
+  };
+
+  template <class Result, class F, class CompletionToken>
+  auto initiate_on(detail::shard_state& to, F&& f, CompletionToken& token) {
+    return boost::asio::async_initiate<CompletionToken, typename signature<Result>::type>(
+        [this, &to](auto handler, F function) {
+          using handler_type = decltype(handler);
+          detail::shard_state* const from = sender();
+          if (from != nullptr && from != &to) {
+            auto r = std::make_unique<request<F, handler_type, Result>>(
+                std::move(function), std::move(handler), *from, to);
+            if (r->send()) {
+              (void)r.release();
+            } else {
+              boost::asio::post(from->io, [r = std::move(r)] { r->refuse(); });
+            }
+            return;
+          }
+          // From a thread that is no shard, and from the shard itself.
+          boost::asio::post(to.io,
+                            [f = std::move(function),
+                             w = waiter<handler_type, Result>(std::move(handler), to)]() mutable {
+                              outcome<Result> o;
+                              o.call(std::move(f));
+                              std::move(w).complete(std::move(o));
+                            });
+        },
+        token, std::forward<F>(f));
+  }
+
+  // ---- placement
+
+  [[nodiscard]] std::size_t choose(placer& choices, std::optional<std::size_t> from) noexcept {
+    if (!options_.place && options_.placement == placement_rule::round_robin) {
+      return choices.round_robin(size());
+    }
+    std::array<shard_load, max_shards> loads;
+    for (std::size_t i = 0; i != size(); ++i) loads[i] = shards_[i]->load();
+    const std::span<const shard_load> known(loads.data(), size());
+    if (!options_.place) return choices.least_loaded(known);
+    const placed_on p = choices.by_function(options_.place, {known, from});
+    if (p.fell_back) placement_failures_.fetch_add(1, std::memory_order_relaxed);
+    return p.shard;
+  }
+
+  shard_options options_;
+  std::vector<std::unique_ptr<detail::shard_state>> shards_;
+  std::atomic<std::uint64_t> placement_failures_{0};
+  std::atomic<std::size_t> foreign_choices_{0};  // of threads that are no shards
+
+  mutable std::mutex mutex_;         // all that follows
+  std::condition_variable changed_;  // for shards that finish
+  std::condition_variable ended_;    // run() has returned
+  bool running_ = false;
+  bool stopped_ = false;      // by the program
+  bool halted_ = false;       // this run() ends
+  bool finished_ = false;     // because nothing is left
+  std::size_t idle_ = 0;      // shards that have found nothing in this round
+  std::size_t ran_ = 0;       // handlers, in this round
+  std::size_t handlers_ = 0;  // in this run()
+  std::uint64_t round_ = 0;
+  std::vector<std::exception_ptr> thrown_;  // by handlers, and not yet by run()
+};
+
+inline std::string invalid_reason(std::size_t shards, const shard_options& o) {
+  const auto refused = [](std::string_view what) {
+    return "asio_pulse::sharded_context: " + std::string(what);
+  };
+  if (shards == 0) return refused("the number of shards must be at least 1");
+  if (shards > sharded_context::max_shards) {
+    return refused("the number of shards must be at most " +
+                   std::to_string(sharded_context::max_shards) + ", not " + std::to_string(shards));
+  }
+  if (o.mailbox == 0 || o.mailbox > 65536) {
+    return "asio_pulse::shard_options.mailbox must be from 1 to 65536, not " +
+           std::to_string(o.mailbox);
+  }
+  if (to_string(o.placement) == "unknown") {
+    return "asio_pulse::shard_options.placement is not one of placement_rule";
+  }
+  if (std::string cpus = detail::invalid_cpus(o.cpus); !cpus.empty()) {
+    return "asio_pulse::shard_options.cpus: " + cpus;
+  }
+  return invalid_reason(o.context);
+}
+
+}  // namespace asio_pulse

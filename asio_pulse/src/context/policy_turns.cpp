@@ -1,0 +1,481 @@
+// SPDX-License-Identifier: BSL-1.0
+//
+// The gate while the context is saturated and has a policy other than round_robin: what waits is taken
+// out of Asio's queue, and the policy says whose turn it is.
+#include "deadline_policy.hpp"
+#include "fair_policy.hpp"
+#include "parking.hpp"
+#include "priority_policy.hpp"
+#include "task_groups.hpp"
+
+#include <asio_pulse/hooks/always_preempt.hpp>
+#include <asio_pulse/hooks/assert.hpp>
+
+#include <algorithm>
+#include <new>
+#include <stdexcept>
+#include <utility>
+
+namespace asio_pulse::detail {
+
+using hooks::detail::always_preempt;
+using timing::to_ticks;
+
+namespace {
+
+// The header of options states both.
+constexpr std::chrono::milliseconds aging{50};
+constexpr std::chrono::milliseconds usual_deadline{100};
+
+// What a group used longer ago is forgotten; as in the gate for tasks.
+constexpr std::chrono::milliseconds group_memory{100};
+
+// Parked operations are numbered in these units of time: 2048 ticks, about a microsecond.
+constexpr unsigned number_bits = 11;
+
+// Relaxed: the numbers only have to be different.
+std::atomic<std::uint64_t> next_fair_policy{1};
+
+std::uint32_t number_at(timing::ticks now) noexcept {
+  return static_cast<std::uint32_t>(now >> number_bits);
+}
+
+timing::ticks since(timing::ticks then, timing::ticks now) noexcept {
+  return now - std::min(then, now);
+}
+
+}  // namespace
+
+chosen_policy make_policy(const options& o) {
+  chosen_policy result;
+  switch (o.policy) {
+    case scheduling::round_robin:
+      break;
+    case scheduling::priority:
+      result.own = std::make_unique<priority_policy>(to_ticks(aging));
+      break;
+    case scheduling::fair:
+      result.own = std::make_unique<fair_policy>(
+          to_ticks(group_memory), next_fair_policy.fetch_add(1, std::memory_order_relaxed));
+      result.by_group = true;
+      break;
+    case scheduling::deadline:
+      result.own = std::make_unique<deadline_policy>();
+      break;
+    case scheduling::custom:
+      if (o.custom_policy != nullptr) result.custom = o.custom_policy();
+      if (result.custom == nullptr) {
+        throw std::invalid_argument("asio_pulse::options.custom_policy must not return null");
+      }
+      break;
+  }
+  return result;
+}
+
+chosen_policy parking::use(chosen_policy p) noexcept {
+  scoped_lock held(mutex_);
+  end_turns(held);
+  std::swap(policy_, p);
+  by_policy_.store(policy_ && !shadow_, std::memory_order_relaxed);
+  return p;
+}
+
+// ---- is the context saturated?
+
+parking::pressure parking::pressed(timing::ticks now) noexcept {
+  if (saturated_.load(std::memory_order_relaxed)) return pressure::saturated;
+  const timing::ticks bound = saturation_.load(std::memory_order_relaxed);
+  const timing::ticks posted = probe_posted_.load(std::memory_order_relaxed);
+  if (bound == 0 || always_preempt() || (posted != 0 && since(posted, now) >= bound)) {
+    saturated_.store(true, std::memory_order_relaxed);
+    return pressure::saturated;
+  }
+  const bool lately = since(probed_at_.load(std::memory_order_relaxed), now) < bound;
+  return posted != 0 || lately ? pressure::none : pressure::unknown;
+}
+
+void parking::probed(timing::ticks delay, timing::ticks now) noexcept {
+  if (!by_policy()) return;
+  probe_posted_.store(0, std::memory_order_relaxed);
+  probed_at_.store(now, std::memory_order_relaxed);
+  if (delay >= saturation_.load(std::memory_order_relaxed))
+    saturated_.store(true, std::memory_order_relaxed);
+}
+
+// ---- what waits
+
+// Moves what waits to the policy. Returns false if there is none, or no memory.
+bool parking::start_turns(timing::ticks now, scoped_lock&) noexcept {
+  if (turns_taken_) return true;
+  if (!policy_ || shadow_ ||
+      !std::ranges::all_of(waiting_, [](task_state* t) { return has_turn(*t); }))
+    return false;
+  turns_taken_ = true;
+  // An update may have changed this since the operation asked that makes the turns begin.
+  saturated_.store(true, std::memory_order_relaxed);
+  crowded_at_ = now;
+  for (task_state* const t : waiting_) add_turn(*t, now);
+  waiting_.clear();
+  return true;
+}
+
+// Moves it back.
+void parking::end_turns(scoped_lock&) noexcept {
+  if (!turns_taken_) return;
+  const timing::ticks now = timing::timebase::get().now();
+  show_others(false, now);
+  while (!turns_.empty()) {
+    auto& w = static_cast<task_turn&>(turns_.front());
+    remove_turn(w, now);
+    w.task->gate->tag = w.task->gate->used.tag;
+    w.task->gate->arrival = ++arrivals_;
+    waiting_.push_back(w.task);  // capacity was reserved before
+  }
+  std::ranges::make_heap(waiting_, later);
+  choices_.fill({});
+  turns_taken_ = false;
+  saturated_.store(false, std::memory_order_relaxed);
+}
+
+bool parking::has_turn(task_state& t) noexcept {
+  if (t.gate->turn == nullptr) {
+    t.gate->turn.reset(new (std::nothrow) task_turn);
+    if (t.gate->turn != nullptr) t.gate->turn->task = &t;
+  }
+  return t.gate->turn != nullptr;
+}
+
+// Null for a task in no group, and if there is no memory.
+fair_group* parking::shares_of(const task_state& t) const noexcept {
+  if (!policy_.by_group) return nullptr;
+  struct maker {
+    static fair_group* of(group_state& g) noexcept {
+      if (g.turns != nullptr) return g.turns.get();
+      fair_group* above = nullptr;
+      if (g.parent) {
+        above = of(*g.parent.get());
+        if (above == nullptr) return nullptr;
+      }
+      g.turns.reset(new (std::nothrow) fair_group(above, &g.cost, &g.weight));
+      return g.turns.get();
+    }
+  };
+  fair_group* found = nullptr;
+  t.with_group([&found](group_state* g) {
+    if (g != nullptr) found = maker::of(*g);
+  });
+  return found;
+}
+
+void parking::group_changed(task_state& t) noexcept {
+  scoped_lock held(mutex_);
+  set_gate(t, held);
+  if (!turns_taken_ || !t.has_parked()) return;
+  const timing::ticks now = timing::timebase::get().now();
+  remove_turn(*t.gate->turn, now);
+  add_turn(t, now);
+}
+
+void parking::weight_changed(group_state& g) noexcept {
+  const scoped_lock held(mutex_);
+  if (policy_.by_group && g.turns != nullptr) policy_.own->weight_changed(*g.turns);
+}
+
+timing::ticks parking::parked_at(const task_state& t, timing::ticks now) const noexcept {
+  const std::uint32_t age = number_at(now) - port_->first_number(t.gate->parked);
+  return static_cast<std::int32_t>(age) < 0 ? now : now - (timing::ticks{age} << number_bits);
+}
+
+std::uint32_t parking::next_number(timing::ticks now) noexcept {
+  const std::uint32_t time = number_at(now);
+  ++numbers_;
+  // Behind the time, or left over from long ago.
+  if (numbers_ - time > std::uint32_t{1} << 30) numbers_ = time;
+  if (numbers_ == 0) ++numbers_;
+  return numbers_;
+}
+
+void parking::add_turn(task_state& t, timing::ticks now) noexcept {
+  task_turn& w = *t.gate->turn;
+  w.ready = parked_at(t, now);
+  w.cost = t.cost.load(std::memory_order_relaxed);
+  w.group = shares_of(t);
+  const task_extras* const rank = t.ranked ? t.extras.load(std::memory_order_acquire) : nullptr;
+  w.priority = rank != nullptr ? rank->priority : task_options{}.priority;
+  const timing::ticks deadline = rank != nullptr ? rank->deadline : 0;
+  w.deadline = deadline == 0 ? w.ready + to_ticks(usual_deadline)
+               : rank->due   ? deadline
+                             : w.ready + deadline;
+  turns_.push_back(w);
+  ++turns_count_;
+  wait_in_policy(w, now);
+}
+
+// While the task's group is over its budget, the policy does not see it.
+void parking::wait_in_policy(task_turn& w, timing::ticks now) noexcept {
+  w.over_budget = w.task != nullptr && group_over_budget(*w.task, now);
+  if (w.over_budget) {
+    over_.push_back(w);
+  } else if (policy_.own != nullptr) {
+    policy_.own->add(w, now);
+  }
+}
+
+void parking::remove_turn(task_turn& w, timing::ticks now) noexcept {
+  turns_.erase(turns_.iterator_to(w));
+  if (w.task != nullptr) --turns_count_;
+  ++changes_;
+  if (w.over_budget) {
+    over_.erase(over_.iterator_to(w));
+  } else if (policy_.own != nullptr) {
+    policy_.own->remove(w, now);
+  }
+}
+
+// What stays in the queue waits as one more task.
+void parking::show_others(bool there, timing::ticks now) noexcept {
+  if (std::exchange(others_wait_, there) == there) return;
+  if (!there) return remove_turn(others_, now);
+  others_.deadline = others_.ready + to_ticks(usual_deadline);
+  turns_.push_back(others_);
+  wait_in_policy(others_, now);
+}
+
+// Takes operations of tasks that may wait out of the queue.
+class parking::sweeper final : public queue_sweeper {
+ public:
+  sweeper(parking& p, timing::ticks now) noexcept : parking_(p), now_(now) {}
+
+  answer see(const queued& entry, const void* kind) noexcept override {
+    // It runs handlers, of tasks that are not known.
+    if (entry.what == queued::kind::internal) return {.soon = true};
+    if (entry.task == nullptr || entry.task->home != parking_.home_) return {};
+    auto& t = static_cast<task_state&>(*entry.task);
+    if (t.ended.load(std::memory_order_relaxed) || !parking_.may_hold(t, hooks::this_thread()))
+      return {};
+    // It may be an aborted wait, which one thread must not put behind others. Its own turn shows that.
+    if (parking_.workers_.load(std::memory_order_relaxed) <= 1 && !parking_.known_as_posted(kind))
+      return {.soon = true};
+    if (!has_entry(t)) return {};
+    const bool first = t.gate->parked.front == nullptr;
+    if (first) {
+      if (!has_turn(t) || !parking_.room_for_another(tasks_)) return {};
+      fresh_.push_back(*t.gate->turn);
+      ++tasks_;
+    }
+    ++count_;
+    return {.to = &t.gate->parked, .number = parking_.next_number(now_)};
+  }
+
+  // Adds the tasks of which something was taken.
+  void finish(scoped_lock& held) noexcept {
+    while (!fresh_.empty()) {
+      task_state& t = *static_cast<task_turn&>(fresh_.front()).task;
+      fresh_.pop_front();
+      parking_.add_turn(t, now_);
+      parking_.set_gate(t, held);
+    }
+    parking_.parked_.fetch_add(count_, std::memory_order_relaxed);
+  }
+
+ private:
+  parking& parking_;
+  const timing::ticks now_;
+  turn_list<in_turn> fresh_;
+  std::size_t tasks_ = 0;
+  std::size_t count_ = 0;
+};
+
+// Operations that wait for nothing are those whose kind was seen at their turn. The table does not
+// grow: those for which there is no place are taken at their turn.
+namespace {
+
+std::size_t place_of(const void* kind, std::size_t places) noexcept {
+  return (reinterpret_cast<std::uintptr_t>(kind) >> 4) % places;
+}
+
+}  // namespace
+
+void parking::learn_posted(const void* kind) noexcept {
+  posted_kinds_[place_of(kind, posted_kinds_.size())] = kind;
+}
+
+bool parking::known_as_posted(const void* kind) const noexcept {
+  return posted_kinds_[place_of(kind, posted_kinds_.size())] == kind;
+}
+
+// ---- whose turn it is
+
+// What this thread ran since its last choice was that choice's, as far as a policy has to know.
+void parking::charge_choice() noexcept {
+  const hooks::thread_state& ts = hooks::this_thread();
+  for (choice_of_thread& c : choices_) {
+    if (c.thread != &ts || !std::exchange(c.open, false)) continue;
+    const timing::ticks cost = ts.charged - std::min(c.charged, ts.charged);
+    if (c.others) others_.cost += cost;
+    if (policy_.own != nullptr) policy_.own->served(c.what, cost);
+    return;
+  }
+}
+
+void parking::note_choice(turn_policy::mark what, bool others) noexcept {
+  const hooks::thread_state& ts = hooks::this_thread();
+  const auto mine =
+      std::ranges::find_if(choices_, [&ts](const choice_of_thread& c) { return c.thread == &ts; });
+  const auto place =
+      mine != choices_.end() ? mine : std::ranges::find_if(choices_, [](const choice_of_thread& c) {
+        return c.thread == nullptr || !c.open;
+      });
+  if (place != choices_.end()) *place = {&ts, ts.charged, what, others, true};
+}
+
+// Tasks whose groups are not over their budgets any more. Two for each decision, so that all are looked
+// at in time, and one decision stays cheap.
+void parking::refill(timing::ticks now) noexcept {
+  for (int i = 0; i != 2 && !over_.empty(); ++i) {
+    auto& w = static_cast<task_turn&>(over_.front());
+    over_.pop_front();
+    wait_in_policy(w, now);
+  }
+}
+
+// The program's policy, without the lock. Null if it made a fault, or what it chose is gone.
+task_turn* parking::ask_program(timing::ticks now, scoped_lock& held) noexcept {
+  const std::uint64_t changes = changes_;
+  std::shared_ptr<scheduling_policy> policy = policy_.custom;
+  bool good = false;
+  std::size_t index = 0;
+  try {
+    shown_.clear();
+    shown_turns_.clear();
+    for (turn& each : turns_) {
+      auto& w = static_cast<task_turn&>(each);
+      if (w.over_budget) continue;
+      shown_turns_.push_back(&w);
+      scheduling_policy::work work{
+          .task = w.task != nullptr ? w.task->id() : 0,
+          .priority = w.priority,
+          .cost =
+              timing::to_ns(w.task != nullptr ? w.task->cost.load(std::memory_order_relaxed) : 0),
+          .since = timing::to_ns(w.ready)};
+      if (w.task != nullptr && w.task->ranked &&
+          w.task->extras.load(std::memory_order_acquire)->deadline != 0)
+        work.deadline = timing::to_ns(w.deadline);
+      if (w.task != nullptr) {
+        w.task->with_group([&work](const group_state* g) {
+          if (g == nullptr) return;
+          work.group = g->id;
+          work.weight = g->weight.load(std::memory_order_relaxed);
+          work.group_cost = timing::to_ns(g->cost.load(std::memory_order_relaxed));
+        });
+      }
+      shown_.push_back(work);
+    }
+    if (shown_.empty()) return nullptr;
+    // The members are used in the driver's turn only, of which there is one at a time.
+    held.unlock();
+    index = policy->pick(shown_, timing::to_ns(now));
+    good = index < shown_.size();
+    held.lock();
+  } catch (...) {
+    if (!held.owns_lock()) held.lock();
+  }
+  if (policy != policy_.custom) {  // another one is used now, and this may be the last reference
+    held.unlock();
+    policy.reset();
+    held.lock();
+  }
+  if (!good) {
+    counters_.add<&statistics::policy_faults>();
+    fault none = fault::none;
+    fault_.compare_exchange_strong(none, fault::made, std::memory_order_relaxed);
+    return nullptr;
+  }
+  // If something has changed meanwhile, what it chose may be gone. That is not a fault of the policy.
+  return changes == changes_ ? shown_turns_[index] : nullptr;
+}
+
+// Null if nothing waits.
+task_turn* parking::next_turn(timing::ticks now, turn_policy::mark& what,
+                              scoped_lock& held) noexcept {
+  refill(now);
+  for (;;) {
+    task_turn* w = nullptr;
+    if (policy_.own != nullptr) {
+      const turn_policy::choice c = policy_.own->next(now);
+      w = static_cast<task_turn*>(c.next);
+      what = c.what;
+    } else if (policy_.custom != nullptr) {
+      w = ask_program(now, held);
+      if (!turns_taken_) return nullptr;
+      if (w == nullptr) {
+        const auto first = std::ranges::find_if(
+            turns_, [](turn& each) { return !static_cast<task_turn&>(each).over_budget; });
+        if (first != turns_.end()) w = static_cast<task_turn*>(&*first);
+      }
+    }
+    if (w == nullptr) return over_.empty() ? nullptr : static_cast<task_turn*>(&over_.front());
+    if (w->task == nullptr || !group_over_budget(*w->task, now)) return w;
+    // It may have used its budget while it waited.
+    if (policy_.own != nullptr) policy_.own->remove(*w, now);
+    wait_in_policy(*w, now);
+  }
+}
+
+void* parking::release_by_policy(timing::ticks now, scoped_lock& held) noexcept {
+  charge_choice();
+  sweeper s(*this, now);
+  const asio_port::queue_state found = port_->sweep_new(s);
+  s.finish(held);
+  if (found.soon) {
+    port_->put_driver_behind(asio_port::place::end);
+    return nullptr;
+  }
+  if (!found.reactor) {
+    reactor_at_ = now;
+  } else if (since(reactor_at_, now) >= slice_) {
+    reactor_at_ = now;
+    port_->put_driver_behind(asio_port::place::reactor);
+    return nullptr;
+  }
+  // When the first of them was put there is not known: at most as long ago as there have been some.
+  others_.ready =
+      !found.others ? now : std::max(others_.ready, now - std::min(now, to_ticks(usual_deadline)));
+  show_others(found.others, now);
+  if (turns_count_ == 0) {
+    // What is in the queue runs without the driver, until something has to wait again.
+    driver_queued_ = false;
+    return nullptr;
+  }
+  const bool alone = parked_.load(std::memory_order_relaxed) <= 1 && !found.others;
+  if (!alone) {
+    crowded_at_ = now;
+  } else if (saturation_.load(std::memory_order_relaxed) != 0 && !always_preempt() &&
+             since(crowded_at_, now) >= saturation_.load(std::memory_order_relaxed)) {
+    end_turns(held);
+    task_state& t = *waiting_.front();
+    running_ = port_->first_number(t.gate->parked);
+    driver_queued_ = false;
+    return take_next(t, now, held);
+  }
+  turn_policy::mark what = 0;
+  task_turn* const w = next_turn(now, what, held);
+  if (w == nullptr) {  // the policy has changed meanwhile
+    port_->put_driver_in_front();
+    return nullptr;
+  }
+  counters_.add<&statistics::policy_turns>();
+  note_choice(what, w == &others_);
+  if (w == &others_) {
+    show_others(false, now);
+    port_->put_driver_behind(asio_port::place::next);
+    return nullptr;
+  }
+  running_ = port_->first_number(w->task->gate->parked);
+  void* const operation = take_next(*w->task, now, held);
+  driver_queued_ = turns_count_ != 0 || found.others;
+  if (driver_queued_) port_->put_driver_in_front();
+  return operation;
+}
+
+}  // namespace asio_pulse::detail

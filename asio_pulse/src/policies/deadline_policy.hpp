@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: BSL-1.0
+#pragma once
+
+#include "turn_policy.hpp"
+
+#include <boost/intrusive/set.hpp>
+
+/// \file
+/// The earliest deadline first.
+///
+/// A poll is not preempted. If all work is ready, no other order on one CPU has a smaller greatest
+/// lateness. Work that becomes ready later waits for the poll that is running, so it may be late by
+/// that where an order with preemption would be on time.
+///
+/// \par Source  Jackson, "Scheduling a Production Line to Minimize Maximum Tardiness" (1955).
+
+namespace asio_pulse::detail {
+
+class deadline_policy final : public turn_policy {
+ public:
+  void add(turn& t, timing::ticks now) noexcept override {
+    t.since = now;
+    waiting_.insert(t);
+  }
+  void remove(turn& t, timing::ticks now) noexcept override {
+    t.left = now;
+    waiting_.erase(waiting_.iterator_to(t));
+  }
+  choice next(timing::ticks /*now*/) noexcept override {
+    return {waiting_.empty() ? nullptr : &*waiting_.begin(), 0};
+  }
+
+ private:
+  struct earlier {
+    bool operator()(const turn& a, const turn& b) const noexcept { return a.deadline < b.deadline; }
+  };
+  boost::intrusive::multiset<turn, boost::intrusive::base_hook<key_hook>,
+                             boost::intrusive::compare<earlier>,
+                             boost::intrusive::constant_time_size<false>>
+      waiting_;
+};
+
+}  // namespace asio_pulse::detail

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: BSL-1.0
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <thread>
+
+namespace asio_pulse::hooks {
+
+/// A word of which one bit is a lock. The other bits are a pointer to an aligned object, or flags.
+///
+/// \par Thread safety  Any thread.
+class locked_word {
+ public:
+  static constexpr std::uintptr_t locked = 1;
+
+  /// Waits for the lock. Returns the word without it.
+  ///
+  /// \par Memory order  Acquire. Pairs with unlock(), for what the previous holder did, such as
+  ///                    taking or releasing a reference.
+  [[nodiscard]] std::uintptr_t lock() noexcept {
+    for (int tries = 0;; ++tries) {
+      std::uintptr_t word = word_.load(std::memory_order_relaxed);
+      if ((word & locked) == 0 &&
+          word_.compare_exchange_weak(word, word | locked, std::memory_order_acquire,
+                                      std::memory_order_relaxed)) {
+        return word;
+      }
+      // The holder is a few instructions away from releasing it, or has lost the CPU.
+      constexpr int spins = 64;
+      if (tries >= spins) std::this_thread::yield();
+    }
+  }
+  /// Sets the word, and releases the lock.
+  void unlock(std::uintptr_t word) noexcept { word_.store(word, std::memory_order_release); }
+
+  /// The word as it is now, perhaps locked.
+  [[nodiscard]] std::uintptr_t peek(std::memory_order order) const noexcept {
+    return word_.load(order);
+  }
+
+ private:
+  std::atomic<std::uintptr_t> word_{0};
+};
+
+}  // namespace asio_pulse::hooks
