@@ -3,7 +3,7 @@
 #
 # Sourced by tests/run, benches/run and .ci/run:
 #     . tests/support/provision.sh
-#     provision test            # and/or: bpf, bench, compat, kernel, ci
+#     provision test            # and/or: bpf, bench, compat, kernel, ci, libcxx
 # Asks dpkg first and calls apt only when something is missing. Never removes a package (--no-remove),
 # and keeps whatever Boost from 1.74 on the machine has: Debian's 1.74 and 1.81 exclude each other.
 
@@ -33,7 +33,9 @@ provision_packages() {
           command -v busybox >/dev/null || echo busybox-static  # Debian has it in two packages that exclude each other
         fi
         ;;
-      ci) echo git clang-16 libclang-rt-16-dev libc++-16-dev libc++abi-16-dev clang-tidy-16 clang-format-14 prometheus ;;  # prometheus: for promtool
+      ci) echo git clang-16 libclang-rt-16-dev clang-tidy-16 clang-format-14 prometheus ;;  # prometheus: for promtool
+      # By itself: Debian's libc++ of each version excludes the others, and no package is removed here.
+      libcxx) echo libc++-16-dev libc++abi-16-dev ;;
       *) echo "provision: no group '$group'" >&2; return 1 ;;
     esac
   done | tr ' ' '\n' | sort -u
