@@ -464,6 +464,7 @@ void fork_often(asio_pulse::io_context& io, int times, const std::function<bool(
 // Other threads change options, groups and the classification of connections all the time. The child
 // can do so, too.
 TEST(fork_while_options_change, the_child_can_change_them) {
+  if (address_sanitizer) GTEST_SKIP() << "its allocator takes no locks around a fork";
   asio_pulse::io_context io(named("forks"));
   const task_group tenant(io, {.name = "tenant"});
   // Made here, because Asio locks its table of services for that, also around a fork.
@@ -491,6 +492,7 @@ TEST(fork_while_options_change, the_child_can_change_them) {
 
 // As before, with changes through the socket.
 TEST(fork_while_options_change, through_the_socket) {
+  if (address_sanitizer) GTEST_SKIP() << "its allocator takes no locks around a fork";
   asio_pulse::io_context io(named("forks"));
   operating op;
   busy_threads others;

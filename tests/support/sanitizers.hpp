@@ -24,11 +24,12 @@ inline constexpr bool thread_sanitizer = true;
 #else
 inline constexpr bool thread_sanitizer = false;
 #endif
-#if defined(PULSE_TEST_ASAN) || defined(PULSE_TEST_TSAN)
-inline constexpr bool sanitized = true;
+#if defined(PULSE_TEST_ASAN)
+inline constexpr bool address_sanitizer = true;
 #else
-inline constexpr bool sanitized = false;
+inline constexpr bool address_sanitizer = false;
 #endif
+inline constexpr bool sanitized = thread_sanitizer || address_sanitizer;
 /// clang's check of types at member calls reads the object through a pipe that it opens for it.
 #if defined(PULSE_TEST_CLANG_UBSAN)
 inline constexpr bool sanitizer_needs_descriptors = true;
