@@ -183,32 +183,29 @@ class checks {
   }
   void count(edge e, tree counter, work charge, location_t where) {
     gimple_seq s = nullptr;
-    gassign* const sub = gimple_build_assign(make_ssa_name(integer_type_node), PLUS_EXPR, counter,
-                                             build_int_cst(integer_type_node, -static_cast<HOST_WIDE_INT>(std::min(charge, chunk_work))));
-    gimple_seq_add_stmt(&s, sub);
-    const basic_block body = branch(e, s, gimple_assign_lhs(sub));
-    renew(counter, sub);
+    const tree less = make_ssa_name(integer_type_node);
+    gimple_seq_add_stmt(&s, gimple_build_assign(less, PLUS_EXPR, counter,
+                                                build_int_cst(integer_type_node, -static_cast<HOST_WIDE_INT>(std::min(charge, chunk_work)))));
+    const basic_block body = branch(e, s, less);
     call(body, "call asio_pulse_chunk_done", where);
-    gimple_stmt_iterator at = gsi_last_bb(body);
-    gassign* const again = gimple_build_assign(make_ssa_name(integer_type_node), build_int_cst(integer_type_node, chunk_work));
-    gsi_insert_after(&at, again, GSI_NEW_STMT);
-    renew(counter, again);
+    // New definitions stand in blocks without a use: update_ssa() takes a use beside a definition for one after it.
+    define(body, counter, build_int_cst(integer_type_node, chunk_work));
+    edge past;
+    edge_iterator i;
+    FOR_EACH_EDGE(past, i, single_pred(body)->succs)
+      if (past->dest != body) break;
+    define(split_edge(past), counter, less);
   }
   void strip(gcc_loop* l, const strip_plan& plan, work chunk);
 
  private:
-  static void renew(tree counter, gassign* s) {
-    // The condition already uses the name that create_new_def_for() replaces.
-    const tree old = gimple_assign_lhs(s);
-    const tree fresh = create_new_def_for(counter, s, SINGLE_SSA_DEF_OPERAND(s, SSA_OP_DEF));
-    imm_use_iterator uses;
-    gimple* user;
-    FOR_EACH_IMM_USE_STMT(user, uses, old) {
-      use_operand_p use;
-      FOR_EACH_IMM_USE_ON_STMT(use, uses) SET_USE(use, fresh);
-      update_stmt(user);
-    }
-    release_ssa_name(old);
+  static void define(basic_block b, tree counter, tree value) {
+    gassign* const s = gimple_build_assign(make_ssa_name(integer_type_node), value);
+    gimple_stmt_iterator at = gsi_last_bb(b);
+    gsi_insert_after(&at, s, GSI_NEW_STMT);
+    const tree unused = gimple_assign_lhs(s);
+    create_new_def_for(counter, s, SINGLE_SSA_DEF_OPERAND(s, SSA_OP_DEF));
+    release_ssa_name(unused);
   }
   tree subtraction(gimple_seq& s, work charge) {
     const tree before = make_ssa_name(integer_type_node), after = make_ssa_name(integer_type_node);

@@ -1,5 +1,6 @@
 /* The slow path's decisions, in C: how much work may pass until the next call, and whether there is a hook. Compiled with
  * -mgeneral-regs-only, because out_of_fuel.S has saved the general registers alone. */
+#define _POSIX_C_SOURCE 200809L
 #include <asio_pulse/auto_checkpoint.h>
 
 #include <cpuid.h>
