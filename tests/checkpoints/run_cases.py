@@ -26,7 +26,7 @@ KINDS = {
     "lto": ["-flto"],
     "thinlto": ["-flto=thin"],
     "address": ["-fsanitize=address"],
-    "undefined": ["-fsanitize=undefined", "-fno-sanitize-recover=undefined"],
+    "undefined": ["-fsanitize=undefined", "-fno-sanitize=signed-integer-overflow", "-fno-sanitize-recover=undefined"],
     "thread": ["-fsanitize=thread"],
 }
 
@@ -35,7 +35,7 @@ class Fault(Exception):
     pass
 
 
-def run(command, what, timeout=120):
+def run(command, what, timeout=300):
     done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
     if done.returncode != 0:
         raise Fault(f"{what}: exit status {done.returncode}\n  {shlex.join(map(str, command))}\n{done.stdout[-1500:]}\n{done.stderr[-3000:]}")
@@ -66,6 +66,8 @@ class Build:
                 self.options += ["-mllvm", f"-asio-pulse-checkpoint-list={list_file}"]
             elif list_file:
                 self.options += [f"-fplugin-arg-asio_pulse_checkpoints-list={list_file}"]
+                if arguments.kind == "lto":  # GCC's plugin works when it links
+                    self.link += [f"-fplugin-arg-asio_pulse_checkpoints-list={list_file}"]
             # In the order of a command line: the libraries come last.
             self.link += shlex.split((pathlib.Path(arguments.plugin) / link).read_text())
 

@@ -2,20 +2,18 @@
 // last pass on GIMPLE and the expansion to RTL. The algorithm is in ../decisions.hpp; writer.cpp describes loops to it and writes the checks.
 #include "writer.hpp"
 
-#include <map>
-#include <set>
-
-#include <plugin-version.h>
-
-#include <stringpool.h>
-
 #include <attribs.h>
 #include <cgraph.h>
 #include <context.h>
 #include <diagnostic-core.h>
 #include <options.h>
 #include <output.h>
+#include <plugin-version.h>
+#include <stringpool.h>
 #include <tree-pass.h>
+
+#include <map>
+#include <set>
 
 __attribute__((visibility("default"))) int plugin_is_GPL_compatible;
 
@@ -35,14 +33,16 @@ tree handle_attribute(tree* node, tree name, tree, int, bool* no_add) {
   }
   return NULL_TREE;
 }
-attribute_spec attribute{attribute_name, 0, 0, true, false, false, false, handle_attribute, nullptr};
+attribute_spec attribute{attribute_name,   0,      0, true, false, false, false,
+                         handle_attribute, nullptr};
 
 void register_attributes(void*, void*) { register_attribute(&attribute); }
 
 /// What is known of the call graph, in numbers: the compiler frees its nodes and types as it goes.
 struct call_graph {
-  std::map<unsigned, unsigned> circle;                           // by DECL_UID
-  std::map<std::string, std::set<unsigned>> circles_by_shape;  // of functions whose address is taken
+  std::map<unsigned, unsigned> circle;  // by DECL_UID
+  std::map<std::string, std::set<unsigned>>
+      circles_by_shape;  // of functions whose address is taken
   bool done = false;
 };
 call_graph graph;
@@ -57,14 +57,16 @@ void find_circles() {
   std::map<std::string, std::vector<std::size_t>> by_shape;
   cgraph_node* n;
   FOR_EACH_DEFINED_FUNCTION(n) {
-    if (n->address_taken || DECL_VIRTUAL_P(n->decl)) by_shape[shape_of(TREE_TYPE(n->decl))].push_back(nodes.size());
+    if (n->address_taken || DECL_VIRTUAL_P(n->decl))
+      by_shape[shape_of(TREE_TYPE(n->decl))].push_back(nodes.size());
     index[n] = nodes.size();
     nodes.push_back(n);
   }
   std::vector<std::vector<std::size_t>> calls(nodes.size());
   for (std::size_t i = 0; i < nodes.size(); ++i) {
     for (cgraph_edge* e = nodes[i]->callees; e != nullptr; e = e->next_callee)
-      if (const auto to = index.find(e->callee->ultimate_alias_target()); to != index.end()) calls[i].push_back(to->second);
+      if (const auto to = index.find(e->callee->ultimate_alias_target()); to != index.end())
+        calls[i].push_back(to->second);
     for (cgraph_edge* e = nodes[i]->indirect_calls; e != nullptr; e = e->next_callee) {
       const tree type = e->call_stmt != nullptr ? gimple_call_fntype(e->call_stmt) : NULL_TREE;
       if (type == NULL_TREE) continue;
@@ -86,7 +88,8 @@ bool leads_back(function* f, gcall* call) {
   if (own == graph.circle.end() || gimple_call_internal_p(call)) return false;
   if (const tree to = gimple_call_fndecl(call)) {
     cgraph_node* const n = cgraph_node::get(to);
-    const auto its = graph.circle.find(DECL_UID(n != nullptr ? n->ultimate_alias_target()->decl : to));
+    const auto its =
+        graph.circle.find(DECL_UID(n != nullptr ? n->ultimate_alias_target()->decl : to));
     return its != graph.circle.end() && its->second == own->second;
   }
   if (gimple_call_fntype(call) == NULL_TREE) return false;
@@ -94,7 +97,8 @@ bool leads_back(function* f, gcall* call) {
   return at != graph.circles_by_shape.end() && at->second.count(own->second) != 0;
 }
 
-const pass_data data{GIMPLE_PASS, "asio_pulse_checkpoints", OPTGROUP_NONE, TV_NONE, PROP_cfg | PROP_ssa, 0, 0, 0, 0};
+const pass_data data{
+    GIMPLE_PASS, "asio_pulse_checkpoints", OPTGROUP_NONE, TV_NONE, PROP_cfg | PROP_ssa, 0, 0, 0, 0};
 
 class checkpoint_pass final : public gimple_opt_pass {
  public:
@@ -105,7 +109,9 @@ class checkpoint_pass final : public gimple_opt_pass {
     const std::string name = IDENTIFIER_POINTER(DECL_ASSEMBLER_NAME(f->decl));
     const char* const file = DECL_SOURCE_FILE(f->decl);
     const auto tell = [&](unsigned line, const std::string& text) {
-      the_report.add(file != nullptr ? file : "?", line != 0 ? line : static_cast<unsigned>(DECL_SOURCE_LINE(f->decl)), name, text);
+      the_report.add(file != nullptr ? file : "?",
+                     line != 0 ? line : static_cast<unsigned>(DECL_SOURCE_LINE(f->decl)), name,
+                     text);
     };
     const std::string why = left_out(f->decl, name, file != nullptr ? file : "");
     if (!why.empty()) {
@@ -121,15 +127,18 @@ class checkpoint_pass final : public gimple_opt_pass {
     std::string why = the_list.left_out(file, name);
     if (lookup_attribute(attribute_name, DECL_ATTRIBUTES(decl)) != NULL_TREE) {
       if (const unsigned line = the_list.line_that_leaves(name); line != 0)
-        warning_at(DECL_SOURCE_LOCATION(decl), 0, "asio-pulse: %qD is left out twice: by its attribute, and by %s:%u", decl,
+        warning_at(DECL_SOURCE_LOCATION(decl), 0,
+                   "asio-pulse: %qD is left out twice: by its attribute, and by %s:%u", decl,
                    the_list.path().c_str(), line);
       why = "its attribute leaves it out";
     }
     if (const char* const reason = never(name)) why = reason;
     for (const char* const a : {"naked", "interrupt", "no_caller_saved_registers", "ms_abi"})
-      if (lookup_attribute(a, DECL_ATTRIBUTES(decl)) != NULL_TREE || lookup_attribute(a, TYPE_ATTRIBUTES(TREE_TYPE(decl))) != NULL_TREE)
+      if (lookup_attribute(a, DECL_ATTRIBUTES(decl)) != NULL_TREE ||
+          lookup_attribute(a, TYPE_ATTRIBUTES(TREE_TYPE(decl))) != NULL_TREE)
         why = std::string("it has the attribute ") + a;
-    if (DECL_STATIC_CONSTRUCTOR(decl) || DECL_STATIC_DESTRUCTOR(decl)) why = "it initialises static objects";
+    if (DECL_STATIC_CONSTRUCTOR(decl) || DECL_STATIC_DESTRUCTOR(decl))
+      why = "it initialises static objects";
     return why;
   }
 };
@@ -138,9 +147,12 @@ class checkpoint_pass final : public gimple_opt_pass {
 /// distance, which needs no relocation at run time.
 void at_end(void*, void*) {
   if (any_check && asm_out_file != nullptr)
-    fprintf(asm_out_file, "\t.section .asio_pulse.checked,\"aR\",@progbits\n\t.hidden %s\n\t.long %s - .\n\t.hidden %s\n\t.hidden %s\n\t.text\n", missing_stub,
-            missing_stub, "asio_pulse_out_of_fuel", "asio_pulse_chunk_done");
-  if (!the_report.flush()) error("asio-pulse: the remarks cannot be written to %qs", the_report.path().c_str());
+    fprintf(asm_out_file,
+            "\t.section .asio_pulse.checked,\"aR\",@progbits\n\t.hidden %s\n\t.long %s - "
+            ".\n\t.hidden %s\n\t.hidden %s\n\t.text\n",
+            missing_stub, missing_stub, "asio_pulse_out_of_fuel", "asio_pulse_chunk_done");
+  if (!the_report.flush())
+    error("asio-pulse: the remarks cannot be written to %qs", the_report.path().c_str());
 }
 
 bool read_arguments(plugin_name_args* info) {
@@ -148,7 +160,10 @@ bool read_arguments(plugin_name_args* info) {
     const std::string key = info->argv[i].key;
     const char* const value = info->argv[i].value;
     if (key != "list" && key != "remarks") {
-      error("asio-pulse: the checkpoint plugin has no argument %qs; it has %<list=FILE%> and %<remarks=FILE%>", key.c_str());
+      error(
+          "asio-pulse: the checkpoint plugin has no argument %qs; it has %<list=FILE%> and "
+          "%<remarks=FILE%>",
+          key.c_str());
       return false;
     }
     if (value == nullptr || *value == 0) {
@@ -168,19 +183,23 @@ bool read_arguments(plugin_name_args* info) {
 }  // namespace
 }  // namespace asio_pulse::checkpoints
 
-__attribute__((visibility("default"))) int plugin_init(plugin_name_args* info, plugin_gcc_version* version) {
+__attribute__((visibility("default"))) int plugin_init(plugin_name_args* info,
+                                                       plugin_gcc_version* version) {
   using namespace asio_pulse::checkpoints;
   if (!plugin_default_version_check(version, &gcc_version)) {
-    error("asio-pulse: this checkpoint plugin was built for GCC %s (%s), and the compiler that loads it is GCC %s (%s); build it with the compiler "
-          "that uses it (in CMake: %<asio_pulse_add_checkpoints%>)",
-          gcc_version.basever, gcc_version.datestamp, version->basever, version->datestamp);
+    error(
+        "asio-pulse: this checkpoint plugin was built for GCC %s (%s), and the compiler that loads "
+        "it is GCC %s (%s); build it with the compiler "
+        "that uses it (in CMake: %<asio_pulse_add_checkpoints%>)",
+        gcc_version.basever, gcc_version.datestamp, version->basever, version->datestamp);
     return 1;
   }
   if (!read_arguments(info)) return 1;
   static register_pass_info where{new checkpoint_pass(g), "optimized", 1, PASS_POS_INSERT_AFTER};
   register_callback(info->base_name, PLUGIN_PASS_MANAGER_SETUP, nullptr, &where);
   register_callback(info->base_name, PLUGIN_ATTRIBUTES, register_attributes, nullptr);
-  register_callback(info->base_name, PLUGIN_REGISTER_GGC_ROOTS, nullptr, const_cast<ggc_root_tab*>(roots()));
+  register_callback(info->base_name, PLUGIN_REGISTER_GGC_ROOTS, nullptr,
+                    const_cast<ggc_root_tab*>(roots()));
   register_callback(info->base_name, PLUGIN_FINISH_UNIT, at_end, nullptr);
   return 0;
 }

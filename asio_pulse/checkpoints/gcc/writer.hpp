@@ -5,15 +5,13 @@
 #include "../decisions.hpp"
 #include "../selection.hpp"
 
+#include <gcc-plugin.h>
+#include <gimple.h>
+#include <tree.h>
+
 #include <functional>
 #include <string>
 #include <vector>
-
-#include <gcc-plugin.h>
-
-#include <tree.h>
-
-#include <gimple.h>
 
 namespace asio_pulse::checkpoints {
 
@@ -26,7 +24,8 @@ std::string shape_of(tree function_type);
 const ggc_root_tab* roots();
 
 /// Writes the checks of a function. `leads_back`: may this call of it lead back to it? Returns whether there are any.
-bool write_checks(function* f, const std::function<bool(function*, gcall*)>& leads_back, const tell& tell);
+bool write_checks(function* f, const std::function<bool(function*, gcall*)>& leads_back,
+                  const tell& tell);
 
 }  // namespace asio_pulse::checkpoints
 
