@@ -14,6 +14,7 @@ import argparse
 import hashlib
 import os
 import pathlib
+import re
 import shlex
 import subprocess
 import sys
@@ -57,7 +58,8 @@ class Build:
             self.options += ["-DHOOKED_NO_SWITCH"]  # they follow stacks that are announced to them
         self.link = []
         if arguments.kind in ("lto", "thinlto") and self.clang:
-            self.link += ["-fuse-ld=lld"]
+            version = re.search(r"-[0-9]+$", self.compiler[0])  # the linker reads no other version's bitcode
+            self.link += ["-fuse-ld=lld" + (version[0] if version else "")]
         if checked:
             flags = shlex.split((pathlib.Path(arguments.plugin) / "compile.flags").read_text())
             link = "link_lto.flags" if "lto" in arguments.kind else "link.flags"
@@ -66,10 +68,10 @@ class Build:
                 self.options += ["-mllvm", f"-asio-pulse-checkpoint-list={list_file}"]
             elif list_file:
                 self.options += [f"-fplugin-arg-asio_pulse_checkpoints-list={list_file}"]
-                if arguments.kind == "lto":  # GCC's plugin works when it links
-                    self.link += [f"-fplugin-arg-asio_pulse_checkpoints-list={list_file}"]
             # In the order of a command line: the libraries come last.
             self.link += shlex.split((pathlib.Path(arguments.plugin) / link).read_text())
+            if list_file and not self.clang and arguments.kind == "lto":  # GCC's plugin works when it links
+                self.link.insert(1, f"-fplugin-arg-asio_pulse_checkpoints-list={list_file}")
 
     def language(self, source):
         return ["-x", "c", "-std=gnu11"] if source.suffix == ".c" else ["-x", "c++", "-std=c++20"]

@@ -2,18 +2,23 @@
 // last pass on GIMPLE and the expansion to RTL. The algorithm is in ../decisions.hpp; writer.cpp describes loops to it and writes the checks.
 #include "writer.hpp"
 
+#include <map>
+#include <set>
+
+// GCC's headers need each other in this order.
+// clang-format off
+#include <plugin-version.h>
+
+#include <stringpool.h>
+
 #include <attribs.h>
 #include <cgraph.h>
 #include <context.h>
 #include <diagnostic-core.h>
 #include <options.h>
 #include <output.h>
-#include <plugin-version.h>
-#include <stringpool.h>
 #include <tree-pass.h>
-
-#include <map>
-#include <set>
+// clang-format on
 
 __attribute__((visibility("default"))) int plugin_is_GPL_compatible;
 

@@ -1,5 +1,7 @@
 #include "writer.hpp"
 
+// GCC's headers need each other in this order.
+// clang-format off
 #include <basic-block.h>
 #include <cfganal.h>
 #include <cfghooks.h>
@@ -22,6 +24,7 @@
 #include <tree-ssa-loop-niter.h>
 #include <tree-ssa-operands.h>
 #include <varasm.h>
+// clang-format on
 
 namespace asio_pulse::checkpoints {
 namespace {

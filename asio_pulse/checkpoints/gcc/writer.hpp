@@ -5,13 +5,18 @@
 #include "../decisions.hpp"
 #include "../selection.hpp"
 
-#include <gcc-plugin.h>
-#include <gimple.h>
-#include <tree.h>
-
 #include <functional>
 #include <string>
 #include <vector>
+
+// GCC's headers need each other in this order.
+// clang-format off
+#include <gcc-plugin.h>
+
+#include <tree.h>
+
+#include <gimple.h>
+// clang-format on
 
 namespace asio_pulse::checkpoints {
 
