@@ -15,6 +15,7 @@
 #include <cgraph.h>
 #include <context.h>
 #include <diagnostic-core.h>
+#include <gimple-iterator.h>
 #include <options.h>
 #include <output.h>
 #include <tree-pass.h>
@@ -54,7 +55,7 @@ call_graph graph;
 
 /// Which functions may run into themselves, by calls in this unit; looked up once, before the first body is released. A call through
 /// a pointer may reach any function of a compatible type whose address is taken.
-void find_circles() {
+void find_circles(function* first) {
   if (graph.done) return;
   graph.done = true;
   std::vector<cgraph_node*> nodes;
@@ -77,6 +78,24 @@ void find_circles() {
       if (type == NULL_TREE) continue;
       const std::vector<std::size_t>& to = by_shape[shape_of(type)];
       calls[i].insert(calls[i].end(), to.begin(), to.end());
+    }
+  }
+  // The function that is compiled first has lost its edges by now: its calls are in its body.
+  basic_block b;
+  if (const auto own = index.find(cgraph_node::get(first->decl)); own != index.end()) {
+    FOR_EACH_BB_FN(b, first) {
+      for (gimple_stmt_iterator at = gsi_start_bb(b); !gsi_end_p(at); gsi_next(&at)) {
+        if (!is_gimple_call(gsi_stmt(at)) || gimple_call_internal_p(gsi_stmt(at))) continue;
+        const tree to = gimple_call_fndecl(gsi_stmt(at)), type = gimple_call_fntype(gsi_stmt(at));
+        cgraph_node* const node = to != NULL_TREE ? cgraph_node::get(to) : nullptr;
+        if (node != nullptr) {
+          if (const auto found = index.find(node->ultimate_alias_target()); found != index.end())
+            calls[own->second].push_back(found->second);
+        } else if (to == NULL_TREE && type != NULL_TREE) {
+          const std::vector<std::size_t>& all = by_shape[shape_of(type)];
+          calls[own->second].insert(calls[own->second].end(), all.begin(), all.end());
+        }
+      }
     }
   }
   const std::vector<unsigned> numbers = circles_of(calls);
@@ -110,7 +129,7 @@ class checkpoint_pass final : public gimple_opt_pass {
   explicit checkpoint_pass(gcc::context* c) : gimple_opt_pass(data, c) {}
 
   unsigned execute(function* f) final {
-    find_circles();
+    find_circles(f);
     const std::string name = IDENTIFIER_POINTER(DECL_ASSEMBLER_NAME(f->decl));
     const char* const file = DECL_SOURCE_FILE(f->decl);
     const auto tell = [&](unsigned line, const std::string& text) {
