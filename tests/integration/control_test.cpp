@@ -388,11 +388,13 @@ TEST(control, while_workers_hold_a_storm_back) {
   for (int i = 0; i != 20; ++i) asio_pulse::post(storm.task, again);
   auto work = asio::make_work_guard(io);
   std::thread worker([&] { io.run(); });
+  while (ran == 0) std::this_thread::yield();
   operating op;
   for (int i = 0; i != 10; ++i) {
     EXPECT_THAT(op.ask({i % 2 == 0 ? kind::shadow : kind::enforce}), HasSubstr("now"));
   }
-  EXPECT_GT(ran, 0);
+  const int before = ran;
+  while (ran == before) std::this_thread::yield();  // and goes on
   over = true;
   work.reset();
   worker.join();
