@@ -271,23 +271,30 @@ void task_groups::not_measured() noexcept {
 
 // ---- context_core
 
+namespace {
+
+ASIO_PULSE_DETAIL_NOINLINE void charge_budget(group_state& g, timing::ticks cost) noexcept {
+  g.budget.charge_shared(hooks::this_thread().clock.last(), cost);
+}
+
+}  // namespace
+
 void context_core::charged(hooks::task_record& record, timing::ticks cost, bool alone) noexcept {
-  const auto charge_budget = [cost](group_state& g) {
-    if (!g.budget.unlimited()) g.budget.charge_shared(hooks::this_thread().clock.last(), cost);
-  };
-  const task_state& t = static_cast<const task_state&>(record);
+  const auto& t = static_cast<const task_state&>(record);
   if (alone) {
-    t.with_group_alone([cost, charge_budget](group_state* g) {
+    t.with_group_alone([cost](group_state* g) {
       for (; g != nullptr; g = g->above()) {
         g->cost.add_alone(cost);
-        charge_budget(*g);
+        if (!g->budget.unlimited()) [[unlikely]]
+          charge_budget(*g, cost);
       }
     });
   } else {
-    t.with_group([cost, charge_budget](group_state* g) {
+    t.with_group([cost](group_state* g) {
       for (; g != nullptr; g = g->above()) {
         g->cost.add(cost);
-        charge_budget(*g);
+        if (!g->budget.unlimited()) [[unlikely]]
+          charge_budget(*g, cost);
       }
     });
   }

@@ -53,14 +53,13 @@ class group_slot {
   template <class F>
   void with_alone(F f) const {
     const std::uintptr_t word = word_.peek(std::memory_order_seq_cst);
-    if (word == 0) {
-      f(first_.get());
-    } else if ((word & (locked | pinned)) == 0) {
-      f(group_in(word));
-    } else {
-      const group_ref held = now();
-      f(held.get());
+    group_ref held;
+    group_state* g = word == 0 ? first_.get() : group_in(word);
+    if ((word & (locked | pinned)) != 0) [[unlikely]] {
+      held = now();
+      g = held.get();
     }
+    f(g);  // in one place, so that it is inline
   }
 
   [[nodiscard]] group_ref now() const noexcept {
