@@ -5,7 +5,6 @@
 #include "deadline_policy.hpp"
 #include "fair_policy.hpp"
 #include "priority_policy.hpp"
-#include "turn_heap.hpp"
 
 #include <gtest/gtest.h>
 
@@ -254,33 +253,6 @@ TEST(fair_policy, a_group_below_may_come_while_the_tasks_of_its_parent_wait) {
   const double own = now_of(parent.work.cost - before);
   EXPECT_NEAR(own + now_of(below.work.cost), 200.0 * ms, 2.0 * ms) << "half of the CPU";
   EXPECT_NEAR(now_of(below.work.cost) / own, 3, 0.1);
-}
-
-// Against a set, on random sequences.
-TEST(turn_heap, is_a_queue_by_key_and_then_by_age) {
-  using asio_pulse::detail::turn_heap;
-  std::mt19937_64 random(7);
-  std::vector<turn> turns(500);
-  turn_heap<&turn::tag> heap;
-  const auto order = [](const turn* a, const turn* b) {
-    return a->tag != b->tag ? a->tag < b->tag : a->since < b->since;
-  };
-  std::set<turn*, decltype(order)> expected(order);
-  for (ticks step = 1; step != 50'000; ++step) {
-    turn& t = turns[random() % turns.size()];
-    if (expected.contains(&t)) {
-      expected.erase(&t);
-      heap.erase(t);
-    } else {
-      t.tag = static_cast<double>(random() % 50);
-      t.since = step;
-      expected.insert(&t);
-      heap.push(t);
-    }
-    ASSERT_EQ(heap.empty(), expected.empty());
-    if (expected.empty()) continue;
-    ASSERT_EQ(&heap.front(), *expected.begin()) << step;
-  }
 }
 
 // The shares in each window of a second that begins at a multiple of 100 ms.

@@ -208,6 +208,8 @@ void parking::end_turns(scoped_lock&) noexcept {
   turns_taken_ = false;
   turns_ended_.store(now, std::memory_order_relaxed);
   by_turns_.store(false, std::memory_order_relaxed);
+  // It waited behind the driver, which says nothing any more.
+  probe_posted_.store(0, std::memory_order_relaxed);
   saturated_.store(false, std::memory_order_relaxed);
 }
 
