@@ -47,6 +47,7 @@ std::uint32_t number_at(timing::ticks now) noexcept {
 template <class T>
 void load_soon(const T* object) noexcept {
 #if defined(__GNUC__)
+  if (object == nullptr) return;
   constexpr std::size_t line = 64;
   const auto* const bytes = reinterpret_cast<const char*>(object);
   for (std::size_t at = 0; at < sizeof(T); at += line) __builtin_prefetch(bytes + at);
