@@ -98,7 +98,7 @@ void flood(const settings& with, scenario_spec& to) {
                                .length = 800ms});
   v.parameters["request_us"] = 200;
   v.parameters["connections"] = "64 and 256";
-  v.parameters["pulse_policy"] = "fair";
+  v.parameters["pulse_policy"] = "round_robin";
   v.parameters["pulse_admission"] = "target 0.5 ms, interval 10 ms";
   v.metrics = {value("small_goodput_percent", "the other: answered in time", "%", "higher"),
                sample("small_latency", "p50", 0.50, "the other: latency, p50"),

@@ -22,7 +22,6 @@
 #endif
 
 #include <algorithm>
-#include <cstdlib>
 #include <stdexcept>
 #include <thread>
 
@@ -54,8 +53,7 @@ class site {
   site(const site_options& o, const std::vector<std::string>& tenants)
       : work_{o.work},
         server_{
-            {.policy = std::getenv("BENCH_FAIR") != nullptr ? serving::fair : serving::queue,
-             .admission_target = o.admission_target, .admission_interval = o.admission_interval}},
+            {.admission_target = o.admission_target, .admission_interval = o.admission_interval}},
         acceptor_{server_.io(), {asio::ip::address_v4::loopback(), 0}} {
     for (const std::string& name : tenants) {
       groups_.emplace(name, bench::group{server_.io(), name, 100});
