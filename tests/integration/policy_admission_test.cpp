@@ -48,9 +48,14 @@ TEST(policy_admission, sees_how_long_operations_of_the_group_wait) {
   for (int i = 0; i != 64; ++i) work.post(task(io, in_group(flood)), flood, 200us);
   work.post(task(io, in_group(small)), small, 20us);
   io.run();
-  EXPECT_GT(flood.stats().refused_share + flood.stats().refused_overload, 100U);
-  EXPECT_EQ(small.stats().refused_share + small.stats().refused_overload, 0U);
-  EXPECT_GT(small.stats().admitted, 100U);
+  const auto refused = [](const task_group& g) {
+    const asio_pulse::group_statistics s = g.stats();
+    const auto no = static_cast<double>(s.refused_share + s.refused_overload);
+    return no / (no + static_cast<double>(s.admitted));
+  };
+  // Some of the small tenant's, too, when other programs take the CPU for longer than its limit.
+  EXPECT_GT(refused(flood), 0.3);
+  EXPECT_LT(refused(small), refused(flood) / 3) << small.stats().admitted << " admitted";
 }
 
 struct first_of_all : asio_pulse::scheduling_policy {
