@@ -65,6 +65,11 @@ bool gate(void* owner, void* operation, tracked_operation& op, completes how,
           const site& what) noexcept {
   if (op.has(tracked_operation::released)) return false;
   thread_state& ts = this_thread();
+  if (const task_record* const t = op.task();
+      t != nullptr && t->gated.load(std::memory_order_relaxed) == gate_flag::unless_calm &&
+      ts.clock.last() < t->home->calm_until.load(std::memory_order_relaxed)) {
+    return false;
+  }
   if (ts.top.load(std::memory_order_relaxed) == nullptr) {
     if ((owner != ts.owner || !ts.wrapped) && !recognise(ts, owner)) return false;
   } else if (owner == ts.owner || ts.arbiter == nullptr) {

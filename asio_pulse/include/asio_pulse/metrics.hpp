@@ -154,7 +154,7 @@ struct group_metrics {
   std::uint64_t admitted = 0;  ///< requests
   std::uint64_t refused_share = 0;
   std::uint64_t refused_overload = 0;
-  /// The queue delay of the context when the group's last request was decided about.
+  /// The queue delay when the group's last request was decided about.
   std::chrono::nanoseconds queue_delay{0};
   /// Whether it would use more CPU time if it got more, as far as admit() knows.
   bool wants_more = false;
@@ -186,9 +186,9 @@ inline constexpr auto figure_table<group_metrics> = std::to_array<figure<group_m
      "group_requests_refused_overload_total",
      "the group's requests refused because of an overload that no single group caused"},
     {"queue_delay", figure<group_metrics>::kind::peak, &group_metrics::queue_delay,
-     "the queue delay of the context when its last request was decided about", "queue_delay_ns",
+     "the queue delay when its last request was decided about", "queue_delay_ns",
      "group_queue_delay_seconds",
-     "the queue delay of the context when the group's last request was decided about, in seconds"},
+     "the queue delay when the group's last request was decided about, in seconds"},
     {"wants_more", figure<group_metrics>::kind::gauge, &group_metrics::wants_more,
      "whether it would use more CPU time if it got more, as far as admit() knows", "wants_more"},
 });

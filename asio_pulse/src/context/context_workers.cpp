@@ -28,9 +28,11 @@ void context_core::attached(hooks::thread_state& ts) noexcept {
   if (runs_handlers(ts)) gate_->count_worker(1);
   // A thread that runs the context through a base-class reference does not announce that it leaves.
   // From now on the number of workers is not known.
-  if (!ts.wrapped) strangers_.store(true, std::memory_order_relaxed);
+  if (!ts.wrapped) strangers_.store(true, std::memory_order_seq_cst);
   let_go_of_resting();
-  const std::uint32_t workers = workers_.fetch_add(1, std::memory_order_relaxed) + 1;
+  // Sequentially consistent for alone_with(). It also pairs with the decrement in leave(): a worker
+  // that is alone sees what the one before it has charged with plain stores.
+  const std::uint32_t workers = workers_.fetch_add(1, std::memory_order_seq_cst) + 1;
   if (workers > 1 || strangers_.load(std::memory_order_relaxed)) {
     // Sequentially consistent, as is the exchange in let_go_of_resting(): the only worker so far
     // may be about to rest. See path_arbiter::resting.
@@ -57,7 +59,7 @@ void context_core::detached(hooks::thread_state& ts) noexcept {
 }
 
 void context_core::leave() noexcept {
-  const std::uint32_t workers = workers_.fetch_sub(1, std::memory_order_relaxed) - 1;
+  const std::uint32_t workers = workers_.fetch_sub(1, std::memory_order_release) - 1;
   if (workers == 0 && !strangers_.load(std::memory_order_relaxed)) {
     // The flag can be cleared without a race only while no worker is inside. A last worker that
     // stays alone continues as if there were others until it leaves, which is correct and costs a

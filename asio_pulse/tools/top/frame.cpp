@@ -238,6 +238,10 @@ line footer(const ui_state& ui, std::size_t columns, charset set) {
         style::title);
     return cut(std::move(l), columns, set);
   }
+  if (ui.change.at != asked_change::step::none) {
+    l.add(question(ui.change, set), style::alarm);
+    return cut(std::move(l), columns, set);
+  }
   if (!ui.message.empty()) {
     l.add(printable_again(ui.message, set), ui.ended ? style::alarm : style::warn);
     if (ui.ended) l.add("  q: quit", style::title);
@@ -253,7 +257,7 @@ line footer(const ui_state& ui, std::size_t columns, charset set) {
 }
 
 std::vector<line> help_text(std::size_t columns) {
-  static constexpr std::array<std::pair<std::string_view, std::string_view>, 16> keys{
+  static constexpr std::array<std::pair<std::string_view, std::string_view>, 18> keys{
       {{"q", "quit"},
        {"1 to 6, Tab",
         "show a pane: overview, tasks, sites (kinds of handlers), stalls, lints, groups"},
@@ -266,6 +270,8 @@ std::vector<line> help_text(std::size_t columns) {
        {"+ -", "change the time between two readings"},
        {"c", "show the next context"},
        {"t", "record 5 s: a .pulse file, and a .json for Perfetto, in this folder"},
+       {"E, S", "ask, and then enforce; only decide and report (shadow)"},
+       {"W, U", "ask, and then change the selected group's weight; undo the last change"},
        {"CPU", "100% is one CPU; for tasks, over the recent past"},
        {"queue delay", "how long ready handlers wait before they run"},
        {"AGAIN", "polls directly after one of the same handler: if high, it posts itself"},

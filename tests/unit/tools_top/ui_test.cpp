@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <tuple>
 
 namespace {
 
@@ -265,6 +266,95 @@ TEST(top_ui, what_keys_ask_for) {
   EXPECT_TRUE(shows(shown(server(), ui), "Keys and words"));
   EXPECT_EQ(type(ui, "x"), wish::nothing);
   EXPECT_FALSE(ui.help);
+}
+
+// ---- changes
+
+std::string last_line(const std::string& screen) {
+  const std::string text = screen.substr(0, screen.size() - 1);
+  return text.substr(text.rfind('\n') + 1);
+}
+
+TEST(top_ui, a_change_is_asked_about_and_made_with_y) {
+  using kind = asio_pulse::context_change::kind;
+  const picture p = server();
+  for (const auto& [letter, what, asks] :
+       {std::tuple{"E", kind::enforce, "context \"main\": enforce? y: yes, other keys: no"},
+        std::tuple{"S", kind::shadow, "context \"main\": only decide and report? y: yes"},
+        std::tuple{"U", kind::undo, "context \"main\": undo the last change? y: yes"}}) {
+    ui_state ui;
+    ASSERT_EQ(type(ui, letter), wish::ask_change);
+    begin_change(ui, p);
+    EXPECT_TRUE(shows(last_line(shown(p, ui)), asks)) << last_line(shown(p, ui));
+    EXPECT_EQ(type(ui, "y"), wish::change);
+    EXPECT_EQ(ui.change.what.what, what);
+    EXPECT_EQ(ui.change.context, p.contexts[0].now.number);
+    EXPECT_TRUE(shows(last_line(shown(p, ui)), "q quit")) << "asked once";
+  }
+}
+
+TEST(top_ui, any_other_key_leaves_the_process_as_it_is) {
+  for (const key_press& other : {key_press{key::text, "n"}, key_press{key::text, "q"},
+                                 key_press{key::enter, {}}, key_press{key::escape, {}}}) {
+    ui_state ui;
+    type(ui, "S");
+    begin_change(ui, server());
+    EXPECT_EQ(press(ui, other, 1), wish::nothing);
+    EXPECT_TRUE(shows(last_line(shown(server(), ui)), "Nothing was changed."));
+    EXPECT_EQ(type(ui, "y"), wish::nothing) << "the question is gone";
+  }
+}
+
+TEST(top_ui, the_weight_of_the_selected_group_is_typed) {
+  ui_state ui;
+  const picture p = server();
+  type(ui, "gW");
+  begin_change(ui, p);
+  EXPECT_TRUE(shows(last_line(shown(p, ui)), "weight of group \"flood\", now 100"))
+      << last_line(shown(p, ui));
+  press(ui, {key::enter, {}}, 1);  // no digit yet
+  type(ui, "2x5q0007");            // only digits, and at most five
+  press(ui, {key::backspace, {}}, 1);
+  press(ui, {key::backspace, {}}, 1);
+  EXPECT_TRUE(shows(last_line(shown(p, ui)), ": 250_")) << last_line(shown(p, ui));
+  press(ui, {key::enter, {}}, 1);
+  EXPECT_TRUE(shows(last_line(shown(p, ui)), "group \"flood\" weighs 250? y: yes"))
+      << last_line(shown(p, ui));
+  EXPECT_EQ(type(ui, "y"), wish::change);
+  EXPECT_EQ(ui.change.what.group, "flood");
+  EXPECT_EQ(ui.change.what.weight, 250U);
+
+  type(ui, "W");
+  begin_change(ui, p);
+  press(ui, {key::escape, {}}, 1);
+  EXPECT_TRUE(shows(last_line(shown(p, ui)), "q quit"));
+}
+
+TEST(top_ui, what_cannot_be_changed_is_told) {
+  ui_state ui;
+  type(ui, "W");  // in the overview
+  begin_change(ui, server());
+  EXPECT_TRUE(shows(last_line(shown(server(), ui)), "Select a group first (g)."));
+  type(ui, "E");
+  begin_change(ui, picture{});
+  EXPECT_TRUE(shows(ui.message, "There is no context to change."));
+  EXPECT_EQ(type(ui, "y"), wish::nothing);
+  ui.ended = true;
+  EXPECT_EQ(type(ui, "E"), wish::nothing);
+}
+
+TEST(top_ui, a_question_escapes_names) {
+  const auto before = made::hostile(0);
+  const picture p = make_picture(made::hostile(1), &before);
+  ui_state ui;
+  type(ui, "gW");
+  begin_change(ui, p);
+  for (const char c : last_line(shown(p, ui, {24, 300})))
+    EXPECT_GE(static_cast<unsigned char>(c), 0x20);
+  type(ui, "1");
+  press(ui, {key::enter, {}}, 1);
+  for (const char c : last_line(shown(p, ui, {24, 300})))
+    EXPECT_GE(static_cast<unsigned char>(c), 0x20);
 }
 
 TEST(top_ui, contexts_by_turns) {

@@ -273,7 +273,7 @@ class context_core final : public hooks::path_arbiter {
   bool drains_strand(void* owner) noexcept override;
   void next_in_batch(hooks::thread_state& ts, hooks::task_record& record,
                      void* strand) noexcept override;
-  void charged(hooks::task_record& record, timing::ticks cost) noexcept override;
+  void charged(hooks::task_record& record, timing::ticks cost, bool alone) noexcept override;
   void destroy(hooks::task_record& record) noexcept override;
   hooks::task_record& unnamed() noexcept override { return *unnamed_; }
   void attached(hooks::thread_state& ts) noexcept override;
@@ -289,6 +289,8 @@ class context_core final : public hooks::path_arbiter {
   }
 
  private:
+  /// Whether this thread is the one that is alone with the task; see group_slot.
+  [[nodiscard]] bool alone_with(const task_state& t) const noexcept;
   /// Puts a new task into its group, and notes its rank.
   void join(task_state& t, const task_options& opts);
   static void leave_group(const task_state& t) noexcept;
@@ -320,10 +322,13 @@ class context_core final : public hooks::path_arbiter {
   /// Sets the task's attention for the limits as they are now, which may be changing.
   void show_attention(task_state& t, bool quiet) noexcept;
   void prepare(task_state& t, const task_options& opts, birth how) noexcept;
-  [[nodiscard]] chosen_policy policy_for(scheduling s) const;
+  /// `next(before, to)` makes the options of an update, or says why it is refused.
+  template <class Next>
+  [[nodiscard]] refusal update_by(const Next& next, made_update& made);
   [[nodiscard]] made_update take_over(options now, chosen_policy policy,
                                       std::unique_lock<std::mutex> held);
   void show_update() noexcept;
+  void note_turn() noexcept;
   [[nodiscard]] std::uint64_t count_update() noexcept {
     return updates_.fetch_add(1, std::memory_order_relaxed) + 1;
   }
@@ -365,6 +370,10 @@ class context_core final : public hooks::path_arbiter {
   std::unique_ptr<task_state> unnamed_;
   task_list tasks_;
   place_tasks places_;
+  /// The program's function, and one that refers to it, which can be copied with a mutex held.
+  [[nodiscard]] static std::shared_ptr<const classifier> keep(classifier chooses,
+                                                              classifier& refers);
+  [[nodiscard]] std::string_view join_chosen(task_state& t, const group_ref& chosen) noexcept;
   std::mutex classify_mutex_;  ///< guards classifier_; taken alone, or inside update_mutex_
   std::shared_ptr<const classifier> classifier_;  ///< null: connections are not classified
 };

@@ -247,7 +247,7 @@ class poll_frame {
     timing::ticks judged;  ///< the part of the cost that was charged to tasks of earlier segments
     bool hooked;           ///< before_poll hooks were called for it
     bool account_saved;    ///< the thread's account belonged to the outer poll
-    bool outer_shared;
+    std::uint8_t outer_charging;
   };
 
   [[nodiscard]] renaming& renamed() noexcept {

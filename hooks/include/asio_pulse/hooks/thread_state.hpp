@@ -53,7 +53,7 @@ class tracked_operation;
 /// the value that it had at the last stamp.
 namespace path_state {
 /// Two or more threads poll: charges are atomic, and each poll takes two stamps.
-inline constexpr std::uint32_t several_workers = 1;
+inline constexpr std::uint32_t several_workers = charging_mode::shared;
 /// Hooks of the program want to see every poll.
 inline constexpr std::uint32_t poll_hooks = 2;
 /// The watchdog sleeps, and the next poll has to wake it (path_arbiter::woken()).
@@ -108,8 +108,8 @@ struct run_state {
   own_atomic<bool> compensable{false};
   /// The run function is one of ours, and not that of the base class.
   bool wrapped = false;
-  /// Charges must be atomic, because another thread may charge the same task.
-  bool shared = false;
+  /// How the account is charged; see charging_mode.
+  std::uint8_t charging = 0;
   /// arbiter_epoch when `plain_owner` was found out.
   std::uint32_t plain_epoch = 0;
   /// A scheduler that is not observed: that of a plain io_context, or of one that is switched off.
@@ -281,6 +281,10 @@ class path_arbiter {
   /// and changed only while there is no worker.
   void* rests_on = nullptr;
 
+  /// Until then, in ticks, operations with gate_flag::unless_calm run without asking. Relaxed: with
+  /// an old value they ask once too often, or that much too late.
+  std::atomic<timing::ticks> calm_until{0};
+
   /// Whether classify() has to be called for each accepted connection. Relaxed: it publishes
   /// nothing, and connections that are accepted meanwhile may be treated either way.
   std::atomic<bool> classifies{false};
@@ -318,9 +322,10 @@ class path_arbiter {
   /// A handler of `t` is about to run in the drain of `strand`, which runs in the task's executor.
   /// The arbiter may put the handlers after it back into the strand.
   virtual void next_in_batch(thread_state& /*ts*/, task_record& /*t*/, void* /*strand*/) noexcept {}
-  /// `cost` ticks were charged to `t`, which is task_record::grouped. Called on the thread that
-  /// charges it.
-  virtual void charged(task_record& /*t*/, timing::ticks /*cost*/) noexcept {}
+  /// `cost` ticks were charged to `t`, which is grouped. Called on the thread that charges it.
+  /// `alone`: the charge was a plain store, as this thread is the arbiter's only worker, and no other
+  /// has polled the task.
+  virtual void charged(task_record& /*t*/, timing::ticks /*cost*/, bool /*alone*/) noexcept {}
   /// The last reference was released.
   virtual void destroy(task_record& t) noexcept = 0;
   /// The record to charge for handlers that belong to no task.
