@@ -140,11 +140,12 @@ class sharded_context {
     if (options_.pinned && options_.cpus.empty()) options_.cpus = detail::allowed_cpus();
     thrown_.reserve(shards);
     shards_.reserve(shards);
+    const std::uint64_t set = detail::shard_figures::new_set();
     for (std::size_t i = 0; i != shards; ++i) {
       options its = options_.context;
       if (!its.name.empty()) its.name += '/' + std::to_string(i);
       shards_.push_back(
-          std::make_unique<detail::shard_state>(i, shards, options_.mailbox, std::move(its)));
+          std::make_unique<detail::shard_state>(i, shards, set, options_.mailbox, its));
       shards_.back()->work.emplace(shards_.back()->io.get_executor());
     }
   }
@@ -377,9 +378,9 @@ class sharded_context {
   [[nodiscard]] shard_load load(std::size_t i) const { return at(i).load(); }
   /// \par Errors  std::out_of_range.
   [[nodiscard]] shard_statistics stats(std::size_t i) const {
-    const detail::shard_state& s = at(i);
-    return {s.received.load(std::memory_order_relaxed), s.wakes.load(std::memory_order_relaxed),
-            s.pinned.load(std::memory_order_relaxed)};
+    const detail::shard_figures& f = at(i).figures;
+    return {f.received.load(std::memory_order_relaxed), f.wakes.load(std::memory_order_relaxed),
+            f.cpu.load(std::memory_order_relaxed) >= 0};
   }
 
  private:
@@ -399,8 +400,8 @@ class sharded_context {
   void serve(detail::shard_state& s) noexcept {
     detail::name_shard_thread(s.index);
     if (options_.pinned && !options_.cpus.empty()) {
-      s.pinned.store(detail::pin_this_thread(options_.cpus[s.index % options_.cpus.size()]),
-                     std::memory_order_relaxed);
+      const int cpu = options_.cpus[s.index % options_.cpus.size()];
+      s.figures.cpu.store(detail::pin_this_thread(cpu) ? cpu : -1, std::memory_order_relaxed);
     }
     s.thread_begins();
     try {

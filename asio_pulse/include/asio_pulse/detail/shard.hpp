@@ -3,6 +3,7 @@
 
 #include <asio_pulse/detail/asio/handler_operation.hpp>
 #include <asio_pulse/detail/mailbox.hpp>
+#include <asio_pulse/detail/shard_figures.hpp>
 #include <asio_pulse/detail/shard_threads.hpp>
 #include <asio_pulse/hooks/assert.hpp>
 #include <asio_pulse/hooks/poll_path.hpp>
@@ -87,9 +88,11 @@ class shard_state {
   /// driver, and those that are no shards). BOOST_ASIO_CONCURRENCY_HINT_UNSAFE would forbid that.
   static constexpr int concurrency_hint = 1;
 
-  shard_state(std::size_t number, std::size_t shards, std::size_t capacity, const options& opts)
+  shard_state(std::size_t number, std::size_t shards, std::uint64_t set, std::size_t capacity,
+              const options& opts)
       : index(number),
         most(capacity),
+        figures(number, shards, set),
         requests(shards),
         choices(number),
         io(opts, concurrency_hint),
@@ -139,9 +142,8 @@ class shard_state {
   [[nodiscard]] shard_load load() noexcept {
     const std::int64_t now = now_ns();
     const std::int64_t begun = probe_.begun.load(std::memory_order_relaxed);
-    const std::int64_t at = line_.at.load(std::memory_order_relaxed);
-    shard_load l{line_.cpu.load(std::memory_order_relaxed),
-                 std::chrono::nanoseconds(line_.delay.load(std::memory_order_relaxed))};
+    const std::int64_t at = figures.load.window_ended().count();
+    shard_load l = figures.load.read().load;
     if (begun != 0) {
       l.delay = std::max(l.delay, std::chrono::nanoseconds(now - begun));
     } else if (now - at > fresh.count()) {
@@ -192,9 +194,7 @@ class shard_state {
   std::vector<std::size_t> requests;
   placer choices;  ///< of the shard's thread
 
-  std::atomic<std::uint64_t> received{0};  ///< messages; written by the shard's thread
-  std::atomic<std::uint64_t> wakes{0};     ///< written by senders
-  std::atomic<bool> pinned{false};
+  shard_figures figures;  ///< what it publishes of its load, and shows
 
  private:
   /// Looks into the mailboxes. It has a turn of the scheduler for as long as there are messages.
@@ -233,7 +233,7 @@ class shard_state {
 
   void wake() noexcept {
     if (!sleep_.must_wake()) return;
-    wakes.fetch_add(1, std::memory_order_relaxed);
+    figures.wakes.fetch_add(1, std::memory_order_relaxed);
     enqueue(driver_);
   }
 
@@ -260,7 +260,8 @@ class shard_state {
       left = left || from->queued == most;
     }
     if (found != 0) {
-      received.store(received.load(std::memory_order_relaxed) + found, std::memory_order_relaxed);
+      figures.received.store(figures.received.load(std::memory_order_relaxed) + found,
+                             std::memory_order_relaxed);
     }
     // One more turn behind these messages: a sender that goes on sending need not wake this shard.
     if (found != 0 || left) return enqueue(driver_);
@@ -280,19 +281,19 @@ class shard_state {
     uncounted();
     const std::int64_t now = now_ns();
     const std::int64_t begun = probe_.begun.load(std::memory_order_relaxed);
+    shard_load l = figures.load.read().load;
+    l.delay = std::chrono::nanoseconds(now - begun);
     if (current() == this) {
       const std::chrono::nanoseconds cpu = thread_cpu_time();
       const std::int64_t wall = now - measured_then_;
       if (wall > 0) {
         const std::int64_t part = (cpu - cpu_then_).count() * 1000 / wall;
-        line_.cpu.store(static_cast<std::uint32_t>(std::clamp<std::int64_t>(part, 0, 1000)),
-                        std::memory_order_relaxed);
+        l.cpu_permille = static_cast<std::uint32_t>(std::clamp<std::int64_t>(part, 0, 1000));
       }
       cpu_then_ = cpu;
       measured_then_ = now;
     }
-    line_.delay.store(now - begun, std::memory_order_relaxed);
-    line_.at.store(now, std::memory_order_relaxed);
+    figures.load.measured(l, 0, std::chrono::nanoseconds(now));
     probe_.begun.store(0, std::memory_order_release);  // pairs with load()
   }
 
@@ -304,12 +305,6 @@ class shard_state {
   std::vector<std::unique_ptr<from_shard>> inbox_;  // by sender; null for the shard itself
   alignas(apart) sleep_flag sleep_;
   driver driver_{*this};
-  // What the shard publishes: written by its thread, read by all that place.
-  struct alignas(apart) published {
-    std::atomic<std::uint32_t> cpu{0};
-    std::atomic<std::int64_t> delay{0};
-    std::atomic<std::int64_t> at{0};
-  } line_;
   alignas(apart) probe probe_{*this};
 
  public:
