@@ -92,9 +92,9 @@ class shard_state {
               const options& opts)
       : index(number),
         most(capacity),
-        figures(number, shards, set),
         requests(shards),
         choices(number),
+        figures(number, shards, set),
         io(opts, concurrency_hint),
         scheduler_(boost::asio::use_service<scheduler>(io)) {
     inbox_.reserve(shards);
