@@ -375,7 +375,9 @@ TEST(shard_balance_property, hogs_that_stick_most_shards_are_put_together) {
     for (std::size_t i = 0; i != n; ++i) {
       const std::size_t home = b[i].home_of_hog(r, 1100ms);
       EXPECT_LT(home, half);
-      if (i < half) EXPECT_EQ(home, i);
+      if (i < half) {
+        EXPECT_EQ(home, i);
+      }
     }
     // One of them gets nothing.
     r[0].draining = true;

@@ -290,6 +290,9 @@ class machine {
     // No connection has more than a third of a CPU: then nothing could be balanced.
     const double most = nanoseconds / 3 / static_cast<double>(s_.load.work.count());
     for (double& r : rates_) r = std::min(r / total * all, most);
+    const std::size_t slow = std::min(s_.load.slow_connections, n);
+    std::fill_n(rates_.begin(), slow,
+                nanoseconds / 2 / static_cast<double>(s_.load.slow_work.count()));
     for (std::uint32_t i = 0; i != n; ++i) place(i);
     rates_changed();
   }
@@ -313,6 +316,9 @@ class machine {
     by_rate_.set(rates_);
     rate_ = 0;
     for (const double r : rates_) rate_ += r;
+  }
+  [[nodiscard]] bool is_slow(std::uint32_t connection) const {
+    return connection < s_.load.slow_connections;
   }
   void get_hot() {
     offered_[0] = 0;
@@ -362,8 +368,7 @@ class machine {
               1 + static_cast<std::int64_t>(
                       random_.exponential(static_cast<double>(s_.load.work.count()))),
               c};
-    if (s_.load.slow_one_in != 0 && random_.below(s_.load.slow_one_in) == 0)
-      r.work = s_.load.slow_work.count();
+    if (is_slow(c)) r.work = s_.load.slow_work.count();
     if (measured()) ++out_.arrived;
     switch (s_.what) {
       case kind::one_queue:
@@ -410,7 +415,7 @@ class machine {
     if (r.connection != no_connection) {
       overhead_ += s_.cost.handler.count();
       if (measured()) {
-        out_.delay.add(at - r.at);
+        if (!is_slow(r.connection)) out_.delay.add(at - r.at);
         if (s_.load.flood > 0 && fairly::tenant_of(r.connection) == 0)
           out_.small_delay.add(at - r.at);
         work_ += r.work;
@@ -426,6 +431,10 @@ class machine {
     if (s_.what == kind::moving && connection != no_connection) {
       if (work_of_[connection] == 0) c.touched.push_back(connection);
       work_of_[connection] += static_cast<std::uint32_t>(c.current.work + s_.cost.handler.count());
+    }
+    if (s_.what == kind::moving && c.current.work >= s_.balance.stuck_after.count()) {
+      const std::size_t home = balancers_[which].home_of_hog(reports_, ns(now_));
+      if (home != which) move(connection, home, asio_pulse::move_reason::stuck);
     }
     find_work(which);
   }

@@ -43,9 +43,10 @@ struct load {
   /// At `hot_at`, the connections that the first shard has then get this times the rate.
   double hot_factor = 1;
   ns hot_at{0};
-  /// One in so many requests takes `slow_work` without a break; 0: none.
-  std::uint64_t slow_one_in = 0;
-  ns slow_work{0};
+  /// So many connections send requests that take `slow_work` without a break, and want half of a CPU
+  /// each. The delays of others are measured.
+  std::size_t slow_connections = 0;
+  ns slow_work{50'000'000};
   /// So many connections are replaced by new ones in a second, as a part of all.
   double replaced_a_second = 0;
   /// The second of two tenants sends this times what the other does; 0: there is one tenant.
