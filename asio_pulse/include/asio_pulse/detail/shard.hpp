@@ -67,6 +67,9 @@ class shard_io_context : public io_context {
  public:
   using io_context::io_context;
   using io_context::shutdown;
+#if !defined(ASIO_PULSE_DISABLE)
+  using io_context::be_shard;
+#endif
 };
 
 class shard_state {
@@ -94,9 +97,13 @@ class shard_state {
         most(capacity),
         requests(shards),
         choices(number),
-        figures(number, shards, set),
+        shown_(std::make_shared<shard_figures>(number, shards, set)),
+        figures(*shown_),
         io(opts, concurrency_hint),
         scheduler_(boost::asio::use_service<scheduler>(io)) {
+#if !defined(ASIO_PULSE_DISABLE)
+    io.be_shard(shown_);
+#endif
     inbox_.reserve(shards);
     for (std::size_t i = 0; i != shards; ++i) {
       inbox_.push_back(i == number ? nullptr : std::make_unique<from_shard>(capacity));
@@ -194,7 +201,11 @@ class shard_state {
   std::vector<std::size_t> requests;
   placer choices;  ///< of the shard's thread
 
-  shard_figures figures;  ///< what it publishes of its load, and shows
+ private:
+  std::shared_ptr<shard_figures> shown_;  // a reader of its instruments may outlive it
+
+ public:
+  shard_figures& figures;  ///< what it publishes of its load, and shows
 
  private:
   /// Looks into the mailboxes. It has a turn of the scheduler for as long as there are messages.
