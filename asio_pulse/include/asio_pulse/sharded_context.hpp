@@ -383,6 +383,16 @@ class sharded_context {
             f.cpu.load(std::memory_order_relaxed) >= 0};
   }
 
+  /// io_context::trace() of each shard. write_trace() makes one trace of them, with a lane for each.
+  ///
+  /// \par Errors  std::bad_alloc.
+  [[nodiscard]] std::vector<recording> traces() const {
+    std::vector<recording> all;
+    all.reserve(size());
+    for (const auto& s : shards_) all.push_back(s->io.trace());
+    return all;
+  }
+
  private:
   [[nodiscard]] detail::shard_state& at(std::size_t i) const {
     if (i < size()) return *shards_[i];
