@@ -210,7 +210,7 @@ void simulations(const settings& with, scenario_spec& to) {
                      {"zipf", 0.9},
                      {"handler_ns", 20},
                      {"lock_ns", 90},
-                     {"steal_ns", 200},
+                     {"steal_ns", 60},
                      {"wake_us", 6},
                      {"move_us", 30}};
   struct arm {
@@ -271,7 +271,7 @@ scenario_spec shards(const settings& with) {
       "Simulations run the decision code of the library (placement, shard_balancer, fair_policy); "
       "queues, CPUs and costs are a model. One queue: the mutex is held for 90 ns for a push, and "
       "again for a pop, as plain Boost.Asio does with two threads; that it gets slower with more "
-      "is left out. Work stealing: 200 ns to look into another thread's queue. Connections are "
+      "is left out. Work stealing: 60 ns to look into another thread's queue. Connections are "
       "placed by key, and 2 % of them are replaced in a second. A single queue or work stealing "
       "has no imbalance."};
   return result;
