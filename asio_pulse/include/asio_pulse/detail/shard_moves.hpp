@@ -1,0 +1,731 @@
+// SPDX-License-Identifier: BSL-1.0
+#pragma once
+
+#include <asio_pulse/detail/movable_core.hpp>
+#include <asio_pulse/detail/shard.hpp>
+#include <asio_pulse/error.hpp>
+#include <asio_pulse/hooks/poll_path.hpp>
+#include <asio_pulse/shard_balance.hpp>
+#include <asio_pulse/timing/timebase.hpp>
+
+#include <boost/asio/post.hpp>
+#include <boost/asio/steady_timer.hpp>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <new>
+#include <span>
+#include <utility>
+#include <vector>
+
+/// \file
+/// Moves sessions from one shard to another: by order, and as shard_balancer decides.
+
+namespace asio_pulse {
+
+/// A move that was made, or tried.
+struct move_record {
+  std::size_t from = 0;
+  std::size_t to = 0;
+  move_reason why = move_reason::ordered;
+  /// Why it was not made. Then the session is where it was.
+  boost::system::error_code failure{};
+};
+
+namespace detail {
+
+/// What the shards of one sharded_context share for moves.
+struct move_board {
+  bool balance = false;
+  balance_settings settings{};
+  std::function<void(const move_record&)> on_move{};
+  /// Called by a shard that is being drained, while nothing is left on it.
+  std::function<void(std::size_t)> drained{};
+  std::vector<class shard_moves*> all{};
+  /// A bit for each shard that is being drained. There are at most 64.
+  std::atomic<std::uint64_t> drained_shards{0};
+  /// Sessions that may move, and shards that are drained: while there are none, nothing ticks.
+  std::atomic<std::size_t> movables{0};
+  std::atomic<std::size_t> drains{0};
+  /// The shards do not run.
+  std::atomic<bool> stopped{true};
+};
+
+/// The part of a shard that moves sessions.
+///
+/// \par Thread safety  As stated at each member.
+class shard_moves {
+ public:
+  using clock = std::chrono::steady_clock;
+  using nanoseconds = std::chrono::nanoseconds;
+
+  shard_moves(shard_state& s, move_board& b)
+      : shard(s), board(b), balancer_(s.index, s.shards(), b.settings), timer_(s.io) {
+    reports_.resize(s.shards());
+  }
+  shard_moves(const shard_moves&) = delete;
+  shard_moves& operator=(const shard_moves&) = delete;
+
+  // ---- any thread
+
+  void add(movable_core& c) noexcept {
+    {
+      const std::lock_guard lock(mutex_);
+      link(c);
+    }
+    if (board.movables.fetch_add(1, std::memory_order_relaxed) == 0) start_all();
+  }
+  void remove(movable_core& c) noexcept {
+    {
+      const std::lock_guard lock(mutex_);
+      unlink(c);
+    }
+    board.movables.fetch_sub(1, std::memory_order_relaxed);
+  }
+
+  /// Moves a session that the caller owns. If it fails, the session still is the caller's.
+  ///
+  /// \par Cost  Some system calls for each socket; the mutexes of both shards.
+  [[nodiscard]] boost::system::error_code move(movable_core& c, shard_moves& to,
+                                               move_reason why) noexcept {
+    c.wanted_.store(0, std::memory_order_relaxed);
+    boost::system::error_code ec;
+    if (board.stopped.load(std::memory_order_relaxed)) {
+      ec = error::shards_stopped;
+    } else if (to.draining()) {
+      ec = error::shard_drained;
+    } else {
+      ec = c.rebind(shard.io, to.shard.io);
+    }
+    if (ec) {
+      failures_.fetch_add(1, std::memory_order_relaxed);
+      tell({shard.index, to.shard.index, why, ec});
+      return ec;
+    }
+    // From here on nothing fails.
+    {
+      const std::lock_guard lock(mutex_);
+      unlink(c);
+    }
+    c.home_.store(&to, std::memory_order_release);
+    {
+      const std::lock_guard lock(to.mutex_);
+      to.link(c);
+    }
+    moved_out_[static_cast<std::size_t>(why)].fetch_add(1, std::memory_order_relaxed);
+    to.moved_in_[static_cast<std::size_t>(why)].fetch_add(1, std::memory_order_relaxed);
+    to.moved_in_at_.store(now_ns(), std::memory_order_relaxed);
+    c.op_->goes_to(to.shard.io);
+    tell({shard.index, to.shard.index, why, {}});
+    to.enqueue(c);
+    return {};
+  }
+  /// Puts the operation of a session that the caller owns into the queue of this shard, its home.
+  void enqueue(movable_core& c) noexcept {
+    resumption& op = *std::exchange(c.op_, nullptr);
+    {
+#if !defined(ASIO_PULSE_DISABLE)
+      const label_scope scope(c.task_.get());
+#endif
+      op.announce_in(shard.io);
+    }
+    c.word_.store((c.word_.load(std::memory_order_relaxed) & ~(movable_core::states | movable_core::fired)) |
+                      movable_core::running,
+                  std::memory_order_release);
+    shard.enqueue(op);
+  }
+
+  /// Where a session may go that has to leave this shard. Null if there is no other one.
+  [[nodiscard]] shard_moves* somewhere() noexcept {
+    const std::size_t n = board.all.size();
+    const std::size_t first = next_.fetch_add(1, std::memory_order_relaxed);
+    shard_moves* any = nullptr;
+    for (std::size_t i = 0; i != n; ++i) {
+      shard_moves& m = *board.all[(first + i) % n];
+      if (&m == this || m.draining()) continue;
+      if (!m.stuck()) return &m;
+      any = &m;
+    }
+    return any;
+  }
+  [[nodiscard]] bool draining() const noexcept {
+    return draining_.load(std::memory_order_relaxed);
+  }
+  /// Returns whether that has changed.
+  bool set_draining(bool on) noexcept {
+    if (draining_.exchange(on, std::memory_order_relaxed) == on) return false;
+    board.drained_shards.fetch_xor(std::uint64_t{1} << shard.index, std::memory_order_relaxed);
+    if (!on) {
+      board.drains.fetch_sub(1, std::memory_order_relaxed);
+    } else if (board.drains.fetch_add(1, std::memory_order_relaxed) == 0) {
+      start_all();
+    }
+    return true;
+  }
+  /// Whether a handler of this shard does not end.
+  [[nodiscard]] bool stuck() noexcept {
+    const nanoseconds now(now_ns());
+    return shard_balancer::is_stuck(report(), board.settings, now);
+  }
+  [[nodiscard]] std::size_t movables() const noexcept {
+    return count_.load(std::memory_order_relaxed);
+  }
+  [[nodiscard]] std::uint64_t moved_out(std::size_t why) const noexcept {
+    return moved_out_[why].load(std::memory_order_relaxed);
+  }
+  [[nodiscard]] std::uint64_t moved_in(std::size_t why) const noexcept {
+    return moved_in_[why].load(std::memory_order_relaxed);
+  }
+  [[nodiscard]] std::uint64_t failures() const noexcept {
+    return failures_.load(std::memory_order_relaxed);
+  }
+
+  /// What the shard publishes.
+  [[nodiscard]] shard_report report() noexcept {
+    shard_report r;
+    r.load.cpu_permille = cpu_.load(std::memory_order_relaxed);
+    r.load.delay = nanoseconds(delay_.load(std::memory_order_relaxed));
+    r.movable = static_cast<std::uint32_t>(movables());
+    r.movable_permille = r.movable != 0 ? r.load.cpu_permille : 0;
+    r.window_began = nanoseconds(began_.load(std::memory_order_relaxed));
+    r.window_ended = nanoseconds(ended_.load(std::memory_order_relaxed));
+    r.moved_in = nanoseconds(moved_in_at_.load(std::memory_order_relaxed));
+    r.poll_began = nanoseconds(poll_began());
+    r.draining = draining();
+    r.drained = r.draining && r.movable == 0;
+    r.stopped = board.stopped.load(std::memory_order_relaxed);
+    return r;
+  }
+
+  // ---- the shard's thread
+
+  void thread_begins() noexcept {
+    const std::lock_guard lock(mutex_);
+#if defined(ASIO_PULSE_TRACKING)
+    thread_ = &hooks::this_thread();
+#endif
+    window_cpu_ = thread_cpu_time();
+    window_began_ = now_ns();
+  }
+  void thread_ends() noexcept {
+    const std::lock_guard lock(mutex_);
+    thread_ = nullptr;
+  }
+  /// run() begins.
+  void go_on() noexcept {
+    if (wanted()) start();
+  }
+
+  shard_state& shard;
+  move_board& board;
+
+ private:
+  static constexpr nanoseconds window = std::chrono::milliseconds{20};
+  /// While no shard does anything, a shard looks this much less often: waking up costs power.
+  static constexpr int idle_factor = 5;
+  static constexpr std::size_t most_at_once = 64;
+  static constexpr std::size_t most_sampled = 4096;
+
+  static std::int64_t now_ns() noexcept {
+    return nanoseconds(clock::now().time_since_epoch()).count();
+  }
+
+  void link(movable_core& c) noexcept {
+    c.previous_ = nullptr;
+    c.next_ = first_;
+    if (first_ != nullptr) first_->previous_ = &c;
+    first_ = &c;
+    c.listed_ = true;
+    c.used_then_ = c.used();
+    count_.fetch_add(1, std::memory_order_relaxed);
+  }
+  void unlink(movable_core& c) noexcept {
+    if (!std::exchange(c.listed_, false)) return;
+    (c.previous_ != nullptr ? c.previous_->next_ : first_) = c.next_;
+    if (c.next_ != nullptr) c.next_->previous_ = c.previous_;
+    count_.fetch_sub(1, std::memory_order_relaxed);
+  }
+
+  void tell(const move_record& r) noexcept {
+    if (!board.on_move) return;
+    try {
+      board.on_move(r);
+    } catch (...) {  // the move is made, and the session goes on
+    }
+  }
+
+  /// When the handler that the shard's thread runs began; 0 if there is none, or it is not known.
+  [[nodiscard]] std::int64_t poll_began() noexcept {
+#if defined(ASIO_PULSE_TRACKING)
+    const std::lock_guard lock(mutex_);
+    if (thread_ == nullptr) return 0;
+    if (thread_->top.load(std::memory_order_relaxed) == nullptr) return 0;
+    const timing::ticks last = thread_->clock.last();
+    const timing::ticks now = timing::timebase::get().now();
+    if (thread_->top.load(std::memory_order_relaxed) == nullptr || last >= now) return 0;
+    return now_ns() - timing::to_ns(now - last).count();
+#else
+    // Polls are not seen. An operation that does not get its turn is as good a sign.
+    return shard.probe_began();
+#endif
+  }
+
+  // ---- ticks
+
+  [[nodiscard]] bool wanted() const noexcept {
+    if (board.all.size() < 2) return board.drains.load(std::memory_order_relaxed) != 0;
+    return board.drains.load(std::memory_order_relaxed) != 0 ||
+           (board.balance && board.movables.load(std::memory_order_relaxed) != 0);
+  }
+  void start_all() noexcept {
+    if (!wanted()) return;
+    for (shard_moves* const m : board.all) m->start();
+  }
+  void start() noexcept {
+    if (ticking_.exchange(true, std::memory_order_acq_rel)) return;
+    shard.enqueue(starter_);
+  }
+  struct starter final : operation_type {
+    explicit starter(shard_moves& m) noexcept : operation_type(&starter::run), moves(m) {}
+    static void run(void* owner, operation_type* self, const boost::system::error_code&,
+                    std::size_t) {
+      if (owner == nullptr) return;
+      shard_moves& m = static_cast<starter*>(self)->moves;
+      m.shard.uncounted();
+      m.arm(m.board.settings.stuck_after);
+    }
+    shard_moves& moves;
+  };
+
+  // The wait is no work of the context: finish() does not wait for it.
+  void arm(nanoseconds pause) noexcept {
+    try {
+      timer_.expires_after(pause);
+      timer_.async_wait([this](boost::system::error_code ec) {
+        shard.work_started();
+        shard.uncounted();
+        if (!ec) tick();
+      });
+      shard.work_finished();
+    } catch (...) {  // no memory: the next session that may move starts it again
+      ticking_.store(false, std::memory_order_release);
+    }
+  }
+
+  void tick() noexcept {
+    if (!wanted() || board.stopped.load(std::memory_order_relaxed)) {
+      ticking_.store(false, std::memory_order_release);
+      // It may have been wanted again meanwhile.
+      if (!wanted() || ticking_.exchange(true, std::memory_order_acq_rel)) return;
+    }
+    measure();
+    bool busy = false;
+    for (std::size_t i = 0; i != reports_.size(); ++i) {
+      reports_[i] = board.all[i]->report();
+      busy = busy || reports_[i].load.cpu_permille > 10 || (i != shard.index && reports_[i].poll_began.count() != 0);
+    }
+    if (board.balance || draining()) decide();
+    if (draining() && empty()) {
+      try {
+        board.drained(shard.index);
+      } catch (...) {  // no memory: at the next tick
+      }
+    }
+    const nanoseconds least = std::max<nanoseconds>(board.settings.stuck_after, std::chrono::milliseconds{1});
+    arm(busy || draining() ? least : std::min<nanoseconds>(idle_factor * least, window));
+  }
+
+  /// Whether neither a session that may move nor an accepted connection is left.
+  [[nodiscard]] bool empty() noexcept {
+    if (movables() != 0) return false;
+    bool found = false;
+#if !defined(ASIO_PULSE_DISABLE)
+    service_of(shard.io).core()->tasks().for_each([&found](const task_state& t) {
+      found = found || (t.accepted && !t.ended.load(std::memory_order_relaxed));
+    });
+#endif
+    return !found;
+  }
+
+  void measure() noexcept {
+    const std::int64_t now = now_ns();
+    const std::int64_t late =
+        now - nanoseconds(timer_.expiry().time_since_epoch()).count();
+    longest_ = std::max(longest_, std::max<std::int64_t>(late, 0));
+    const std::int64_t wall = now - window_began_;
+    if (wall < window.count() || shard_state::helps()) return;
+    const nanoseconds cpu = thread_cpu_time();
+    const std::int64_t part = (cpu - window_cpu_).count() * 1000 / wall;
+    cpu_.store(static_cast<std::uint32_t>(std::clamp<std::int64_t>(part, 0, 1000)),
+               std::memory_order_relaxed);
+    // A timer is late by some 100 us on an idle machine, which is nobody's load.
+    delay_.store(longest_ > 1'000'000 ? longest_ : 0, std::memory_order_relaxed);
+    began_.store(window_began_, std::memory_order_relaxed);
+    ended_.store(now, std::memory_order_relaxed);
+    if (balancer_.excess_permille() > 0) sample(wall);
+    window_cpu_ = cpu;
+    window_began_ = now;
+    longest_ = 0;
+  }
+
+  // What each session has used lately.
+  void sample(std::int64_t wall) noexcept {
+    const std::lock_guard lock(mutex_);
+    std::size_t n = 0;
+    for (movable_core* c = first_; c != nullptr && n != most_sampled; c = c->next_, ++n) {
+      const std::uint64_t used = c->used();
+      const auto ns = timing::to_ns(used - std::min(c->used_then_, used)).count();
+      c->used_then_ = used;
+      const std::int64_t elapsed = wall + std::max<std::int64_t>(window_began_ - sampled_, 0);
+      const auto ppm = static_cast<std::uint32_t>(std::min<std::int64_t>(ns * 1000 / std::max<std::int64_t>(elapsed / 1000, 1), 1000000));
+      c->ppm_ = c->ppm_ == 0 ? ppm : (c->ppm_ + ppm) / 2;
+    }
+    sampled_ = window_began_ + wall;
+  }
+
+  void decide() noexcept {
+    for (int rounds = 0; rounds != 16; ++rounds) {
+      const nanoseconds now(now_ns());
+      const balance_decision d = balancer_.decide(reports_, now);
+      if (d.what == balance_decision::kind::stay) return;
+      shard_moves& other = *board.all[d.shard];
+      const bool gives = d.what == balance_decision::kind::give;
+      const moved m = gives ? give(other, d) : take(other, d);
+      balancer_.moved(d, m.things, m.ppm, now);
+      reports_[shard.index].movable = static_cast<std::uint32_t>(movables());
+      reports_[d.shard].movable = static_cast<std::uint32_t>(other.movables());
+      if (m.things == 0 && !gives) reports_[d.shard].movable = 0;
+    }
+  }
+
+  struct moved {
+    std::uint32_t things = 0;
+    std::uint32_t ppm = 0;
+  };
+  using some = std::array<movable_core*, most_at_once>;
+
+  moved take(shard_moves& from, const balance_decision& d) noexcept {
+    some chosen;
+    const std::size_t n = from.take_waiting(chosen, d.things);
+    return {from.move_all(std::span(chosen).first(n), *this, d.reason), 0};
+  }
+  moved give(shard_moves& to, const balance_decision& d) noexcept {
+    some chosen;
+    if (d.load_ppm == balance_decision::any) {
+      const std::size_t n = take_waiting(chosen, d.things);
+      return {move_all(std::span(chosen).first(n), to, d.reason), 0};
+    }
+    return give_load(to, d);
+  }
+  moved give_load(shard_moves& to, const balance_decision& d) noexcept {
+    some waiting;
+    std::size_t n = 0;
+    moved m;
+    try {
+      const std::lock_guard lock(mutex_);
+      things_.clear();
+      std::uint64_t sum = 0;
+      std::size_t seen = 0;
+      for (movable_core* c = first_; c != nullptr && seen != most_sampled; c = c->next_, ++seen) {
+        if (c->forbidden()) continue;
+        things_.push_back({reinterpret_cast<std::uintptr_t>(c), c->ppm_});
+        sum += c->ppm_;
+      }
+      // Sessions whose work is not known share what was used, by their turns.
+      const std::uint64_t all = std::uint64_t{cpu_.load(std::memory_order_relaxed)} * 1000;
+      if (sum != 0 && sum < all / 4) {
+        for (movable_load& l : things_) l.ppm = static_cast<std::uint32_t>(l.ppm * all / sum);
+      }
+      balance_decision limited = d;
+      limited.things = std::min<std::uint32_t>(d.things, most_at_once);
+      const std::size_t chosen = choose_moves(things_, limited);
+      for (std::size_t i = 0; i != chosen; ++i) {
+        movable_core& c = *reinterpret_cast<movable_core*>(things_[i].id);
+        if (!c.want(to.shard.index, d.reason)) continue;
+        ++m.things;
+        m.ppm += things_[i].ppm;
+        if (!c.take()) continue;  // it moves when it waits next
+        unlink(c);
+        waiting[n++] = &c;
+      }
+    } catch (const std::bad_alloc&) {
+      return {};
+    }
+    (void)move_all(std::span(waiting).first(n), to, d.reason);
+    return m;
+  }
+
+  /// Takes sessions that wait; any thread.
+  std::size_t take_waiting(some& chosen, std::size_t most) noexcept {
+    const std::lock_guard lock(mutex_);
+    std::size_t n = 0;
+    for (movable_core* c = first_; c != nullptr && n != std::min(most, chosen.size());) {
+      movable_core* const next = c->next_;
+      if (c->take()) {
+        unlink(*c);
+        chosen[n++] = c;
+      }
+      c = next;
+    }
+    return n;
+  }
+  /// Of this shard; any thread that owns them. Returns how many were moved.
+  std::uint32_t move_all(std::span<movable_core*> sessions, shard_moves& to,
+                         move_reason why) noexcept {
+    std::uint32_t n = 0;
+    for (movable_core* const c : sessions) {
+      if (!move_waiting(*c, to, why)) ++n;
+    }
+    return n;
+  }
+
+ public:
+  /// Moves a session that was taken while it waited. If that fails, it goes on waiting here.
+  [[nodiscard]] boost::system::error_code move_waiting(movable_core& c, shard_moves& to,
+                                                       move_reason why) noexcept {
+    c.op_->waits_again = true;
+    const boost::system::error_code ec = move(c, to, why);
+    if (ec) give_back(c);
+    return ec;
+  }
+  void give_back(movable_core& c) noexcept {
+    c.op_->waits_again = false;
+    {
+      const std::lock_guard lock(mutex_);
+      if (!c.listed_) link(c);
+    }
+    c.give_back();
+  }
+
+ private:
+  alignas(apart) std::mutex mutex_;  // the list, and thread_
+  movable_core* first_ = nullptr;
+  hooks::thread_state* thread_ = nullptr;
+
+  // What it publishes.
+  alignas(apart) std::atomic<std::uint32_t> cpu_{0};
+  std::atomic<std::int64_t> delay_{0};
+  std::atomic<std::int64_t> began_{0};
+  std::atomic<std::int64_t> ended_{0};
+  std::atomic<std::int64_t> moved_in_at_{0};
+  std::atomic<std::size_t> count_{0};
+  std::atomic<bool> draining_{false};
+
+  alignas(apart) std::array<std::atomic<std::uint64_t>, move_reasons> moved_out_{};
+  std::array<std::atomic<std::uint64_t>, move_reasons> moved_in_{};
+  std::atomic<std::uint64_t> failures_{0};
+  std::atomic<std::size_t> next_{0};
+  std::atomic<bool> ticking_{false};
+
+  // The shard's thread.
+  alignas(apart) shard_balancer balancer_;
+  std::vector<shard_report> reports_;
+  std::vector<movable_load> things_;
+  nanoseconds window_cpu_{0};
+  std::int64_t window_began_ = 0;
+  std::int64_t sampled_ = 0;
+  std::int64_t longest_ = 0;
+  boost::asio::steady_timer timer_;
+  starter starter_{*this};
+};
+
+// ---- movable_core
+
+inline movable_core::movable_core(shard_moves& home) : home_(&home) {}
+inline movable_core::~movable_core() = default;
+
+inline bool movable_core::wanted() const noexcept {
+  return (wanted_.load(std::memory_order_relaxed) != 0 || home()->draining()) && !forbidden();
+}
+
+inline std::uint64_t movable_core::used() const noexcept {
+  constexpr std::uint64_t turn = 1000;  // ticks: less than any turn takes
+  std::uint64_t n = turn * turns_.load(std::memory_order_relaxed);
+#if !defined(ASIO_PULSE_DISABLE)
+  if (task_.get() != nullptr) n += task_->cost.load(std::memory_order_relaxed);
+#endif
+  return n;
+}
+
+inline shard_moves* movable_core::target(move_reason& why) const noexcept {
+  if (forbidden()) return nullptr;
+  shard_moves& here = *home();
+  if (const std::uint32_t w = wanted_.load(std::memory_order_relaxed); w != 0) {
+    why = static_cast<move_reason>(w >> 16U);
+    shard_moves* const to = here.board.all[(w & 0xffffU) - 1];
+    return to != &here ? to : nullptr;
+  }
+  if (!here.draining()) return nullptr;
+  why = move_reason::drain;
+  return here.somewhere();
+}
+
+inline void movable_core::idle(resumption& op, std::optional<time> until) {
+  turns_.store(turns_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+  op_ = &op;
+  until_ = until;
+  move_reason why{};
+  if (shard_moves* const to = target(why)) {
+    op.waits_again = true;
+    if (!home()->move(*this, *to, why)) return;
+    op.waits_again = false;  // it stays
+  }
+  wanted_.store(0, std::memory_order_relaxed);
+  try {
+    start_waiting();
+  } catch (...) {
+    op_ = nullptr;
+    throw;
+  }
+}
+
+inline void movable_core::move_now(resumption& op, std::size_t shard) noexcept {
+  turns_.store(turns_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+  op_ = &op;
+  shard_moves& here = *home();
+  if (shard >= here.board.all.size()) {
+    op.result = error::no_such_shard;
+  } else if (forbidden()) {
+    op.result = error::move_forbidden;
+  } else if (shard != here.shard.index) {
+    move_reason why = move_reason::ordered;
+    if (const std::uint32_t w = wanted_.load(std::memory_order_relaxed);
+        w != 0 && (w & 0xffffU) == shard + 1) {
+      why = static_cast<move_reason>(w >> 16U);
+    } else if (w == 0 && here.draining()) {
+      why = move_reason::drain;
+    }
+    op.result = here.move(*this, *here.board.all[shard], why);
+    if (!op.result) return;
+  }
+  here.enqueue(*this);
+}
+
+inline std::optional<std::size_t> movable_core::wanted_shard() const noexcept {
+  move_reason why{};
+  if (!wanted()) return std::nullopt;
+  const shard_moves* const to = target(why);
+  return to != nullptr ? std::optional<std::size_t>(to->shard.index) : std::nullopt;
+}
+
+inline void movable_core::complete(resumption& op) noexcept {
+  op_ = &op;
+  home()->enqueue(*this);
+}
+
+inline void movable_core::go_on_waiting(resumption& op) {
+  op.waits_again = false;
+  op_ = &op;
+  try {
+    start_waiting();
+  } catch (const std::bad_alloc&) {
+    op_ = nullptr;
+    op.result = boost::asio::error::no_memory;
+    op.resume();
+  }
+}
+
+inline void movable_core::start_waiting() {
+  word number = (word_.load(std::memory_order_relaxed) >> number_shift) + 1;
+  word w = number << number_shift | starting;
+  word_.store(w, std::memory_order_release);
+  try {
+    wait(number, until_);
+  } catch (...) {
+    word_.store(number << number_shift | running, std::memory_order_relaxed);
+    throw;
+  }
+  if (word_.compare_exchange_strong(w, number << number_shift | waiting, std::memory_order_acq_rel))
+    return;
+  // A spare thread of this shard was faster.
+  ASIO_PULSE_ASSERT((w & fired) != 0);
+  home()->enqueue(*this);
+}
+
+inline void movable_core::give_back() noexcept {
+  word w = word_.load(std::memory_order_relaxed);
+  if ((w & fired) == 0 &&
+      word_.compare_exchange_strong(w, (w & ~states) | waiting, std::memory_order_acq_rel)) {
+    return;
+  }
+  home()->enqueue(*this);
+}
+
+inline void movable_core::ready(std::uint64_t number, boost::system::error_code ec) {
+  for (word w = word_.load(std::memory_order_acquire); w >> number_shift == number;) {
+    switch (w & states) {
+      case waiting:
+        if (!word_.compare_exchange_weak(w, number << number_shift | running,
+                                         std::memory_order_acq_rel)) {
+          continue;
+        }
+        stop_waiting(ec == boost::asio::error::timed_out);
+        op_->result = ec;
+        std::exchange(op_, nullptr)->resume();
+        return;
+      case starting:
+      case taken:
+        // The read that follows finds out what happened to the socket.
+        if (ec == boost::asio::error::operation_aborted) return;
+        if (word_.compare_exchange_weak(w, w | fired, std::memory_order_acq_rel)) return;
+        continue;
+      default:
+        return;
+    }
+  }
+}
+
+inline void movable_core::abandoned(std::uint64_t number) noexcept {
+  word w = number << number_shift | waiting;
+  if (word_.compare_exchange_strong(w, number << number_shift | running,
+                                    std::memory_order_acq_rel)) {
+    std::exchange(op_, nullptr)->drop();
+  }
+}
+
+inline bool movable_core::cancel() noexcept {
+  word w = word_.load(std::memory_order_relaxed);
+  if ((w & states) != waiting ||
+      !word_.compare_exchange_strong(w, (w & ~states) | taken, std::memory_order_acq_rel)) {
+    return false;
+  }
+  op_->result = boost::asio::error::operation_aborted;
+  home()->enqueue(*this);
+  return true;
+}
+
+inline boost::system::error_code movable_core::order(std::size_t shard) noexcept {
+  if (ended()) return error::session_ended;
+  shard_moves& here = *home();
+  if (shard >= here.board.all.size()) return error::no_such_shard;
+  if (here.board.stopped.load(std::memory_order_relaxed)) return error::shards_stopped;
+  shard_moves& to = *here.board.all[shard];
+  if (forbidden()) return error::move_forbidden;
+  if (wanted_.load(std::memory_order_relaxed) != 0 ||
+      (word_.load(std::memory_order_relaxed) & states) == taken) {
+    return error::already_moving;
+  }
+  if (&to == &here) return {};
+  if (to.draining()) return error::shard_drained;
+  if (!want(shard, move_reason::ordered)) return error::already_moving;
+  if (!take()) return {};  // at its next quiet point
+  shard_moves& from = *home();
+  if (&from != &to) return from.move_waiting(*this, to, move_reason::ordered);
+  wanted_.store(0, std::memory_order_relaxed);  // another move has brought it there
+  from.give_back(*this);
+  return {};
+}
+
+inline void movable_core::end() noexcept {
+  if (ended_.exchange(true, std::memory_order_acq_rel)) return;
+  home()->remove(*this);
+}
+
+}  // namespace detail
+}  // namespace asio_pulse
