@@ -133,8 +133,9 @@ class shards {
       std::vector<movable_load> candidates;
       for (std::size_t t = 0; t != things[from].size(); ++t) {
         if (!things[from][t].movable) continue;
-        candidates.push_back(
-            {t, static_cast<std::uint32_t>(things[from][t].permille * served_[from] * 1000)});
+        const double got = things[from][t].permille * served_[from];
+        const auto ppm = static_cast<std::uint32_t>(got * 1000);
+        candidates.push_back({t, ppm, ppm});
       }
       ASSERT_FALSE(candidates.empty()) << "never asks for a move if nothing may move";
       const std::size_t n = choose_moves(candidates, d);
@@ -291,7 +292,7 @@ TEST(shard_balance_property, a_draining_shard_is_emptied_to_the_others_and_gets_
 }
 
 TEST(shard_balance_property,
-     a_stuck_shards_things_are_taken_over_and_it_gets_nothing_for_a_second) {
+     a_stuck_shards_things_are_taken_over_and_it_gets_nothing_for_as_long_as_it_was_stuck) {
   shards s(4, 1);
   for (auto& t : s.things) t = equal(30, 10);
   s.things[1].push_back({300, false});  // what sticks it
@@ -305,9 +306,10 @@ TEST(shard_balance_property,
     EXPECT_EQ(s.moves[i].reason, move_reason::stuck);
   }
   // It ends, and has the least load of all; but what has stuck it may do so again.
+  s.run(500ms - window);
   s.things[1].clear();
   s.reports[1].poll_began = 0ns;
-  s.run(900ms);
+  s.run(400ms);
   EXPECT_TRUE(s.things[1].empty());
   s.run(1s);
   EXPECT_FALSE(s.things[1].empty());
@@ -330,7 +332,7 @@ TEST(shard_balance_property, without_a_shard_that_may_get_something_nothing_move
   EXPECT_EQ(s.stays[0], stay_reason::no_target);
 }
 
-TEST(shard_balance_property, what_was_moved_counts_until_a_whole_window_was_measured_with_it) {
+TEST(shard_balance_property, what_was_moved_counts_at_once_and_its_window_is_corrected) {
   shard_balancer b(0, 2, {});
   std::vector<shard_report> r(2);
   const auto at = [&](ns from, ns to, std::uint32_t mine, std::uint32_t its) {
@@ -349,13 +351,38 @@ TEST(shard_balance_property, what_was_moved_counts_until_a_whole_window_was_meas
   ASSERT_EQ(d.what, kind::give);
   EXPECT_EQ(d.load_ppm, 400'000U);
   EXPECT_EQ(d.most_ppm, 600'000U);
-  b.moved(d, 40, 400'000, 1040ms);
+  b.moved(d, 40, 400'000, 1049ms);  // it has arrived at 1050 ms
   // Old measurements do not make it move again.
-  for (ns t = 1041ms; t != 1060ms; t += 1ms) EXPECT_EQ(b.decide(r, t).why, stay_reason::balanced);
-  // Neither does a window that has begun before the things had arrived.
-  EXPECT_EQ(at(1040ms, 1060ms, 880, 110).why, stay_reason::balanced);
+  for (ns t = 1050ms; t != 1060ms; t += 1ms) EXPECT_EQ(b.decide(r, t).what, kind::stay);
+  // In this window each of them had it for half of the time.
+  EXPECT_EQ(at(1040ms, 1060ms, 700, 300).why, stay_reason::balanced);
+  EXPECT_NEAR(b.excess_permille(), 0, 1);
   EXPECT_EQ(at(1060ms, 1080ms, 500, 500).why, stay_reason::balanced);
   EXPECT_NEAR(b.excess_permille(), 0, 1);
+}
+
+TEST(shard_balance_property, hogs_that_stick_most_shards_are_put_together) {
+  for (const std::size_t n : {2U, 3U, 8U, 64U}) {
+    std::vector<shard_report> r(n);
+    std::vector<shard_balancer> b;
+    for (std::size_t i = 0; i != n; ++i) b.emplace_back(i, n, balance_settings{});
+    const std::size_t half = std::max<std::size_t>(n / 2, 1);
+    // Half of the shards may have hogs.
+    for (std::size_t i = 0; i != half; ++i) r[i].poll_began = 1000ms;
+    for (std::size_t i = 0; i != half; ++i) EXPECT_EQ(b[i].home_of_hog(r, 1100ms), i);
+    // All have: those of the others go to the first half.
+    for (shard_report& each : r) each.poll_began = 1000ms;
+    for (std::size_t i = 0; i != n; ++i) {
+      const std::size_t home = b[i].home_of_hog(r, 1100ms);
+      EXPECT_LT(home, half);
+      if (i < half) {
+        EXPECT_EQ(home, i);
+      }
+    }
+    // One of them gets nothing.
+    r[0].draining = true;
+    for (std::size_t i = 1; i != n; ++i) EXPECT_NE(b[i].home_of_hog(r, 1100ms), 0U);
+  }
 }
 
 TEST(shard_balance_property, equal_reports_give_equal_decisions) {

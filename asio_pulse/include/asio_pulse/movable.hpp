@@ -8,8 +8,10 @@
 #include <asio_pulse/detail/shard_moves.hpp>
 #include <asio_pulse/sharded_context.hpp>
 
+#include <boost/asio/associated_executor.hpp>
 #include <boost/asio/async_result.hpp>
 #include <boost/asio/awaitable.hpp>
+#include <boost/asio/post.hpp>
 #include <boost/asio/redirect_error.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <boost/smart_ptr/intrusive_ptr.hpp>
@@ -17,7 +19,6 @@
 
 #include <chrono>
 #include <cstddef>
-#include <memory>
 #include <optional>
 #include <stdexcept>
 #include <tuple>
@@ -138,10 +139,8 @@ class movable {
   auto async_move_to(std::size_t shard, CompletionToken&& token) {
     return boost::asio::async_initiate<CompletionToken, void(boost::system::error_code)>(
         [core = core_.get()](auto handler, std::size_t to) {
-          auto op = resume_with(*core, std::move(handler));
-          if (!op->movable_from(core->home()->shard.io)) op->result = error::not_movable;
-          if (op->result) return core->complete(*op.release());
-          core->move_now(*op.release(), to);
+          if (!detail::may_leave(handler, core->home()->shard.io)) return refuse(*core, handler);
+          core->move_now(resume_with(*core, handler), to);
         },
         token, shard);
   }
@@ -174,10 +173,15 @@ class movable {
     return new detail::movable_objects<Parts...>(*here->moves, parts...);
   }
   template <class Handler>
-  static std::unique_ptr<detail::resumption_of<Handler>, detail::drop_resumption> resume_with(
-      detail::movable_core& core, Handler&& handler) {
-    return std::unique_ptr<detail::resumption_of<Handler>, detail::drop_resumption>(
-        new detail::resumption_of<Handler>(core, std::move(handler)));
+  [[nodiscard]] static detail::resumption& resume_with(detail::movable_core& core, Handler& handler) {
+    return *new detail::resumption_of<Handler>(core, std::move(handler));
+  }
+  template <class Handler>
+  static void refuse(detail::movable_core& core, Handler& handler) {
+    const auto ex =
+        boost::asio::get_associated_executor(handler, core.home()->shard.io.get_executor());
+    boost::asio::post(
+        ex, [h = std::move(handler)]() mutable { std::move(h)(make_error_code(error::not_movable)); });
   }
   [[nodiscard]] boost::asio::awaitable<void> wait_idle(
       std::optional<std::chrono::steady_clock::time_point> until);
@@ -187,12 +191,8 @@ class movable {
     return boost::asio::async_initiate<CompletionToken, void(boost::system::error_code)>(
         [core = core_.get()](auto handler,
                              std::optional<std::chrono::steady_clock::time_point> limit) {
-          auto op = resume_with(*core, std::move(handler));
-          if (!op->movable_from(core->home()->shard.io)) {
-            op->result = error::not_movable;
-            return core->complete(*op.release());
-          }
-          detail::resumption& waiting = *op.release();
+          if (!detail::may_leave(handler, core->home()->shard.io)) return refuse(*core, handler);
+          detail::resumption& waiting = resume_with(*core, handler);
           try {
             core->idle(waiting, limit);
           } catch (...) {

@@ -32,8 +32,8 @@
 /// each of them has below the mean as its weight. So shards that decide at the same time, and know
 /// nothing of each other, do not all choose the same one.
 ///
-/// Three rules prevent ping-pong. What was moved counts as load of the shard that has got it, until
-/// that has measured a whole window with it. A thing moves only if that at least halves the excess
+/// Three rules prevent ping-pong. What was moved counts as load of the shard that has got it at once,
+/// and a window in which it arrived is corrected for the time before. A thing moves only if that at least halves the excess
 /// that it is moved for: a thing that is the whole load stays where it is. And a shard that has got
 /// something a short time ago must have an excess for longer before it gives something away.
 
@@ -53,7 +53,7 @@ struct shard_report {
   std::chrono::nanoseconds window_ended{0};
   /// When the handler that runs now began. Zero if none runs.
   std::chrono::nanoseconds poll_began{0};
-  /// When something last moved to this shard. Zero if nothing has.
+  /// When something last moved to this shard because of an imbalance. Zero if nothing has.
   std::chrono::nanoseconds moved_in{0};
   /// It gives everything away, and gets nothing.
   bool draining = false;
@@ -86,7 +86,8 @@ struct balance_settings {
   std::uint32_t moves_per_second = 5000;
   /// A handler that has run for longer makes its shard a *stuck* one. Positive.
   std::chrono::nanoseconds stuck_after = std::chrono::milliseconds{2};
-  /// For how long a shard that was stuck gets nothing. What has stuck it may do so again.
+  /// A shard that was stuck gets nothing for as long as it was, but for this at the most: what has
+  /// stuck it may do so again.
   std::chrono::nanoseconds stuck_memory = std::chrono::seconds{1};
 
   friend bool operator==(const balance_settings&, const balance_settings&) = default;
@@ -149,9 +150,15 @@ struct balance_decision {
 };
 
 /// Something that may move.
+///
+/// `before` and `ppm` are measured in two windows, one after the other, and for a reason: of many
+/// things that have run once or twice, those that have used most did so by chance, and will use less.
+/// So one window says which are chosen, and the other one what they use. Equal values are allowed,
+/// for things whose load is known well.
 struct movable_load {
-  std::uint64_t id = 0;   ///< the caller's
-  std::uint32_t ppm = 0;  ///< CPU that it has used recently, in millionths
+  std::uint64_t id = 0;      ///< the caller's
+  std::uint32_t before = 0;  ///< CPU that it used in the window before, in millionths of a CPU
+  std::uint32_t ppm = 0;     ///< and in the last one
 
   friend bool operator==(const movable_load&, const movable_load&) = default;
 };
@@ -159,8 +166,8 @@ struct movable_load {
 /// Chooses what moves. It is put at the front of `things`, whose order changes; the rest follows.
 /// Returns how many were chosen, and none if each is too large.
 ///
-/// The largest come first, so that few things move. What has used nothing only moves if there is no
-/// limit for the load.
+/// Those that used most in the window before come first, so that few things move. What has used
+/// nothing in both only moves if there is no limit for the load.
 ///
 /// \par Cost  Sorts `things`.
 [[nodiscard]] std::size_t choose_moves(std::span<movable_load> things,
@@ -184,8 +191,9 @@ struct movable_load {
 /// A spare thread that works for a stuck shard may use that shard's balancer, while the shard's own
 /// thread does not: decide() of a shard that is stuck itself gives everything away.
 ///
-/// \par Cost           decide(): linear in the number of shards, some ns for each. No allocation
-///                     after the constructor.
+/// \par Cost           decide(): linear in the number of shards. About 2 ns for each if this shard has
+///                     not measured since the last call and none is stuck, otherwise about 20 ns. No
+///                     allocation after the constructor.
 /// \par Thread safety  Distinct objects: Safe. Shared objects: Unsafe.
 class shard_balancer {
  public:
@@ -213,6 +221,15 @@ class shard_balancer {
   void moved(const balance_decision& d, std::uint32_t things, std::uint32_t load_ppm,
              time now) noexcept;
 
+  /// A handler of this shard has ended that ran for longer than `stuck_after`. Returns the shard to
+  /// which the connection or task that it belongs to moves, if it may, or this one. To be told with
+  /// moved() or ordered() is not needed.
+  ///
+  /// What sticks shards stays where it is, alone, after the others have taken the rest. But if it
+  /// sticks more than half of the shards, it is put together, so that half of them remain for the
+  /// rest: on the first ones that are stuck or were so for a short time.
+  [[nodiscard]] std::size_t home_of_hog(std::span<const shard_report> all, time now) noexcept;
+
   /// As moved(), for a move that the program has ordered.
   void ordered(std::size_t to, std::uint32_t load_ppm, time now) noexcept;
 
@@ -222,16 +239,20 @@ class shard_balancer {
 
  private:
   struct other {
-    double load = 0;     ///< with what is counted for it
-    double counted = 0;  ///< thousandths of a CPU that were moved to it (from it, if negative)
-    time counted_at{0};
-    time stuck_at{0};  ///< when it was last seen stuck; zero: never
-    time retry_at{0};  ///< nothing of it could be taken over; not before then again
+    double load = 0;      ///< estimated
+    double measured = 0;  ///< in the last window, corrected
+    time seen{0};         ///< the end of that window
+    double moved = 0;     ///< load that was moved to it since (from it, if negative)
+    time moved_at{0};     ///< when, on average
+    time no_target{0};    ///< it was stuck, and is no target before then
+    time retry_at{0};     ///< nothing of it could be taken over; not before then again
     bool target = false;
   };
   static constexpr std::size_t nobody = static_cast<std::size_t>(-1);
 
+  [[nodiscard]] bool nothing_new(std::span<const shard_report> all, time now) const noexcept;
   void look(std::span<const shard_report> all, time now) noexcept;
+  static void estimate(other& o, const shard_report& r) noexcept;
   void count(std::size_t shard, double permille, time now) noexcept;
   [[nodiscard]] balance_decision take_over(std::span<const shard_report> all, time now) noexcept;
   [[nodiscard]] balance_decision empty(const shard_report& mine, move_reason why,
@@ -263,6 +284,7 @@ class shard_balancer {
   double piece_ = 0;  ///< to one shard at a time
   time retry_at_{0};
   stay_reason refused_ = stay_reason::moves;  ///< why nothing could be moved; `moves`: it could
+  stay_reason last_ = stay_reason::balanced;  ///< the last decision
   double tokens_ = 0;                         ///< moves that are allowed now
   time refilled_{0};
   std::uint64_t random_;

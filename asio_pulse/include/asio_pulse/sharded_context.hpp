@@ -173,8 +173,13 @@ class sharded_context {
     for (std::size_t i = 0; i != shards; ++i) {
       options its = options_.context;
       if (!its.name.empty()) its.name += '/' + std::to_string(i);
-      shards_.push_back(
-          std::make_unique<detail::shard_state>(i, shards, set, options_.mailbox, its));
+      if (options_.rescue != 0) {
+        its.spare_workers = options_.rescue;
+        its.spare_cooldown = std::min<std::chrono::nanoseconds>(its.spare_cooldown,
+                                                                std::chrono::milliseconds{10});
+      }
+      shards_.push_back(std::make_unique<detail::shard_state>(
+          i, shards, set, options_.mailbox, std::move(its), options_.rescue != 0));
       shards_.back()->work.emplace(shards_.back()->io.get_executor());
     }
     board_.balance = options_.balance;
@@ -456,8 +461,28 @@ class sharded_context {
   /// \par Errors  std::out_of_range.
   [[nodiscard]] shard_statistics stats(std::size_t i) const {
     const detail::shard_figures& f = at(i).figures;
-    return {f.received.load(std::memory_order_relaxed), f.wakes.load(std::memory_order_relaxed),
-            f.cpu.load(std::memory_order_relaxed) >= 0};
+    const detail::shard_moves& m = *at(i).moves;
+    shard_statistics r{.received = f.received.load(std::memory_order_relaxed),
+                       .wakes = f.wakes.load(std::memory_order_relaxed),
+                       .pinned = f.cpu.load(std::memory_order_relaxed) >= 0,
+                       .movables = m.movables(),
+                       .move_failures = m.failures(),
+                       .draining = m.draining()};
+    for (std::size_t why = 0; why != move_reasons; ++why) {
+      r.moved_out[why] = f.moves_out[why].load(std::memory_order_relaxed);
+      r.moved_in[why] = f.moves_in[why].load(std::memory_order_relaxed);
+    }
+    return r;
+  }
+
+  /// io_context::trace() of each shard. write_trace() makes one trace of them, with a lane for each.
+  ///
+  /// \par Errors  std::bad_alloc.
+  [[nodiscard]] std::vector<recording> traces() const {
+    std::vector<recording> all;
+    all.reserve(size());
+    for (const auto& s : shards_) all.push_back(s->io.trace());
+    return all;
   }
 
  private:

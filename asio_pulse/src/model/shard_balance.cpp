@@ -15,8 +15,6 @@ constexpr double most_delay = 1000;
 constexpr double changing = 200;
 // What was moved needs about as long to arrive.
 constexpr auto journey = 1ms;
-// A shard that does not measure is not mistaken for one that has got something for longer.
-constexpr auto longest_count = 1s;
 constexpr auto recently = 1s;
 constexpr auto pause_after_refusal = 10ms;
 // A window that is longer, because the shard slept or was stuck, says nothing about most of the time.
@@ -90,24 +88,34 @@ std::string invalid_reason(const balance_settings& s) {
 std::size_t choose_moves(std::span<movable_load> things, const balance_decision& d) noexcept {
   const std::size_t most = std::min<std::size_t>(things.size(), d.things);
   if (d.load_ppm == balance_decision::any) return most;
-  std::sort(things.begin(), things.end(),
-            [](const movable_load& a, const movable_load& b) { return a.ppm > b.ppm; });
+  std::sort(things.begin(), things.end(), [](const movable_load& a, const movable_load& b) {
+    return a.before != b.before ? a.before > b.before : a.ppm > b.ppm;
+  });
+  // To look for smaller ones for ever would choose those that are small by chance.
+  constexpr int most_passed_over = 8;
+  int passed_over = 0;
   std::size_t chosen = 0;
   std::uint64_t total = 0;
   for (std::size_t i = 0; i != things.size() && chosen != most; ++i) {
     const std::uint64_t its = things[i].ppm;
-    if (its == 0) break;
+    if (total >= d.load_ppm || (its == 0 && things[i].before == 0)) break;
+    if (total + its > d.most_ppm) continue;
     // It must bring the total nearer to what is wanted.
-    if (2 * total + its >= 2 * std::uint64_t{d.load_ppm} || total + its > d.most_ppm) continue;
+    if (2 * total + its > 2 * std::uint64_t{d.load_ppm}) {
+      if (++passed_over > most_passed_over) break;
+      continue;
+    }
     total += its;
     std::swap(things[chosen++], things[i]);
   }
-  if (chosen != 0 || most == 0) return chosen;
+  if (total != 0 || most == 0) return chosen;
   // Each is too large for that. The smallest may still be better than nothing.
-  const auto used = [](const movable_load& m) { return m.ppm != 0; };
-  const auto end = std::partition_point(things.begin(), things.end(), used);
-  if (end == things.begin() || (end - 1)->ppm > d.most_ppm) return 0;
-  std::swap(things.front(), *(end - 1));
+  const auto key = [](const movable_load& m) { return m.ppm != 0 ? m.ppm : 0xffffffffU; };
+  const auto least = std::min_element(
+      things.begin(), things.end(),
+      [&](const movable_load& a, const movable_load& b) { return key(a) < key(b); });
+  if (key(*least) > d.most_ppm) return 0;
+  std::iter_swap(things.begin(), least);
   return 1;
 }
 
@@ -127,22 +135,44 @@ shard_balancer::shard_balancer(std::size_t me, std::size_t shards, const balance
       tokens_(s.moves_per_second / 10.0),
       random_(0x9e3779b97f4a7c15U * (me + 1)) {}
 
-// Also counts what was moved, and remembers which shards were stuck.
+bool shard_balancer::nothing_new(std::span<const shard_report> all, time now) const noexcept {
+  const shard_report& mine = all[me_];
+  if (left_ > 0 || mine.draining || mine.window_ended != last_window_) return false;
+  return std::none_of(all.begin(), all.end(),
+                      [&](const shard_report& r) { return is_stuck(r, settings_, now); });
+}
+
+void shard_balancer::estimate(other& o, const shard_report& r) noexcept {
+  if (r.window_ended == o.seen) return;
+  const bool first = o.seen.count() == 0;
+  o.seen = r.window_ended;
+  o.measured = load_of(r);
+  if (o.moved != 0) {
+    // What has arrived in the middle of the window has used half of what it would have used.
+    const auto length = static_cast<double>((r.window_ended - r.window_began).count());
+    const auto before = static_cast<double>((o.moved_at + journey - r.window_began).count());
+    const double part = length > 0 ? std::clamp(before / length, 0.0, 1.0) : 1;
+    o.measured = std::max(o.measured + part * o.moved, 0.0);
+    o.moved = 0;
+  }
+  // A mean, because windows are noisy; but a load that has changed for good is seen at once.
+  constexpr double newest = 0.25;
+  constexpr double jump = 0.25;
+  constexpr double least_jump = 100;
+  const bool jumped = std::abs(o.measured - o.load) > std::max(jump * o.load, least_jump);
+  o.load += (first || jumped ? 1 : newest) * (o.measured - o.load);
+}
+
 void shard_balancer::look(std::span<const shard_report> all, time now) noexcept {
   targets_ = 0;
   double loads = 0;
   for (std::size_t i = 0; i != others_.size(); ++i) {
     const shard_report& r = all[i];
     other& o = others_[i];
-    if (o.counted != 0 &&
-        (r.window_began >= o.counted_at + journey || now - o.counted_at > longest_count)) {
-      o.counted = 0;
-    }
-    o.load = std::max(load_of(r) + o.counted, 0.0);
+    estimate(o, r);
     const bool stuck = is_stuck(r, settings_, now);
-    if (stuck) o.stuck_at = now;
-    const bool was_stuck = o.stuck_at.count() != 0 && now - o.stuck_at <= settings_.stuck_memory;
-    o.target = i != me_ && !r.draining && !r.stopped && !stuck && !was_stuck;
+    if (stuck) o.no_target = now + std::min(now - r.poll_began, settings_.stuck_memory);
+    o.target = i != me_ && !r.draining && !r.stopped && !stuck && now >= o.no_target;
     if (!o.target && i != me_) continue;
     loads += o.load;
     if (o.target) ++targets_;
@@ -155,24 +185,28 @@ void shard_balancer::look(std::span<const shard_report> all, time now) noexcept 
     }
   }
   mean_ = loads / static_cast<double>(targets_ + 1);
-  const double reference = std::max({mean_, static_cast<double>(settings_.least_permille), 1.0});
-  excess_ = (others_[me_].load - mean_) / reference;
   const double unmoved = load_of(all[me_]);
   per_load_ = unmoved > 0 ? all[me_].load.cpu_permille / unmoved : 1;
+  sum_up(all[me_]);
 }
 
 balance_decision shard_balancer::decide(std::span<const shard_report> all, time now) noexcept {
+  const shard_report& mine = all[me_];
+  balance_decision d;
+  d.why = last_;
+  if (mine.stopped || nothing_new(all, now)) return d;
   look(all, now);
   refill(now);
-  const shard_report& mine = all[me_];
-  if (mine.stopped) return {};
-  sum_up(mine);
-  if (is_stuck(mine, settings_, now)) return empty(mine, move_reason::stuck, now);
-  if (mine.draining) return empty(mine, move_reason::drain, now);
-  if (const balance_decision d = take_over(all, now); d.what != balance_decision::kind::stay) {
-    return d;
+  if (is_stuck(mine, settings_, now)) {
+    d = empty(mine, move_reason::stuck, now);
+  } else if (mine.draining) {
+    d = empty(mine, move_reason::drain, now);
+  } else {
+    d = take_over(all, now);
+    if (d.what == balance_decision::kind::stay) d = balance(mine, now);
   }
-  return balance(mine, now);
+  last_ = d.what == balance_decision::kind::stay ? d.why : stay_reason::too_short;
+  return d;
 }
 
 balance_decision shard_balancer::take_over(std::span<const shard_report> all, time now) noexcept {
@@ -222,10 +256,15 @@ balance_decision shard_balancer::empty(const shard_report& mine, move_reason why
 }
 
 void shard_balancer::sum_up(const shard_report& mine) noexcept {
-  if (mine.window_ended <= last_window_) return;
+  const double reference = std::max({mean_, static_cast<double>(settings_.least_permille), 1.0});
+  if (mine.window_ended == last_window_) {
+    excess_ = (others_[me_].load - mean_) / reference;
+    return;
+  }
   const time length =
       std::min<time>(mine.window_ended - std::max(mine.window_began, last_window_), longest_window);
   last_window_ = mine.window_ended;
+  excess_ = (others_[me_].measured - mean_) / reference;
   const auto ns = static_cast<double>(length.count());
   constexpr double largest_jump = 0.5;  // a jump is no noise
   constexpr double newest = 1 / 32.0;
@@ -259,9 +298,7 @@ balance_decision shard_balancer::balance(const shard_report& mine, time now) noe
     return d;
   }
   if (left_ == 0 && now >= retry_at_ && windows_ >= 2 && has_lasted(mine, now)) {
-    // The mean of what was summed up, unless the last window says less.
-    left_ = std::min(threshold() + sum_ / summed_ns_, excess_) *
-            std::max(mean_, static_cast<double>(settings_.least_permille));
+    left_ = others_[me_].load - mean_;
     const auto below = std::count_if(others_.begin(), others_.end(),
                                      [this](const other& o) { return o.target && o.load < mean_; });
     piece_ = below > 1 ? left_ / static_cast<double>(2 * below) : left_;
@@ -327,6 +364,30 @@ void shard_balancer::moved(const balance_decision& d, std::uint32_t things, std:
   if (left_ < least_excess || load_ppm == 0) end_of_moves();
 }
 
+std::size_t shard_balancer::home_of_hog(std::span<const shard_report> all, time now) noexcept {
+  const std::size_t most = std::max<std::size_t>(others_.size() / 2, 1);
+  std::size_t sticky = 0;
+  std::size_t mine = 0;  // sticky ones before this
+  for (std::size_t i = 0; i != others_.size(); ++i) {
+    other& o = others_[i];
+    if (is_stuck(all[i], settings_, now)) {
+      o.no_target = now + std::min(now - all[i].poll_began, settings_.stuck_memory);
+    }
+    if (all[i].stopped || all[i].draining) continue;
+    if (i != me_ && now >= o.no_target) continue;
+    if (i < me_) ++mine;
+    ++sticky;
+  }
+  if (sticky <= most || mine < most) return me_;
+  // One of the first, not all to the same one.
+  std::size_t skip = others_.size() > 1 ? me_ % most : 0;
+  for (std::size_t i = 0; i != me_; ++i) {
+    if (all[i].stopped || all[i].draining || now >= others_[i].no_target) continue;
+    if (skip-- == 0) return i;
+  }
+  return me_;
+}
+
 void shard_balancer::ordered(std::size_t to, std::uint32_t load_ppm, time now) noexcept {
   const double moved_load = permille_of(load_ppm) / (per_load_ > 0 ? per_load_ : 1);
   count(to, moved_load, now);
@@ -334,8 +395,14 @@ void shard_balancer::ordered(std::size_t to, std::uint32_t load_ppm, time now) n
 }
 
 void shard_balancer::count(std::size_t shard, double permille, time now) noexcept {
-  others_[shard].counted += permille;
-  others_[shard].counted_at = now;
+  other& o = others_[shard];
+  o.load = std::max(o.load + permille, 0.0);
+  const double total = std::abs(o.moved) + std::abs(permille);
+  if (total <= 0) return;
+  const double newest = std::abs(permille) / total;
+  o.moved_at +=
+      time(static_cast<time::rep>(newest * static_cast<double>((now - o.moved_at).count())));
+  o.moved += permille;
 }
 
 void shard_balancer::end_of_moves() noexcept {

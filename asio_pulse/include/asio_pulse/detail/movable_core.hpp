@@ -21,6 +21,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -125,8 +126,6 @@ class movable_core {
   void idle(resumption& op, std::optional<time> until);
   /// Moves to that shard, or completes with the error, or without one if it is there already.
   void move_now(resumption& op, std::size_t shard) noexcept;
-  /// Completes at once, as a handler of its own.
-  inline void complete(resumption& op) noexcept;
   /// A turn of a `resumption` that waits again.
   void go_on_waiting(resumption& op);
   /// Whether something wants it to move at its next quiet point.
@@ -184,7 +183,7 @@ class movable_core {
   void start_waiting();
   /// Makes it the caller's if it waits.
   [[nodiscard]] bool take() noexcept {
-    word w = word_.load(std::memory_order_relaxed);
+    word w = word_.load(std::memory_order_seq_cst);
     return (w & states) == waiting && !forbidden() &&
            word_.compare_exchange_strong(w, (w & ~states) | taken, std::memory_order_acq_rel,
                                          std::memory_order_relaxed);
@@ -193,20 +192,27 @@ class movable_core {
   void give_back() noexcept;
   [[nodiscard]] bool want(std::size_t shard, move_reason why) noexcept {
     std::uint32_t none = 0;
-    return wanted_.compare_exchange_strong(none, wish(shard, why), std::memory_order_relaxed);
+    return wanted_.compare_exchange_strong(none, wish(shard, why), std::memory_order_seq_cst,
+                                           std::memory_order_relaxed);
   }
   static std::uint32_t wish(std::size_t shard, move_reason why) noexcept {
     return static_cast<std::uint32_t>(shard + 1) | static_cast<std::uint32_t>(why) << 16U;
   }
   /// Where it goes now, if anywhere; and why.
   [[nodiscard]] shard_moves* target(move_reason& why) const noexcept;
+  [[nodiscard]] std::string_view name() const noexcept {
+#if !defined(ASIO_PULSE_DISABLE)
+    if (task_.get() != nullptr) return task_->name.get();
+#endif
+    return {};
+  }
   /// What it has used, in ticks; or how often it was at a quiet point, if that is not known.
   [[nodiscard]] std::uint64_t used() const noexcept;
 
   std::atomic<std::uint32_t> references_{0};
   std::atomic<std::uint32_t> holds_{0};
   std::atomic<word> word_{running};
-  /// A shard and a reason, see wish(); 0: none. Relaxed: it publishes nothing.
+  /// A shard and a reason, see wish(); 0: none. It publishes nothing; see start_waiting().
   std::atomic<std::uint32_t> wanted_{0};
   std::atomic<bool> ended_{false};
   std::atomic<shard_moves*> home_;  ///< changed by its owner

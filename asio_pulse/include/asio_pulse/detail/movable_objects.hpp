@@ -114,6 +114,10 @@ class moving_socket {
     if (both_) (void)socket_.release(ignored);
     socket_ = std::move(*fresh_);
     own(now_);
+#if !defined(ASIO_PULSE_DISABLE)
+    // What it has left behind in the other context belongs to no task, as after a close.
+    if (owner_.get() != nullptr && owner_.get() != now_) owner_->home->connection_closed(*owner_);
+#endif
   }
   void undo() noexcept {
     if (!both_) return;

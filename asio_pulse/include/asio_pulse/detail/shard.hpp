@@ -68,6 +68,9 @@ class shard_io_context : public io_context {
  public:
   using io_context::io_context;
   using io_context::shutdown;
+#if !defined(ASIO_PULSE_DISABLE)
+  using io_context::be_shard;
+#endif
 };
 
 class shard_state {
@@ -98,11 +101,13 @@ class shard_state {
         most(capacity),
         requests(shards),
         choices(number),
-        figures(number, shards, set),
+        shown_(std::make_shared<shard_figures>(number, shards, set)),
+        figures(*shown_),
         rescued_(rescued),
         io(opts, rescued ? rescued_hint : concurrency_hint),
         scheduler_(boost::asio::use_service<scheduler>(io)) {
 #if !defined(ASIO_PULSE_DISABLE)
+    io.be_shard(shown_);
     if (spare_workers* const spares = service_of(io).spares()) spares->tell(&help, this);
 #endif
     inbox_.reserve(shards);
@@ -181,14 +186,15 @@ class shard_state {
   }
   /// The load, as the shard has published it. Starts a measurement if the last one is older than
   /// `fresh`. Any thread.
-  [[nodiscard]] shard_load load() noexcept {
+  [[nodiscard]] shard_load load() noexcept { return load(fresh); }
+  [[nodiscard]] shard_load load(std::chrono::nanoseconds age) noexcept {
     const std::int64_t now = now_ns();
     const std::int64_t begun = probe_.begun.load(std::memory_order_relaxed);
     const std::int64_t at = figures.load.window_ended().count();
     shard_load l = figures.load.read().load;
     if (begun != 0) {
       l.delay = std::max(l.delay, std::chrono::nanoseconds(now - begun));
-    } else if (now - at > fresh.count()) {
+    } else if (now - at > age.count()) {
       std::int64_t none = 0;
       // Acquire: pairs with the release at the end of the last measurement, which has finished with
       // the operation.
@@ -237,7 +243,11 @@ class shard_state {
   placer choices;  ///< of the shard's thread
   shard_moves* moves = nullptr;
 
-  shard_figures figures;  ///< what it publishes of its load, and shows
+ private:
+  std::shared_ptr<shard_figures> shown_;  // a reader of its instruments may outlive it
+
+ public:
+  shard_figures& figures;  ///< what it publishes of its load, and shows
 
  private:
   /// Looks into the mailboxes. It has a turn of the scheduler for as long as there are messages.
@@ -327,7 +337,9 @@ class shard_state {
       cpu_then_ = cpu;
       measured_then_ = now;
     }
-    figures.load.measured(l, 0, std::chrono::nanoseconds(now));
+    const shard_report before = figures.load.read();
+    figures.load.measured(l, before.movable != 0 ? l.cpu_permille : 0,
+                          std::chrono::nanoseconds(now));
     probe_.begun.store(0, std::memory_order_release);  // pairs with load()
   }
 

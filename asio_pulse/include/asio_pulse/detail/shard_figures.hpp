@@ -172,7 +172,7 @@ inline void note_move(shard_figures& from, shard_figures& to, move_reason why, s
   const auto reason = static_cast<std::size_t>(why);
   from.moves_out[reason].fetch_add(1, std::memory_order_relaxed);
   to.moves_in[reason].fetch_add(1, std::memory_order_relaxed);
-  to.load.moved_in(now);
+  if (why == move_reason::imbalance) to.load.moved_in(now);
   noted_move m;
   m.at = now;
   m.took = took;

@@ -94,6 +94,7 @@ class shard_moves {
   /// \par Cost  Some system calls for each socket; the mutexes of both shards.
   [[nodiscard]] boost::system::error_code move(movable_core& c, shard_moves& to,
                                                move_reason why) noexcept {
+    const nanoseconds began(now_ns());
     c.wanted_.store(0, std::memory_order_relaxed);
     boost::system::error_code ec;
     if (board.stopped.load(std::memory_order_relaxed)) {
@@ -118,9 +119,8 @@ class shard_moves {
       const std::lock_guard lock(to.mutex_);
       to.link(c);
     }
-    moved_out_[static_cast<std::size_t>(why)].fetch_add(1, std::memory_order_relaxed);
-    to.moved_in_[static_cast<std::size_t>(why)].fetch_add(1, std::memory_order_relaxed);
-    to.moved_in_at_.store(now_ns(), std::memory_order_relaxed);
+    const nanoseconds now(now_ns());
+    note_move(shard.figures, to.shard.figures, why, c.name(), now - began, now);
     c.op_->goes_to(to.shard.io);
     tell({shard.index, to.shard.index, why, {}});
     to.enqueue(c);
@@ -155,16 +155,20 @@ class shard_moves {
     return any;
   }
   [[nodiscard]] bool draining() const noexcept {
-    return draining_.load(std::memory_order_relaxed);
+    return shard.figures.load.is(published_load::draining);
   }
   /// Returns whether that has changed.
   bool set_draining(bool on) noexcept {
-    if (draining_.exchange(on, std::memory_order_relaxed) == on) return false;
+    const std::lock_guard lock(drain_mutex_);
+    if (draining() == on) return false;
     board.drained_shards.fetch_xor(std::uint64_t{1} << shard.index, std::memory_order_relaxed);
     if (!on) {
+      shard.figures.load.lower(published_load::draining);
+      shard.figures.load.lower(published_load::drained);
       board.drains.fetch_sub(1, std::memory_order_relaxed);
-    } else if (board.drains.fetch_add(1, std::memory_order_relaxed) == 0) {
-      start_all();
+    } else {
+      shard.figures.load.raise(published_load::draining);
+      if (board.drains.fetch_add(1, std::memory_order_relaxed) == 0) start_all();
     }
     return true;
   }
@@ -176,29 +180,14 @@ class shard_moves {
   [[nodiscard]] std::size_t movables() const noexcept {
     return count_.load(std::memory_order_relaxed);
   }
-  [[nodiscard]] std::uint64_t moved_out(std::size_t why) const noexcept {
-    return moved_out_[why].load(std::memory_order_relaxed);
-  }
-  [[nodiscard]] std::uint64_t moved_in(std::size_t why) const noexcept {
-    return moved_in_[why].load(std::memory_order_relaxed);
-  }
   [[nodiscard]] std::uint64_t failures() const noexcept {
     return failures_.load(std::memory_order_relaxed);
   }
 
   /// What the shard publishes.
   [[nodiscard]] shard_report report() noexcept {
-    shard_report r;
-    r.load.cpu_permille = cpu_.load(std::memory_order_relaxed);
-    r.load.delay = nanoseconds(delay_.load(std::memory_order_relaxed));
-    r.movable = static_cast<std::uint32_t>(movables());
-    r.movable_permille = r.movable != 0 ? r.load.cpu_permille : 0;
-    r.window_began = nanoseconds(began_.load(std::memory_order_relaxed));
-    r.window_ended = nanoseconds(ended_.load(std::memory_order_relaxed));
-    r.moved_in = nanoseconds(moved_in_at_.load(std::memory_order_relaxed));
+    shard_report r = shard.figures.load.read();
     r.poll_began = nanoseconds(poll_began());
-    r.draining = draining();
-    r.drained = r.draining && r.movable == 0;
     r.stopped = board.stopped.load(std::memory_order_relaxed);
     return r;
   }
@@ -210,8 +199,6 @@ class shard_moves {
 #if defined(ASIO_PULSE_TRACKING)
     thread_ = &hooks::this_thread();
 #endif
-    window_cpu_ = thread_cpu_time();
-    window_began_ = now_ns();
   }
   void thread_ends() noexcept {
     const std::lock_guard lock(mutex_);
@@ -243,13 +230,17 @@ class shard_moves {
     first_ = &c;
     c.listed_ = true;
     c.used_then_ = c.used();
-    count_.fetch_add(1, std::memory_order_relaxed);
+    show(count_.load(std::memory_order_relaxed) + 1);
+  }
+  void show(std::size_t n) noexcept {
+    count_.store(n, std::memory_order_relaxed);
+    shard.figures.load.movable(static_cast<std::uint32_t>(n));
   }
   void unlink(movable_core& c) noexcept {
     if (!std::exchange(c.listed_, false)) return;
     (c.previous_ != nullptr ? c.previous_->next_ : first_) = c.next_;
     if (c.next_ != nullptr) c.next_->previous_ = c.previous_;
-    count_.fetch_sub(1, std::memory_order_relaxed);
+    show(count_.load(std::memory_order_relaxed) - 1);
   }
 
   void tell(const move_record& r) noexcept {
@@ -332,6 +323,7 @@ class shard_moves {
     }
     if (board.balance || draining()) decide();
     if (draining() && empty()) {
+      shard.figures.load.raise(published_load::drained);
       try {
         board.drained(shard.index);
       } catch (...) {  // no memory: at the next tick
@@ -354,45 +346,32 @@ class shard_moves {
   }
 
   void measure() noexcept {
-    const std::int64_t now = now_ns();
-    const std::int64_t late =
-        now - nanoseconds(timer_.expiry().time_since_epoch()).count();
-    longest_ = std::max(longest_, std::max<std::int64_t>(late, 0));
-    const std::int64_t wall = now - window_began_;
-    if (wall < window.count() || shard_state::helps()) return;
-    const nanoseconds cpu = thread_cpu_time();
-    const std::int64_t part = (cpu - window_cpu_).count() * 1000 / wall;
-    cpu_.store(static_cast<std::uint32_t>(std::clamp<std::int64_t>(part, 0, 1000)),
-               std::memory_order_relaxed);
-    // A timer is late by some 100 us on an idle machine, which is nobody's load.
-    delay_.store(longest_ > 1'000'000 ? longest_ : 0, std::memory_order_relaxed);
-    began_.store(window_began_, std::memory_order_relaxed);
-    ended_.store(now, std::memory_order_relaxed);
-    if (balancer_.excess_permille() > 0) sample(wall);
-    window_cpu_ = cpu;
-    window_began_ = now;
-    longest_ = 0;
+    (void)shard.load(window);
+    const std::int64_t ended = shard.figures.load.window_ended().count();
+    if (ended != sampled_ && balancer_.excess_permille() > 0) sample(ended);
   }
 
   // What each session has used lately.
-  void sample(std::int64_t wall) noexcept {
+  void sample(std::int64_t ended) noexcept {
     const std::lock_guard lock(mutex_);
+    const std::int64_t elapsed = std::max<std::int64_t>(ended - sampled_, 1000);
     std::size_t n = 0;
     for (movable_core* c = first_; c != nullptr && n != most_sampled; c = c->next_, ++n) {
       const std::uint64_t used = c->used();
       const auto ns = timing::to_ns(used - std::min(c->used_then_, used)).count();
       c->used_then_ = used;
-      const std::int64_t elapsed = wall + std::max<std::int64_t>(window_began_ - sampled_, 0);
-      const auto ppm = static_cast<std::uint32_t>(std::min<std::int64_t>(ns * 1000 / std::max<std::int64_t>(elapsed / 1000, 1), 1000000));
+      const auto ppm =
+          static_cast<std::uint32_t>(std::min<std::int64_t>(ns * 1000 / (elapsed / 1000), 1000000));
       c->ppm_ = c->ppm_ == 0 ? ppm : (c->ppm_ + ppm) / 2;
     }
-    sampled_ = window_began_ + wall;
+    sampled_ = ended;
   }
 
   void decide() noexcept {
     for (int rounds = 0; rounds != 16; ++rounds) {
       const nanoseconds now(now_ns());
       const balance_decision d = balancer_.decide(reports_, now);
+      shard.figures.stays.store(static_cast<std::uint8_t>(d.why), std::memory_order_relaxed);
       if (d.what == balance_decision::kind::stay) return;
       shard_moves& other = *board.all[d.shard];
       const bool gives = d.what == balance_decision::kind::give;
@@ -438,7 +417,7 @@ class shard_moves {
         sum += c->ppm_;
       }
       // Sessions whose work is not known share what was used, by their turns.
-      const std::uint64_t all = std::uint64_t{cpu_.load(std::memory_order_relaxed)} * 1000;
+      const std::uint64_t all = std::uint64_t{reports_[shard.index].load.cpu_permille} * 1000;
       if (sum != 0 && sum < all / 4) {
         for (movable_load& l : things_) l.ppm = static_cast<std::uint32_t>(l.ppm * all / sum);
       }
@@ -508,17 +487,8 @@ class shard_moves {
   movable_core* first_ = nullptr;
   hooks::thread_state* thread_ = nullptr;
 
-  // What it publishes.
-  alignas(apart) std::atomic<std::uint32_t> cpu_{0};
-  std::atomic<std::int64_t> delay_{0};
-  std::atomic<std::int64_t> began_{0};
-  std::atomic<std::int64_t> ended_{0};
-  std::atomic<std::int64_t> moved_in_at_{0};
-  std::atomic<std::size_t> count_{0};
-  std::atomic<bool> draining_{false};
-
-  alignas(apart) std::array<std::atomic<std::uint64_t>, move_reasons> moved_out_{};
-  std::array<std::atomic<std::uint64_t>, move_reasons> moved_in_{};
+  alignas(apart) std::atomic<std::size_t> count_{0};
+  std::mutex drain_mutex_;
   std::atomic<std::uint64_t> failures_{0};
   std::atomic<std::size_t> next_{0};
   std::atomic<bool> ticking_{false};
@@ -527,10 +497,7 @@ class shard_moves {
   alignas(apart) shard_balancer balancer_;
   std::vector<shard_report> reports_;
   std::vector<movable_load> things_;
-  nanoseconds window_cpu_{0};
-  std::int64_t window_began_ = 0;
   std::int64_t sampled_ = 0;
-  std::int64_t longest_ = 0;
   boost::asio::steady_timer timer_;
   starter starter_{*this};
 };
@@ -576,7 +543,6 @@ inline void movable_core::idle(resumption& op, std::optional<time> until) {
     if (!home()->move(*this, *to, why)) return;
     op.waits_again = false;  // it stays
   }
-  wanted_.store(0, std::memory_order_relaxed);
   try {
     start_waiting();
   } catch (...) {
@@ -614,11 +580,6 @@ inline std::optional<std::size_t> movable_core::wanted_shard() const noexcept {
   return to != nullptr ? std::optional<std::size_t>(to->shard.index) : std::nullopt;
 }
 
-inline void movable_core::complete(resumption& op) noexcept {
-  op_ = &op;
-  home()->enqueue(*this);
-}
-
 inline void movable_core::go_on_waiting(resumption& op) {
   op.waits_again = false;
   op_ = &op;
@@ -641,11 +602,25 @@ inline void movable_core::start_waiting() {
     word_.store(number << number_shift | running, std::memory_order_relaxed);
     throw;
   }
-  if (word_.compare_exchange_strong(w, number << number_shift | waiting, std::memory_order_acq_rel))
-    return;
-  // A spare thread of this shard was faster.
-  ASIO_PULSE_ASSERT((w & fired) != 0);
-  home()->enqueue(*this);
+  // Afterwards it may end on another thread.
+  const boost::intrusive_ptr<movable_core> here(this);
+  if (!word_.compare_exchange_strong(w, number << number_shift | waiting,
+                                     std::memory_order_seq_cst)) {
+    // A spare thread of this shard was faster.
+    ASIO_PULSE_ASSERT((w & fired) != 0);
+    return home()->enqueue(*this);
+  }
+  // An order that has found it not yet waiting: order() looks at the state after it has set `wanted_`,
+  // and this is the other way round. All four are sequentially consistent.
+  if (wanted_.load(std::memory_order_seq_cst) == 0 || !take()) return;
+  move_reason why{};
+  shard_moves& from = *home();
+  if (shard_moves* const to = target(why)) {
+    (void)from.move_waiting(*this, *to, why);
+  } else {
+    wanted_.store(0, std::memory_order_relaxed);  // another move has brought it there
+    from.give_back(*this);
+  }
 }
 
 inline void movable_core::give_back() noexcept {

@@ -39,22 +39,29 @@ struct no_executor : boost::asio::io_context::executor_type {
 };
 
 template <class Handler>
+inline constexpr bool resumes_coroutine =
+    !std::is_null_pointer_v<decltype(coroutine_in(std::declval<Handler&>()))>;
+
+/// Whether the handler can go on in another context than `home`.
+template <class Handler>
+[[nodiscard]] bool may_leave(Handler& h, io_context& home) noexcept {
+  if constexpr (resumes_coroutine<Handler>) {
+    return executor_of(*coroutine_in(h)) == home.get_executor();
+  } else {
+    using executor = boost::asio::associated_executor_t<Handler, no_executor>;
+    return std::is_same_v<executor, no_executor>;
+  }
+}
+
+template <class Handler>
 class resumption_of final : public handler_operation<resumption_of<Handler>, resumption> {
  public:
   resumption_of(movable_core& core, Handler&& h) : core_(&core), handler_(std::move(h)) {}
 
-  /// Whether the handler can go on in another context than this one.
-  [[nodiscard]] bool movable_from(io_context& home) noexcept {
-    if constexpr (is_coroutine) {
-      return executor_of(*coroutine_in(handler_)) == home.get_executor();
-    } else {
-      using executor = boost::asio::associated_executor_t<Handler, no_executor>;
-      return std::is_same_v<executor, no_executor>;
-    }
-  }
-
   void goes_to([[maybe_unused]] io_context& to) noexcept override {
-    if constexpr (is_coroutine) executor_of(*coroutine_in(handler_)) = to.get_executor();
+    if constexpr (resumes_coroutine<Handler>) {
+      executor_of(*coroutine_in(handler_)) = to.get_executor();
+    }
   }
   void announce_in([[maybe_unused]] io_context& in) noexcept override {
     BOOST_ASIO_HANDLER_CREATION((in, *this, "shard", &in, 0, "movable"));
@@ -75,15 +82,8 @@ class resumption_of final : public handler_operation<resumption_of<Handler>, res
   }
 
  private:
-  static constexpr bool is_coroutine =
-      !std::is_null_pointer_v<decltype(coroutine_in(std::declval<Handler&>()))>;
-
   boost::intrusive_ptr<movable_core> core_;
   Handler handler_;
-};
-
-struct drop_resumption {
-  void operator()(resumption* op) const noexcept { op->drop(); }
 };
 
 }  // namespace asio_pulse::detail
