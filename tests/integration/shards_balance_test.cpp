@@ -5,6 +5,8 @@
 #include <support/io_uring.hpp>
 #include <support/moving_sessions.hpp>
 //
+#include <asio_pulse/task.hpp>
+
 #include <boost/asio/use_future.hpp>
 
 #include <gmock/gmock.h>
@@ -168,13 +170,13 @@ TEST(shards_balance, an_overloaded_shard_gives_sessions_away) {
   sharded_context shards(2, o);
   handles all;
   std::atomic<bool> ends{false};
-  asio_pulse::sharded_acceptor acceptor(
-      shards, {asio::ip::address_v4::loopback(), 0},
-      [&](tcp::socket s) {
-        const auto ex = s.get_executor();
-        asio::co_spawn(ex, burning(std::move(s), 200us, all), asio::detached);
-      },
-      {.mode = asio_pulse::accept_mode::one_listener});
+  asio_pulse::sharded_acceptor acceptor(shards, {asio::ip::address_v4::loopback(), 0},
+                                        [&](tcp::socket s) {
+                                          const auto ex = s.get_executor();
+                                          asio::co_spawn(ex, burning(std::move(s), 200us, all),
+                                                         asio::detached);
+                                        },
+                                        {.mode = asio_pulse::accept_mode::one_listener});
   runner r(shards);
   constexpr std::size_t sessions = 8;
   std::vector<std::thread> clients;
@@ -245,6 +247,129 @@ TEST(shards_balance, nothing_moves_while_it_is_off_or_forbidden) {
     r.get();
     EXPECT_EQ(shards.stats(0).moved_out[stuck], 0U);
   }
+}
+
+/// Options with which a stall is noticed.
+asio_pulse::shard_options rescued() {
+  asio_pulse::shard_options o = unmoved();
+  o.context.stall_threshold = 2ms;
+  o.context.stall_signal = -1;
+  o.rescue = 1;
+  return o;
+}
+
+TEST(shards_rescue, a_spare_thread_runs_the_queue_of_a_stuck_shard) {
+  sharded_context shards(2, rescued());
+  runner r(shards);
+  std::promise<void> started;
+  std::promise<void> go;
+  shards.post(0, [&] {
+    started.set_value();
+    go.get_future().wait();
+  });
+  started.get_future().wait();
+  // Messages of other threads, of another shard, and of the spare thread itself; requests, and answers.
+  EXPECT_EQ(shards
+                .on(
+                    0, [&] { return shards.this_shard(); }, asio::use_future)
+                .get(),
+            0U);
+  std::promise<int> sum;
+  asio::co_spawn(
+      shards.shard(1),
+      [&]() -> asio::awaitable<void> {
+        int n = 0;
+        for (int i = 0; i != 100; ++i) n += co_await shards.on(0, [] { return 1; });
+        sum.set_value(n);
+      },
+      asio::detached);
+  EXPECT_EQ(sum.get_future().get(), 100);
+  std::promise<int> from_spare;
+  asio::co_spawn(
+      shards.shard(0),
+      [&]() -> asio::awaitable<void> {
+        int n = 0;
+        for (int i = 0; i != 100; ++i) {
+          n += co_await shards.on(1, [] { return 1; });
+          EXPECT_EQ(shards.this_shard(), 0U);
+        }
+        from_spare.set_value(n);
+      },
+      asio::detached);
+  EXPECT_EQ(from_spare.get_future().get(), 100);
+  go.set_value();
+  shards.join();
+  r.get();
+  EXPECT_GE(shards.shard(0).stats().spares_started, 1U);
+}
+
+TEST(shards_rescue, sessions_of_a_rescued_shard_go_on_and_what_a_spare_throws_leaves_run) {
+  sharded_context shards(2, rescued());
+  handles all;
+  auto acceptor = accepting(shards, all);
+  runner r(shards);
+  client c(acceptor.local_endpoint());  // round robin: on shard 0
+  c.ask(1);
+  std::promise<void> started;
+  std::promise<void> go;
+  shards.post(0, [&] {
+    started.set_value();
+    go.get_future().wait();
+  });
+  started.get_future().wait();
+  for (std::uint32_t i = 0; i != 20; ++i) EXPECT_EQ(c.ask(i), 0U);
+  EXPECT_FALSE(all.wait_for(1)[0].move_to(1));
+  while (c.ask(5) != 1) {
+  }
+  shards.post(0, [] { throw std::runtime_error("on a spare"); });
+  go.set_value();
+  EXPECT_THROW(r.get(), std::runtime_error);
+  runner again(shards);
+  EXPECT_EQ(c.ask(7), 1U);
+  c.close();
+  acceptor.close();
+  shards.join();
+  again.get();
+}
+
+TEST(shards_policy, each_shard_serves_by_its_policy) {
+  asio_pulse::shard_options o = unmoved();
+  o.context.policy = asio_pulse::scheduling::priority;
+  o.context.saturation = 0ns;
+  sharded_context shards(2, o);
+  for (std::size_t i = 0; i != 2; ++i) {
+    EXPECT_EQ(shards.shard(i).get_options().policy, asio_pulse::scheduling::priority);
+  }
+  // Of what waits on a shard, the urgent tasks go first. The other shard has an order of its own.
+  std::array<std::vector<int>, 2> order;
+  std::vector<asio_pulse::task> tasks;
+  for (std::size_t shard = 0; shard != 2; ++shard) {
+    for (const unsigned priority : {1U, 6U}) {
+      asio_pulse::task_options t = unlimited("class " + std::to_string(priority));
+      t.priority = priority;
+      tasks.emplace_back(shards.shard(shard), t);
+    }
+  }
+  for (std::size_t shard = 0; shard != 2; ++shard) {
+    asio::post(shards.shard(shard), [&, shard] {
+      for (int n = 0; n != 20; ++n) {
+        for (std::size_t kind = 0; kind != 2; ++kind) {
+          asio_pulse::post(tasks[2 * shard + kind], [&order, shard, kind] {
+            order[shard].push_back(static_cast<int>(kind));
+            burn(20us);
+          });
+        }
+      }
+    });
+  }
+  shards.finish();
+  shards.run();
+  for (const std::vector<int>& of : order) {
+    ASSERT_EQ(of.size(), 40U);
+    // It takes a few operations until the queue has been seen.
+    EXPECT_GE(std::count(of.begin(), of.begin() + 24, 1), 18);
+  }
+  EXPECT_GT(shards.shard(0).stats().policy_turns, 0U);
 }
 
 TEST(shards_balance, settings_out_of_range_are_refused_by_name) {

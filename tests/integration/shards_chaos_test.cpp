@@ -209,7 +209,8 @@ std::uint64_t one_chaos(std::uint32_t seed, steady_clock::duration lasts) {
         });
       } else {
         const auto known = all.wait_for(1);
-        const movable_ref& m = known[known.size() - 1 - random() % std::min<std::size_t>(known.size(), 40)];
+        const movable_ref& m =
+            known[known.size() - 1 - random() % std::min<std::size_t>(known.size(), 40)];
         if (random() % 50 == 0) {
           (void)m.shard();
         } else {
@@ -227,8 +228,8 @@ std::uint64_t one_chaos(std::uint32_t seed, steady_clock::duration lasts) {
     running.join();
     EXPECT_EQ(sessions, 0);
     for (std::size_t i = 0; i != shards.size(); ++i) EXPECT_EQ(shards.stats(i).movables, 0U);
-    std::cout << "seed " << seed << ": " << shards.size() << " shards, " << answered
-              << " answers, " << moves << " moves, " << thrown << " exceptions\n";
+    std::cout << "seed " << seed << ": " << shards.size() << " shards, " << answered << " answers, "
+              << moves << " moves, " << thrown << " exceptions\n";
   }
   EXPECT_EQ(sessions, 0);
   return answered;

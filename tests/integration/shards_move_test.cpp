@@ -293,7 +293,8 @@ TEST(shards_move, a_task_goes_on_with_its_name_budget_tier_group_and_figures) {
   o.context.accepted = {.name = "conn", .budget = 200us, .per = 10s};
   sharded_context shards(2, o);
   const asio_pulse::task_group top(shards.shard(0), {.name = "top", .weight = 300});
-  const asio_pulse::task_group tenant(shards.shard(0), {.name = "tenant", .weight = 7, .parent = top});
+  const asio_pulse::task_group tenant(shards.shard(0),
+                                      {.name = "tenant", .weight = 7, .parent = top});
   std::promise<void> done;
   asio_pulse::sharded_acceptor acceptor(
       shards, {asio::ip::address_v4::loopback(), 0},
@@ -377,8 +378,8 @@ TEST(shards_move, sessions_that_wait_are_destroyed_with_the_shards) {
       pairs.push_back(std::make_unique<pair>(shards));
       asio::co_spawn(
           shards.shard(0),
-          [](pair& p, std::atomic<int>& count, std::atomic<int>& waits, int n)
-              -> asio::awaitable<void> {
+          [](pair& p, std::atomic<int>& count, std::atomic<int>& waits,
+             int n) -> asio::awaitable<void> {
             const living mine(count);
             tcp::socket socket = std::move(p.here);
             movable here(socket);

@@ -94,8 +94,8 @@ TEST(moves_under_load, no_byte_is_lost_or_reordered) {
             while (!end) {
               piece.resize(1 + sizes() % 3000);
               for (char& b : piece) b = static_cast<char>(bytes());
-              to.sent += co_await asio::async_write(to.socket, asio::buffer(piece),
-                                                    asio::use_awaitable);
+              to.sent +=
+                  co_await asio::async_write(to.socket, asio::buffer(piece), asio::use_awaitable);
             }
             to.socket.shutdown(tcp::socket::shutdown_send);
           }(c, static_cast<std::uint32_t>(i), ends),

@@ -121,7 +121,8 @@ class client {
 };
 
 inline asio_pulse::sharded_acceptor accepting(sharded_context& shards, handles& all) {
-  return {shards, {asio::ip::address_v4::loopback(), 0},
+  return {shards,
+          {asio::ip::address_v4::loopback(), 0},
           [&](tcp::socket s) {
             const auto ex = s.get_executor();
             asio::co_spawn(ex, serve(std::move(s), shards, all), asio::detached);

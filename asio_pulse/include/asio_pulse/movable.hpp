@@ -5,6 +5,7 @@
 //
 #include <asio_pulse/detail/asio/coroutine_home.hpp>
 #include <asio_pulse/detail/movable_objects.hpp>
+#include <asio_pulse/detail/movable_steps.hpp>
 #include <asio_pulse/detail/shard_moves.hpp>
 #include <asio_pulse/sharded_context.hpp>
 
@@ -173,15 +174,17 @@ class movable {
     return new detail::movable_objects<Parts...>(*here->moves, parts...);
   }
   template <class Handler>
-  [[nodiscard]] static detail::resumption& resume_with(detail::movable_core& core, Handler& handler) {
+  [[nodiscard]] static detail::resumption& resume_with(detail::movable_core& core,
+                                                       Handler& handler) {
     return *new detail::resumption_of<Handler>(core, std::move(handler));
   }
   template <class Handler>
   static void refuse(detail::movable_core& core, Handler& handler) {
     const auto ex =
         boost::asio::get_associated_executor(handler, core.home()->shard.io.get_executor());
-    boost::asio::post(
-        ex, [h = std::move(handler)]() mutable { std::move(h)(make_error_code(error::not_movable)); });
+    boost::asio::post(ex, [h = std::move(handler)]() mutable {
+      std::move(h)(make_error_code(error::not_movable));
+    });
   }
   [[nodiscard]] boost::asio::awaitable<void> wait_idle(
       std::optional<std::chrono::steady_clock::time_point> until);

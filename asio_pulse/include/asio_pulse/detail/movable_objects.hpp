@@ -156,7 +156,8 @@ using moving = std::conditional_t<socket_object<T>, moving_socket<T>, moving_tim
 /// A session with these sockets and timers. The first one is the socket that it waits for.
 template <class First, class... Others>
 class movable_objects final : public movable_core {
-  static_assert(socket_object<First>, "the first object that moves has to be, or contain, a socket");
+  static_assert(socket_object<First>,
+                "the first object that moves has to be, or contain, a socket");
 
  public:
   movable_objects(shard_moves& home, First& first, Others&... others)

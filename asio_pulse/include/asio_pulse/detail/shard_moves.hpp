@@ -6,6 +6,7 @@
 #include <asio_pulse/error.hpp>
 #include <asio_pulse/hooks/poll_path.hpp>
 #include <asio_pulse/shard_balance.hpp>
+#include <asio_pulse/shard_options.hpp>
 #include <asio_pulse/timing/timebase.hpp>
 
 #include <boost/asio/post.hpp>
@@ -28,15 +29,6 @@
 /// Moves sessions from one shard to another: by order, and as shard_balancer decides.
 
 namespace asio_pulse {
-
-/// A move that was made, or tried.
-struct move_record {
-  std::size_t from = 0;
-  std::size_t to = 0;
-  move_reason why = move_reason::ordered;
-  /// Why it was not made. Then the session is where it was.
-  boost::system::error_code failure{};
-};
 
 namespace detail {
 
@@ -135,9 +127,10 @@ class shard_moves {
 #endif
       op.announce_in(shard.io);
     }
-    c.word_.store((c.word_.load(std::memory_order_relaxed) & ~(movable_core::states | movable_core::fired)) |
-                      movable_core::running,
-                  std::memory_order_release);
+    c.word_.store(
+        (c.word_.load(std::memory_order_relaxed) & ~(movable_core::states | movable_core::fired)) |
+            movable_core::running,
+        std::memory_order_release);
     shard.enqueue(op);
   }
 
@@ -319,7 +312,8 @@ class shard_moves {
     bool busy = false;
     for (std::size_t i = 0; i != reports_.size(); ++i) {
       reports_[i] = board.all[i]->report();
-      busy = busy || reports_[i].load.cpu_permille > 10 || (i != shard.index && reports_[i].poll_began.count() != 0);
+      busy = busy || reports_[i].load.cpu_permille > 10 ||
+             (i != shard.index && reports_[i].poll_began.count() != 0);
     }
     if (board.balance || draining()) decide();
     if (draining() && empty()) {
@@ -329,7 +323,8 @@ class shard_moves {
       } catch (...) {  // no memory: at the next tick
       }
     }
-    const nanoseconds least = std::max<nanoseconds>(board.settings.stuck_after, std::chrono::milliseconds{1});
+    const nanoseconds least =
+        std::max<nanoseconds>(board.settings.stuck_after, std::chrono::milliseconds{1});
     arm(busy || draining() ? least : std::min<nanoseconds>(idle_factor * least, window));
   }
 
@@ -501,206 +496,6 @@ class shard_moves {
   boost::asio::steady_timer timer_;
   starter starter_{*this};
 };
-
-// ---- movable_core
-
-inline movable_core::movable_core(shard_moves& home) : home_(&home) {}
-inline movable_core::~movable_core() = default;
-
-inline bool movable_core::wanted() const noexcept {
-  return (wanted_.load(std::memory_order_relaxed) != 0 || home()->draining()) && !forbidden();
-}
-
-inline std::uint64_t movable_core::used() const noexcept {
-  constexpr std::uint64_t turn = 1000;  // ticks: less than any turn takes
-  std::uint64_t n = turn * turns_.load(std::memory_order_relaxed);
-#if !defined(ASIO_PULSE_DISABLE)
-  if (task_.get() != nullptr) n += task_->cost.load(std::memory_order_relaxed);
-#endif
-  return n;
-}
-
-inline shard_moves* movable_core::target(move_reason& why) const noexcept {
-  if (forbidden()) return nullptr;
-  shard_moves& here = *home();
-  if (const std::uint32_t w = wanted_.load(std::memory_order_relaxed); w != 0) {
-    why = static_cast<move_reason>(w >> 16U);
-    shard_moves* const to = here.board.all[(w & 0xffffU) - 1];
-    return to != &here ? to : nullptr;
-  }
-  if (!here.draining()) return nullptr;
-  why = move_reason::drain;
-  return here.somewhere();
-}
-
-inline void movable_core::idle(resumption& op, std::optional<time> until) {
-  turns_.store(turns_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
-  op_ = &op;
-  until_ = until;
-  move_reason why{};
-  if (shard_moves* const to = target(why)) {
-    op.waits_again = true;
-    if (!home()->move(*this, *to, why)) return;
-    op.waits_again = false;  // it stays
-  }
-  try {
-    start_waiting();
-  } catch (...) {
-    op_ = nullptr;
-    throw;
-  }
-}
-
-inline void movable_core::move_now(resumption& op, std::size_t shard) noexcept {
-  turns_.store(turns_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
-  op_ = &op;
-  shard_moves& here = *home();
-  if (shard >= here.board.all.size()) {
-    op.result = error::no_such_shard;
-  } else if (forbidden()) {
-    op.result = error::move_forbidden;
-  } else if (shard != here.shard.index) {
-    move_reason why = move_reason::ordered;
-    if (const std::uint32_t w = wanted_.load(std::memory_order_relaxed);
-        w != 0 && (w & 0xffffU) == shard + 1) {
-      why = static_cast<move_reason>(w >> 16U);
-    } else if (w == 0 && here.draining()) {
-      why = move_reason::drain;
-    }
-    op.result = here.move(*this, *here.board.all[shard], why);
-    if (!op.result) return;
-  }
-  here.enqueue(*this);
-}
-
-inline std::optional<std::size_t> movable_core::wanted_shard() const noexcept {
-  move_reason why{};
-  if (!wanted()) return std::nullopt;
-  const shard_moves* const to = target(why);
-  return to != nullptr ? std::optional<std::size_t>(to->shard.index) : std::nullopt;
-}
-
-inline void movable_core::go_on_waiting(resumption& op) {
-  op.waits_again = false;
-  op_ = &op;
-  try {
-    start_waiting();
-  } catch (const std::bad_alloc&) {
-    op_ = nullptr;
-    op.result = boost::asio::error::no_memory;
-    op.resume();
-  }
-}
-
-inline void movable_core::start_waiting() {
-  word number = (word_.load(std::memory_order_relaxed) >> number_shift) + 1;
-  word w = number << number_shift | starting;
-  word_.store(w, std::memory_order_release);
-  try {
-    wait(number, until_);
-  } catch (...) {
-    word_.store(number << number_shift | running, std::memory_order_relaxed);
-    throw;
-  }
-  // Afterwards it may end on another thread.
-  const boost::intrusive_ptr<movable_core> here(this);
-  if (!word_.compare_exchange_strong(w, number << number_shift | waiting,
-                                     std::memory_order_seq_cst)) {
-    // A spare thread of this shard was faster.
-    ASIO_PULSE_ASSERT((w & fired) != 0);
-    return home()->enqueue(*this);
-  }
-  // An order that has found it not yet waiting: order() looks at the state after it has set `wanted_`,
-  // and this is the other way round. All four are sequentially consistent.
-  if (wanted_.load(std::memory_order_seq_cst) == 0 || !take()) return;
-  move_reason why{};
-  shard_moves& from = *home();
-  if (shard_moves* const to = target(why)) {
-    (void)from.move_waiting(*this, *to, why);
-  } else {
-    wanted_.store(0, std::memory_order_relaxed);  // another move has brought it there
-    from.give_back(*this);
-  }
-}
-
-inline void movable_core::give_back() noexcept {
-  word w = word_.load(std::memory_order_relaxed);
-  if ((w & fired) == 0 &&
-      word_.compare_exchange_strong(w, (w & ~states) | waiting, std::memory_order_acq_rel)) {
-    return;
-  }
-  home()->enqueue(*this);
-}
-
-inline void movable_core::ready(std::uint64_t number, boost::system::error_code ec) {
-  for (word w = word_.load(std::memory_order_acquire); w >> number_shift == number;) {
-    switch (w & states) {
-      case waiting:
-        if (!word_.compare_exchange_weak(w, number << number_shift | running,
-                                         std::memory_order_acq_rel)) {
-          continue;
-        }
-        stop_waiting(ec == boost::asio::error::timed_out);
-        op_->result = ec;
-        std::exchange(op_, nullptr)->resume();
-        return;
-      case starting:
-      case taken:
-        // The read that follows finds out what happened to the socket.
-        if (ec == boost::asio::error::operation_aborted) return;
-        if (word_.compare_exchange_weak(w, w | fired, std::memory_order_acq_rel)) return;
-        continue;
-      default:
-        return;
-    }
-  }
-}
-
-inline void movable_core::abandoned(std::uint64_t number) noexcept {
-  word w = number << number_shift | waiting;
-  if (word_.compare_exchange_strong(w, number << number_shift | running,
-                                    std::memory_order_acq_rel)) {
-    std::exchange(op_, nullptr)->drop();
-  }
-}
-
-inline bool movable_core::cancel() noexcept {
-  word w = word_.load(std::memory_order_relaxed);
-  if ((w & states) != waiting ||
-      !word_.compare_exchange_strong(w, (w & ~states) | taken, std::memory_order_acq_rel)) {
-    return false;
-  }
-  op_->result = boost::asio::error::operation_aborted;
-  home()->enqueue(*this);
-  return true;
-}
-
-inline boost::system::error_code movable_core::order(std::size_t shard) noexcept {
-  if (ended()) return error::session_ended;
-  shard_moves& here = *home();
-  if (shard >= here.board.all.size()) return error::no_such_shard;
-  if (here.board.stopped.load(std::memory_order_relaxed)) return error::shards_stopped;
-  shard_moves& to = *here.board.all[shard];
-  if (forbidden()) return error::move_forbidden;
-  if (wanted_.load(std::memory_order_relaxed) != 0 ||
-      (word_.load(std::memory_order_relaxed) & states) == taken) {
-    return error::already_moving;
-  }
-  if (&to == &here) return {};
-  if (to.draining()) return error::shard_drained;
-  if (!want(shard, move_reason::ordered)) return error::already_moving;
-  if (!take()) return {};  // at its next quiet point
-  shard_moves& from = *home();
-  if (&from != &to) return from.move_waiting(*this, to, move_reason::ordered);
-  wanted_.store(0, std::memory_order_relaxed);  // another move has brought it there
-  from.give_back(*this);
-  return {};
-}
-
-inline void movable_core::end() noexcept {
-  if (ended_.exchange(true, std::memory_order_acq_rel)) return;
-  home()->remove(*this);
-}
 
 }  // namespace detail
 }  // namespace asio_pulse
