@@ -2,7 +2,7 @@
 
 // TLS sessions that move: what the engine knows of the peer moves with the object.
 
-#if __has_include(<openssl/ssl.h>)
+#if defined(ASIO_PULSE_TEST_OPENSSL)
 
 #include <support/io_uring.hpp>
 #include <support/moving_sessions.hpp>
