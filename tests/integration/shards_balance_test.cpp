@@ -165,6 +165,7 @@ asio::awaitable<void> burning(tcp::socket socket, std::chrono::microseconds each
 TEST(shards_balance, an_overloaded_shard_gives_sessions_away) {
   asio_pulse::shard_options o = unmoved();
   o.balance = true;
+  o.balancing.stuck_after = 1h;  // a thread that gets no CPU is not stuck here
   // All begin on one shard.
   o.place = [](const asio_pulse::placement_view&) -> std::size_t { return 0; };
   sharded_context shards(2, o);

@@ -267,6 +267,10 @@ class shard_moves {
     return board.drains.load(std::memory_order_relaxed) != 0 ||
            (board.balance && board.movables.load(std::memory_order_relaxed) != 0);
   }
+  [[nodiscard]] nanoseconds shortest() const noexcept {
+    return std::clamp<nanoseconds>(board.settings.stuck_after, std::chrono::milliseconds{1},
+                                   std::chrono::milliseconds{10});
+  }
   void start_all() noexcept {
     if (!wanted()) return;
     for (shard_moves* const m : board.all) m->start();
@@ -282,7 +286,7 @@ class shard_moves {
       if (owner == nullptr) return;
       shard_moves& m = static_cast<starter*>(self)->moves;
       m.shard.uncounted();
-      m.arm(m.board.settings.stuck_after);
+      m.arm(m.shortest());
     }
     shard_moves& moves;
   };
@@ -323,8 +327,7 @@ class shard_moves {
       } catch (...) {  // no memory: at the next tick
       }
     }
-    const nanoseconds least =
-        std::max<nanoseconds>(board.settings.stuck_after, std::chrono::milliseconds{1});
+    const nanoseconds least = shortest();
     arm(busy || draining() ? least : std::min<nanoseconds>(idle_factor * least, window));
   }
 
