@@ -141,6 +141,15 @@ class context_core final : public hooks::path_arbiter {
   [[nodiscard]] task_state* make_task(const task_options& opts, birth how = birth::declared,
                                       task_state* from = nullptr);
 
+  /// Makes a task that continues `from`, which is one of another context: with its name, what it may
+  /// use and has used, its tier, and its rank. It is in the group of this context that has the path of
+  /// the other's group; if there is none, one is made. If `from` is a connection's own task, its
+  /// figures go on, otherwise they begin at zero: others may use `from` as well.
+  ///
+  /// \par Thread safety  Any thread. What another thread charges to `from` meanwhile stays there.
+  /// \par Errors         std::bad_alloc.
+  [[nodiscard]] task_state* continue_task(task_state& from);
+
   /// The task of an annotated place in the source. It is made at its first use, and kept until the
   /// context is destroyed. Null if there is no memory.
   [[nodiscard]] task_state* task_of_place(const void* place, const task_options& opts) noexcept;
