@@ -123,7 +123,10 @@ std::vector<line> details_of(const context_view& shard, std::size_t width, chars
   s.entry("moves in", by_reason(now.in_imbalance, now.in_stuck, now.in_drain, now.in_ordered));
   s.entry("moves out", by_reason(now.out_imbalance, now.out_stuck, now.out_drain, now.out_ordered));
   s.entry("messages", fmt::format("{}, of which {} found it asleep", now.received, now.wakes));
-  for (const shard_move_metrics& m : now.moves) s.entry("moved here", move_text(m, set));
+  for (const shard_move_metrics& m : now.moves) {
+    s.entry("moved here", fmt::format("{}, {} ago, in {}", move_text(m, set), short_duration(m.ago),
+                                      short_duration(m.took)));
+  }
   return s.take();
 }
 

@@ -111,8 +111,7 @@ std::string blamed_text(const stall_metrics& stall, charset set) {
 }
 
 std::string move_text(const shard_move_metrics& m, charset set) {
-  return fmt::format("{} from {}, {}, {} ago", printable(m.who, set), m.from, to_string(m.why),
-                     short_duration(m.ago));
+  return fmt::format("{} from {}, {}", printable(m.who, set), m.from, to_string(m.why));
 }
 
 std::string age_text(std::chrono::system_clock::time_point then,

@@ -83,7 +83,7 @@ std::string load_text(const rate&);
 /// The frame to blame, without its number; or the handler if there is no such frame.
 std::string blamed_text(const stall_metrics&, charset);
 
-/// "peer from 2, drain, 1.5 s ago"
+/// "peer from 2, drain"
 std::string move_text(const shard_move_metrics&, charset);
 
 /// "12s ago"
