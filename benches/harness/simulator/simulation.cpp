@@ -249,8 +249,9 @@ class machine {
     }
   }
   void to_one_queue(const request& r) {
-    // If the mutex cannot serve what arrives, the rest is lost.
-    constexpr std::int64_t longest_wait = 100'000;
+    // If the mutex cannot serve what arrives, the rest is lost, so that it does not keep the threads
+    // from their work.
+    constexpr std::int64_t longest_wait = 1000;
     if (lock_free_ - now_ > longest_wait) return;
     lock_free_ = std::max(lock_free_, now_) + s_.cost.lock.count();
     overhead_ += s_.cost.lock.count();
