@@ -5,6 +5,7 @@
 //
 #include <asio_pulse/detail/shard.hpp>
 #include <asio_pulse/detail/shard_drain.hpp>
+#include <asio_pulse/detail/movable_steps.hpp>
 #include <asio_pulse/detail/shard_moves.hpp>
 #include <asio_pulse/error.hpp>
 #include <asio_pulse/io_context.hpp>
