@@ -244,7 +244,21 @@ class sharded_acceptor {
       if (!acceptor_.is_open()) return;
       if (ec) return fail([this] { accept(); }, ec.value());
       accept();  // before the handler, which may throw
+      if (shared_->shards.draining(shard_) && moves_on(s)) return;
       shared_->begin(std::move(s));
+    }
+
+    // This shard is being drained: the connection goes to another one.
+    [[nodiscard]] bool moves_on(tcp::socket& s) {
+      boost::system::error_code ec;
+      descriptor fd(s.release(ec));
+      if (ec) return false;
+      try {
+        hand_over(std::move(fd));
+      } catch (const std::bad_alloc&) {  // the connection is closed
+        shared_->failures.fetch_add(1, std::memory_order_relaxed);
+      }
+      return true;
     }
 
     // ---- one listener for all: connections never come to the listener's reactor

@@ -6,6 +6,8 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
+#include <chrono>
 #include <string_view>
 #include <unordered_map>
 #include <utility>
@@ -14,6 +16,7 @@ namespace asio_pulse::detail {
 namespace {
 
 using namespace std::chrono_literals;
+using std::chrono::nanoseconds;
 using timing::to_ns;
 
 // The least interval of recent CPU time, so that several readers do not shorten each other's
@@ -67,6 +70,43 @@ struct histogram_sum {
   }
 };
 
+std::uint64_t count_of(const std::array<std::atomic<std::uint64_t>, move_reasons>& moves,
+                       move_reason why) noexcept {
+  return moves[static_cast<std::size_t>(why)].load(std::memory_order_relaxed);
+}
+
+void tell(const shard_figures& from, shard_metrics& to) {
+  const shard_report now = from.load.read();
+  to.set = from.set();
+  to.index = from.index();
+  to.shards = from.shards();
+  to.cpu_permille = now.load.cpu_permille;
+  to.delay = now.load.delay;
+  to.movable = now.movable;
+  to.draining = now.draining;
+  to.keeps = static_cast<stay_reason>(from.stays.load(std::memory_order_relaxed));
+  to.in_imbalance = count_of(from.moves_in, move_reason::imbalance);
+  to.in_stuck = count_of(from.moves_in, move_reason::stuck);
+  to.in_drain = count_of(from.moves_in, move_reason::drain);
+  to.in_ordered = count_of(from.moves_in, move_reason::ordered);
+  to.out_imbalance = count_of(from.moves_out, move_reason::imbalance);
+  to.out_stuck = count_of(from.moves_out, move_reason::stuck);
+  to.out_drain = count_of(from.moves_out, move_reason::drain);
+  to.out_ordered = count_of(from.moves_out, move_reason::ordered);
+  to.received = from.received.load(std::memory_order_relaxed);
+  to.wakes = from.wakes.load(std::memory_order_relaxed);
+  const int cpu = from.cpu.load(std::memory_order_relaxed);
+  to.pinned = cpu >= 0;
+  to.cpu = static_cast<std::uint64_t>(std::max(cpu, 0));
+  std::array<noted_move, shard_figures::remembered> moves;
+  const nanoseconds at = std::chrono::steady_clock::now().time_since_epoch();
+  for (std::size_t i = from.last_moves(moves); i-- != 0;) {
+    const noted_move& m = moves[i];
+    to.moves.push_back(
+        {m.who.data(), m.from, m.to, m.why, std::max(at - m.at, nanoseconds{0}), m.took});
+  }
+}
+
 // Whether `a` comes before `b`.
 bool before(const task_metrics& a, const task_metrics& b) noexcept {
   if (a.recent != b.recent) return a.recent > b.recent;
@@ -93,6 +133,7 @@ context_metrics context_telemetry::snapshot(const metrics_request& what,
   const bool rolls = roll(m);
   collect_tasks(what, rolls, at_work, m);
   collect_groups(what, rolls, m);
+  if (const shard_figures* const shard = core_.shard()) tell(*shard, m.shard);
   m.stalls = tools_.stalls();
   m.instrument_bytes = tools_.bytes();
   m.uncollected_workers = tools_.refused();

@@ -107,6 +107,11 @@ json::object value_of(const group_view& g) {
   return object;
 }
 
+json::object value_of(const shard_move_metrics& m) {
+  return {{"who", text(m.who)},      {"from", m.from},      {"to", m.to},
+          {"why", to_string(m.why)}, {"ago_ns", ns(m.ago)}, {"took_ns", ns(m.took)}};
+}
+
 json::object value_of(const stall_metrics& s) {
   json::array stack;
   for (const stack_frame& frame : s.stack) {
@@ -140,6 +145,17 @@ json::array array_of(const Range& range) {
   array.reserve(range.size());
   for (const auto& element : range) array.emplace_back(value_of(element));
   return array;
+}
+
+json::value shard_of(const context_view& c) {
+  const shard_metrics& s = c.now.shard;
+  if (s.shards == 0) return nullptr;
+  json::object object{{"keeps", to_string(s.keeps)},
+                      {"moves_in_per_second", number(c.moves_in)},
+                      {"moves_out_per_second", number(c.moves_out)},
+                      {"moves", array_of(s.moves)}};
+  put_figures(object, s);
+  return object;
 }
 
 json::object totals_of(const context_view& c) {
@@ -178,6 +194,7 @@ json::object value_of(const context_view& c) {
           {"sites", array_of(c.sites)},
           {"group_count", c.now.group_count},
           {"groups", array_of(c.groups)},
+          {"shard", shard_of(c)},
           {"stalls", array_of(c.now.stalls)}};
 }
 

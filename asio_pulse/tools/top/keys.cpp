@@ -128,6 +128,7 @@ wish command(ui_state& ui, char c, std::size_t contexts) {
     case '4':
     case '5':
     case '6':
+    case '7':
       show_pane(ui, static_cast<std::size_t>(c - '1'));
       break;
     case 'g':

@@ -21,9 +21,9 @@
 
 namespace asio_pulse::top {
 
-enum class pane : std::uint8_t { overview, tasks, sites, stalls, lints, groups };
-inline constexpr std::array<std::string_view, 6> pane_names{"Overview", "Tasks", "Sites",
-                                                            "Stalls",   "Lints", "Groups"};
+enum class pane : std::uint8_t { overview, tasks, sites, stalls, lints, groups, shards };
+inline constexpr std::array<std::string_view, 7> pane_names{"Overview", "Tasks",  "Sites", "Stalls",
+                                                            "Lints",    "Groups", "Shards"};
 
 enum class key : std::uint8_t {
   other,

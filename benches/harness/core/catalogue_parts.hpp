@@ -35,5 +35,6 @@ scenario_spec overhead(const settings& with);
 scenario_spec scale(const settings& with);
 scenario_spec soak(const settings& with);
 scenario_spec shares(const settings& with);
+scenario_spec shards(const settings& with);
 
 }  // namespace pulse_bench

@@ -239,6 +239,19 @@ TEST(top_command, json_has_each_figure) {
   expect_figures(first("tasks"), now.contexts[0].tasks[0]);
   expect_figures(first("groups"), now.contexts[0].groups[0]);
   expect_figures(first("workers"), now.contexts[0].workers[0]);
+  const json::object shard = context.at("shard").as_object();
+  expect_figures(shard, now.contexts[0].shard);
+  EXPECT_EQ(shard.at("keeps").as_string(), "nothing_movable");
+  const json::object move = shard.at("moves").as_array().at(0).as_object();
+  EXPECT_EQ(move.at("who").as_string(), "peer");
+  EXPECT_EQ(move.at("why").as_string(), "drain");
+}
+
+TEST(top_command, json_of_a_context_that_is_no_shard_has_null) {
+  process_metrics now = pulse_test::sample_metrics();
+  now.contexts[0].shard = {};
+  const json::object top = json::parse(json_text(make_picture(now, nullptr))).as_object();
+  EXPECT_TRUE(top.at("contexts").as_array().at(0).as_object().at("shard").is_null());
 }
 
 // The order of the members, for those who compare lines.
@@ -283,6 +296,7 @@ TEST(top_command, the_readme_has_each_figure) {
   describe<asio_pulse::task_metrics>(table, ".tasks[]");
   describe<asio_pulse::site_metrics>(table, ".sites[]");
   describe<asio_pulse::group_metrics>(table, ".groups[]");
+  describe<asio_pulse::shard_metrics>(table, ".shard");
   pulse_test::expect_table(ASIO_PULSE_TOP_MD, table);
 }
 

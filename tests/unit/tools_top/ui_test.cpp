@@ -3,10 +3,12 @@
 // Included first, to check that the header is self-contained.
 
 #include "made.hpp"
+#include "support/sample_metrics.hpp"
 
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <chrono>
 #include <tuple>
 
 namespace {
@@ -60,7 +62,7 @@ TEST(top_ui, every_pane_fits_every_size) {
   for (const picture& p : {server(), make_picture(made::hostile(1), &before), picture{}}) {
     for (const charset set : {charset::ascii, charset::utf8}) {
       for (const size room : {size{1, 1}, size{8, 40}, size{24, 80}, size{25, 81}, size{50, 160}}) {
-        for (int pane = 1; pane <= 6; ++pane) {
+        for (int pane = 1; pane <= 7; ++pane) {
           for (const bool details : {false, true}) {
             ui_state ui;
             type(ui, std::to_string(pane));
@@ -95,6 +97,8 @@ TEST(top_ui, panes_by_number_and_tab) {
   EXPECT_TRUE(shows(shown(server(), ui), "[2 Tasks]"));
   type(ui, "1");
   press(ui, {key::back_tab, {}}, 1);
+  EXPECT_EQ(ui.shown, pane::shards);
+  press(ui, {key::back_tab, {}}, 1);
   EXPECT_EQ(ui.shown, pane::groups);
   press(ui, {key::back_tab, {}}, 1);
   EXPECT_EQ(ui.shown, pane::lints);
@@ -113,6 +117,27 @@ TEST(top_ui, groups_show_what_they_got_and_asked_for) {
   const std::string details = shown(server(), ui);
   EXPECT_TRUE(shows(details, "140 for its share, 6 because of overload (73/s)")) << details;
   EXPECT_TRUE(shows(details, "90.0% of what all groups used in the last 100ms")) << details;
+}
+
+TEST(top_ui, shards_show_their_load_and_what_has_moved_and_why) {
+  auto now = made::server(1);
+  now.contexts[0].shard = pulse_test::make_shard(3, 4, 950);
+  now.contexts[0].shard.delay = std::chrono::milliseconds{7};
+  ui_state ui;
+  type(ui, "7");
+  const std::string text = shown(make_picture(now, nullptr), ui);
+  EXPECT_TRUE(shows(text, "[7 Shards]")) << text;
+  EXPECT_TRUE(shows(text, "95%")) << text;
+  EXPECT_TRUE(shows(text, "!7.00ms")) << text;
+  EXPECT_TRUE(shows(text, "nothing_movable")) << text;
+  EXPECT_TRUE(shows(text, "peer from 2, drain")) << text;
+  press(ui, {key::enter, {}}, 1);
+  const std::string details = shown(make_picture(now, nullptr), ui);
+  EXPECT_TRUE(shows(details, "3 of 4")) << details;
+  EXPECT_TRUE(shows(details, "95.0% of a CPU")) << details;
+  EXPECT_TRUE(shows(details, "peer from 2, drain, 1.50s ago, in 40.0us")) << details;
+  now.contexts[0].shard = {};
+  EXPECT_TRUE(shows(shown(make_picture(now, nullptr), ui), "No shards"));
 }
 
 TEST(top_ui, a_program_without_groups_is_told_so) {

@@ -7,6 +7,7 @@
 #include <asio_pulse/detail/asio_port.hpp>
 #include <asio_pulse/detail/counters.hpp>
 #include <asio_pulse/detail/live_options.hpp>
+#include <asio_pulse/detail/shard_figures.hpp>
 #include <asio_pulse/detail/task_list.hpp>
 #include <asio_pulse/detail/task_state.hpp>
 #include <asio_pulse/hooks/poll_path.hpp>
@@ -106,6 +107,17 @@ class context_core final : public hooks::path_arbiter {
   void classify_by(classifier chooses);
   [[nodiscard]] hooks::registry& hooks() noexcept { return hooks_; }
   [[nodiscard]] statistics stats() const noexcept;
+  /// The context is a shard, with these figures; null: it is none.
+  ///
+  /// \pre  It is called once, before threads run the context.
+  void be_shard(std::shared_ptr<const shard_figures> figures) noexcept {
+    shard_owner_ = std::move(figures);
+    // Release: pairs with shard(), which an inspector's thread may call by now.
+    shard_.store(shard_owner_.get(), std::memory_order_release);
+  }
+  [[nodiscard]] const shard_figures* shard() const noexcept {
+    return shard_.load(std::memory_order_acquire);
+  }
   /// Whether the program has promised that only one thread runs the context.
   [[nodiscard]] bool one_thread() const noexcept { return one_thread_; }
 
@@ -128,6 +140,15 @@ class context_core final : public hooks::path_arbiter {
   /// \par Errors  std::invalid_argument if its group is one of another context; std::bad_alloc.
   [[nodiscard]] task_state* make_task(const task_options& opts, birth how = birth::declared,
                                       task_state* from = nullptr);
+
+  /// Makes a task that continues `from`, which is one of another context: with its name, what it may
+  /// use and has used, its tier, and its rank. It is in the group of this context that has the path of
+  /// the other's group; if there is none, one is made. If `from` is a connection's own task, its
+  /// figures go on, otherwise they begin at zero: others may use `from` as well.
+  ///
+  /// \par Thread safety  Any thread. What another thread charges to `from` meanwhile stays there.
+  /// \par Errors         std::bad_alloc.
+  [[nodiscard]] task_state* continue_task(task_state& from);
 
   /// The task of an annotated place in the source. It is made at its first use, and kept until the
   /// context is destroyed. Null if there is no memory.
@@ -376,6 +397,9 @@ class context_core final : public hooks::path_arbiter {
   [[nodiscard]] std::string_view join_chosen(task_state& t, const group_ref& chosen) noexcept;
   std::mutex classify_mutex_;  ///< guards classifier_; taken alone, or inside update_mutex_
   std::shared_ptr<const classifier> classifier_;  ///< null: connections are not classified
+  // If the context is a shard.
+  std::shared_ptr<const shard_figures> shard_owner_;
+  std::atomic<const shard_figures*> shard_{nullptr};
 };
 
 /// One reference to a core.
