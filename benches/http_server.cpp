@@ -13,6 +13,7 @@
 #include "annotations.hpp"
 
 #if !defined(BENCH_STOCK) && !defined(BENCH_ISOLATED)
+#include <asio_pulse/movable.hpp>
 #include <asio_pulse/sharded.hpp>
 #include <asio_pulse/sharded_acceptor.hpp>
 #define BENCH_SHARDS
@@ -41,6 +42,7 @@
 #include <exception>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <stdexcept>
 #include <stop_token>
 #include <string>
@@ -124,6 +126,13 @@ class hog {
 #endif
   unsigned rounds_;
 };
+
+/// The slow request without a checkpoint.
+[[maybe_unused]] std::string hash_at_once(unsigned rounds) {
+  hash_chain chain{seed};
+  for (unsigned i = 0; i < rounds; ++i) chain.step();
+  return chain.hex();
+}
 
 struct counters {
   std::atomic<unsigned long> fast{0};
@@ -229,7 +238,38 @@ int serve(int threads, unsigned rounds, bool idle_thread) {
 }
 
 #if defined(BENCH_SHARDS)
-int serve_on_shards(int threads, unsigned rounds) {
+enum class on_shards { still, slow, movable };
+
+/// As session(), but the slow request has no checkpoint. It may move wherever it waits for a request.
+asio::awaitable<void> movable_session(tcp::socket socket, unsigned rounds,
+                                      asio_pulse::sharded<counters>& served, bool moves) {
+  boost::beast::flat_buffer buffer;
+  std::optional<asio_pulse::movable> here;
+  if (moves) here.emplace(socket);
+  for (;;) {
+    if (here) co_await here->idle(buffer.size());
+    http::request<http::string_body> request;
+    co_await http::async_read(socket, buffer, request, asio::use_awaitable);
+    http::response<http::string_body> response{http::status::ok, request.version()};
+    response.set(http::field::server, "asio-pulse-bench");
+    response.set(http::field::content_type, "application/json");
+    response.keep_alive(request.keep_alive());
+    if (request.target() == "/fast") {
+      response.body() = R"({"status":"ok","items":[1,2,3],"method":")";
+      response.body() += std::string(request.method_string());
+      response.body() += "\"}";
+      served.local().fast.fetch_add(1, std::memory_order_relaxed);
+    } else {
+      response.body() = R"({"status":"ok","sha256":")" + hash_at_once(rounds) + "\"}";
+      served.local().hogs.fetch_add(1, std::memory_order_relaxed);
+    }
+    response.prepare_payload();
+    co_await http::async_write(socket, response, asio::use_awaitable);
+    if (!response.keep_alive()) break;
+  }
+}
+
+int serve_on_shards(int threads, unsigned rounds, on_shards how) {
   asio_pulse::sharded_context shards{static_cast<std::size_t>(threads)};
   const hog slow{shards.shard(0), rounds};
   asio_pulse::sharded<counters> served{shards};
@@ -240,7 +280,15 @@ int serve_on_shards(int threads, unsigned rounds) {
       [&](tcp::socket socket) {
         socket.set_option(tcp::no_delay{true});
         const auto executor = socket.get_executor();
-        asio::co_spawn(executor, session(std::move(socket), slow, served.local()), asio::detached);
+        if (how == on_shards::still) {
+          asio::co_spawn(executor, session(std::move(socket), slow, served.local()),
+                         asio::detached);
+        } else {
+          asio::co_spawn(
+              executor,
+              movable_session(std::move(socket), rounds, served, how == on_shards::movable),
+              asio::detached);
+        }
       },
       {.mode = asio_pulse::accept_mode::one_listener}};
 
@@ -269,10 +317,12 @@ int main(int argc, char** argv) try {
     return 0;
   }
 #if defined(BENCH_SHARDS)
-  if (argc == 5 && std::strcmp(argv[1], "serve") == 0 && std::strcmp(argv[4], "shards") == 0 &&
-      std::atoi(argv[2]) > 0) {
-    return serve_on_shards(std::atoi(argv[2]),
-                           static_cast<unsigned>(std::strtoul(argv[3], nullptr, 10)));
+  if (argc == 5 && std::strcmp(argv[1], "serve") == 0 && std::atoi(argv[2]) > 0) {
+    const auto rounds = static_cast<unsigned>(std::strtoul(argv[3], nullptr, 10));
+    const std::string how = argv[4];
+    if (how == "shards") return serve_on_shards(std::atoi(argv[2]), rounds, on_shards::still);
+    if (how == "shards-slow") return serve_on_shards(std::atoi(argv[2]), rounds, on_shards::slow);
+    if (how == "movable") return serve_on_shards(std::atoi(argv[2]), rounds, on_shards::movable);
   }
 #endif
   const bool idle = argc == 5 && std::strcmp(argv[4], "idle") == 0;
@@ -280,8 +330,10 @@ int main(int argc, char** argv) try {
     return serve(std::atoi(argv[2]), static_cast<unsigned>(std::strtoul(argv[3], nullptr, 10)),
                  idle);
   }
-  std::fprintf(stderr, "usage: %s calibrate MILLISECONDS | serve THREADS ROUNDS [idle|shards]\n",
-               argv[0]);
+  std::fprintf(
+      stderr,
+      "usage: %s calibrate MILLISECONDS | serve THREADS ROUNDS [idle|shards|shards-slow|movable]\n",
+      argv[0]);
   return 2;
 } catch (const std::exception& e) {
   std::fprintf(stderr, "%s: %s\n", argv[0], e.what());

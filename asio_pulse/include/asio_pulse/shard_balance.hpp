@@ -70,7 +70,7 @@ struct balance_settings {
   /// How far above the mean of all shards the load of one must be, in thousandths of the mean.
   /// From 10 to 10000. The default keeps all shards within 15 %: what is below the threshold is not
   /// corrected, and a part of the rest is how coarse connections are.
-  std::uint32_t imbalance_permille = 100;
+  std::uint32_t imbalance_permille = 120;
   /// For how long it must last, if it is twice that. A larger one must last for a shorter time, and
   /// a smaller one for longer. At least 1 ms. The default is a guess: between noise, which windows
   /// of 20 ms have, and the time for which clients wait.
@@ -82,12 +82,13 @@ struct balance_settings {
   std::uint32_t least_permille = 300;
   /// How many things a shard may move in a second. For a tenth of that it may do so at once. At
   /// least 10. Does not apply to shards that are stuck or drained. At 50 us for each the default
-  /// is a quarter of a CPU, at the worst.
-  std::uint32_t moves_per_second = 5000;
+  /// is half of a CPU, at the worst.
+  std::uint32_t moves_per_second = 10'000;
   /// A handler that has run for longer makes its shard a *stuck* one. Positive.
   std::chrono::nanoseconds stuck_after = std::chrono::milliseconds{2};
   /// A shard that was stuck gets nothing for as long as it was, but for this at the most: what has
-  /// stuck it may do so again.
+  /// stuck it may do so again. If it does within this time, that doubles each time. While it applies to
+  /// more than half of the shards, it applies to none.
   std::chrono::nanoseconds stuck_memory = std::chrono::seconds{1};
 
   friend bool operator==(const balance_settings&, const balance_settings&) = default;
@@ -129,7 +130,9 @@ struct balance_decision {
   enum class kind : std::uint8_t {
     stay,  ///< nothing; see `why`
     give,  ///< this shard moves things of its own to `shard`
-    take,  ///< this shard takes over things of `shard`, which is stuck
+    /// This shard takes over things of `shard`, which is stuck: those that wait for something, or
+    /// have something to do. What has stuck a shard itself is left there (home_of_hog()).
+    take,
   };
   /// No limit for the load that moves.
   static constexpr std::uint32_t any = 0xffffffffU;
@@ -153,12 +156,14 @@ struct balance_decision {
 ///
 /// `before` and `ppm` are measured in two windows, one after the other, and for a reason: of many
 /// things that have run once or twice, those that have used most did so by chance, and will use less.
-/// So one window says which are chosen, and the other one what they use. Equal values are allowed,
-/// for things whose load is known well.
+/// So one window says which are chosen, and the other one what they use.
 struct movable_load {
-  std::uint64_t id = 0;      ///< the caller's
-  std::uint32_t before = 0;  ///< CPU that it used in the window before, in millionths of a CPU
-  std::uint32_t ppm = 0;     ///< and in the last one
+  /// Only one measurement is known. For things whose load is known well, that is enough.
+  static constexpr std::uint32_t unknown = 0xffffffffU;
+
+  std::uint64_t id = 0;            ///< the caller's
+  std::uint32_t ppm = 0;           ///< CPU that it used in the last window, in millionths of a CPU
+  std::uint32_t before = unknown;  ///< and in the window before that
 
   friend bool operator==(const movable_load&, const movable_load&) = default;
 };
@@ -167,7 +172,8 @@ struct movable_load {
 /// Returns how many were chosen, and none if each is too large.
 ///
 /// Those that used most in the window before come first, so that few things move. What has used
-/// nothing in both only moves if there is no limit for the load.
+/// nothing in both only moves if there is no limit for the load. Of what has used nothing in the
+/// window before, `ppm` is halved: the sum of the chosen `ppm` is what shard_balancer::moved() is told.
 ///
 /// \par Cost  Sorts `things`.
 [[nodiscard]] std::size_t choose_moves(std::span<movable_load> things,
@@ -244,6 +250,9 @@ class shard_balancer {
     time seen{0};         ///< the end of that window
     double moved = 0;     ///< load that was moved to it since (from it, if negative)
     time moved_at{0};     ///< when, on average
+    bool stuck = false;   ///< when it was last looked at
+    time stuck_at{0};     ///< when it was last seen stuck
+    time hold{0};         ///< for how long it is no target after that
     time no_target{0};    ///< it was stuck, and is no target before then
     time retry_at{0};     ///< nothing of it could be taken over; not before then again
     bool target = false;
@@ -252,6 +261,7 @@ class shard_balancer {
 
   [[nodiscard]] bool nothing_new(std::span<const shard_report> all, time now) const noexcept;
   void look(std::span<const shard_report> all, time now) noexcept;
+  void see_stuck(other& o, const shard_report& r, time now) const noexcept;
   static void estimate(other& o, const shard_report& r) noexcept;
   void count(std::size_t shard, double permille, time now) noexcept;
   [[nodiscard]] balance_decision take_over(std::span<const shard_report> all, time now) noexcept;
@@ -283,6 +293,7 @@ class shard_balancer {
   double left_ = 0;   ///< to be moved, in thousandths of a CPU; 0: nothing
   double piece_ = 0;  ///< to one shard at a time
   time retry_at_{0};
+  time gave_at_{0};
   stay_reason refused_ = stay_reason::moves;  ///< why nothing could be moved; `moves`: it could
   stay_reason last_ = stay_reason::balanced;  ///< the last decision
   double tokens_ = 0;                         ///< moves that are allowed now

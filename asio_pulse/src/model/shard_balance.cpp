@@ -16,6 +16,7 @@ constexpr double changing = 200;
 // What was moved needs about as long to arrive.
 constexpr auto journey = 1ms;
 constexpr auto recently = 1s;
+constexpr auto shortly = 500ms;
 constexpr auto pause_after_refusal = 10ms;
 // A window that is longer, because the shard slept or was stuck, says nothing about most of the time.
 constexpr auto longest_window = 100ms;
@@ -88,8 +89,15 @@ std::string invalid_reason(const balance_settings& s) {
 std::size_t choose_moves(std::span<movable_load> things, const balance_decision& d) noexcept {
   const std::size_t most = std::min<std::size_t>(things.size(), d.things);
   if (d.load_ppm == balance_decision::any) return most;
-  std::sort(things.begin(), things.end(), [](const movable_load& a, const movable_load& b) {
-    return a.before != b.before ? a.before > b.before : a.ppm > b.ppm;
+  // Nothing in the window before: in half of the windows, as far as is known.
+  const auto load_of_one = [](const movable_load& m) {
+    return m.before == 0 ? m.ppm - m.ppm / 2 : m.ppm;
+  };
+  const auto rank = [](const movable_load& m) {
+    return m.before == movable_load::unknown ? m.ppm : m.before;
+  };
+  std::sort(things.begin(), things.end(), [rank](const movable_load& a, const movable_load& b) {
+    return rank(a) != rank(b) ? rank(a) > rank(b) : a.id < b.id;
   });
   // To look for smaller ones for ever would choose those that are small by chance.
   constexpr int most_passed_over = 8;
@@ -97,8 +105,8 @@ std::size_t choose_moves(std::span<movable_load> things, const balance_decision&
   std::size_t chosen = 0;
   std::uint64_t total = 0;
   for (std::size_t i = 0; i != things.size() && chosen != most; ++i) {
-    const std::uint64_t its = things[i].ppm;
-    if (total >= d.load_ppm || (its == 0 && things[i].before == 0)) break;
+    const std::uint32_t its = load_of_one(things[i]);
+    if (total >= d.load_ppm || (its == 0 && rank(things[i]) == 0)) break;
     if (total + its > d.most_ppm) continue;
     // It must bring the total nearer to what is wanted.
     if (2 * total + its > 2 * std::uint64_t{d.load_ppm}) {
@@ -106,6 +114,7 @@ std::size_t choose_moves(std::span<movable_load> things, const balance_decision&
       continue;
     }
     total += its;
+    things[i].ppm = its;
     std::swap(things[chosen++], things[i]);
   }
   if (total != 0 || most == 0) return chosen;
@@ -163,26 +172,40 @@ void shard_balancer::estimate(other& o, const shard_report& r) noexcept {
   o.load += (first || jumped ? 1 : newest) * (o.measured - o.load);
 }
 
+void shard_balancer::see_stuck(other& o, const shard_report& r, time now) const noexcept {
+  const bool was = o.stuck;
+  o.stuck = is_stuck(r, settings_, now);
+  if (!o.stuck) return;
+  if (!was) {
+    const bool again = o.stuck_at.count() != 0 && now - o.stuck_at < settings_.stuck_memory;
+    o.hold = again ? std::min(2 * o.hold, settings_.stuck_memory) : time{0};
+  }
+  o.stuck_at = now;
+  o.hold = std::min(std::max(o.hold, now - r.poll_began), settings_.stuck_memory);
+  o.no_target = now + o.hold;
+}
+
 void shard_balancer::look(std::span<const shard_report> all, time now) noexcept {
-  targets_ = 0;
-  double loads = 0;
+  std::size_t able = 0;
+  std::size_t were_stuck = 0;
   for (std::size_t i = 0; i != others_.size(); ++i) {
     const shard_report& r = all[i];
     other& o = others_[i];
     estimate(o, r);
-    const bool stuck = is_stuck(r, settings_, now);
-    if (stuck) o.no_target = now + std::min(now - r.poll_began, settings_.stuck_memory);
-    o.target = i != me_ && !r.draining && !r.stopped && !stuck && now >= o.no_target;
-    if (!o.target && i != me_) continue;
-    loads += o.load;
-    if (o.target) ++targets_;
+    see_stuck(o, r, now);
+    o.target = i != me_ && !r.draining && !r.stopped && !o.stuck;
+    if (!o.target) continue;
+    ++able;
+    if (now < o.no_target) ++were_stuck;
   }
-  if (targets_ == 0) {
-    // Better one that may get stuck again than none. Only empty() asks for it.
-    for (std::size_t i = 0; i != others_.size(); ++i) {
-      others_[i].target =
-          i != me_ && !all[i].draining && !all[i].stopped && !is_stuck(all[i], settings_, now);
-    }
+  targets_ = 0;
+  double loads = others_[me_].load;
+  const bool spare_them = 2 * were_stuck <= able;
+  for (other& o : others_) {
+    if (spare_them && now < o.no_target) o.target = false;
+    if (!o.target) continue;
+    loads += o.load;
+    ++targets_;
   }
   mean_ = loads / static_cast<double>(targets_ + 1);
   const double unmoved = load_of(all[me_]);
@@ -263,14 +286,15 @@ void shard_balancer::sum_up(const shard_report& mine) noexcept {
   }
   const time length =
       std::min<time>(mine.window_ended - std::max(mine.window_began, last_window_), longest_window);
+  const bool own_doing = gave_at_ > mine.window_began - journey;
   last_window_ = mine.window_ended;
   excess_ = (others_[me_].measured - mean_) / reference;
   const auto ns = static_cast<double>(length.count());
-  constexpr double largest_jump = 0.5;  // a jump is no noise
+  constexpr double largest_jump = 0.25;  // a jump is no noise
   constexpr double newest = 1 / 32.0;
   const double jump = std::min(std::abs(excess_ - excess_before_), largest_jump);
   excess_before_ = excess_;
-  variance_ += newest * (jump * jump / 2 - variance_);
+  if (!own_doing) variance_ += newest * (jump * jump / 2 - variance_);
   sum_ += (excess_ - threshold()) * ns;
   summed_ns_ += ns;
   ++windows_;
@@ -285,8 +309,12 @@ bool shard_balancer::has_lasted(const shard_report& mine, time now) const noexce
   // windows (Siegmund, "Sequential Analysis", 1985): here exp(10), or some minutes.
   constexpr double certainty = 5;
   const double noise = certainty * variance_ / threshold() * summed_ns_ / windows_;
+  // What is left after a move was not seen before, or not all of it was measured.
+  const bool goes_on = gave_at_.count() != 0 && now - gave_at_ < shortly;
   const double wanted = threshold() * static_cast<double>(settings_.lasting.count()) *
-                        (reverses ? settings_.again : 1U);
+                        (reverses  ? settings_.again
+                         : goes_on ? 0.25
+                                   : 1);
   return sum_ >= std::max(wanted, noise);
 }
 
@@ -358,6 +386,7 @@ void shard_balancer::moved(const balance_decision& d, std::uint32_t things, std:
   count(from, -moved_load, now);
   if (d.reason != move_reason::imbalance) return;
   refused_ = stay_reason::moves;
+  gave_at_ = now;
   tokens_ -= things;
   left_ -= moved_load;
   // What nothing has used would move for nothing.
@@ -370,9 +399,7 @@ std::size_t shard_balancer::home_of_hog(std::span<const shard_report> all, time 
   std::size_t mine = 0;  // sticky ones before this
   for (std::size_t i = 0; i != others_.size(); ++i) {
     other& o = others_[i];
-    if (is_stuck(all[i], settings_, now)) {
-      o.no_target = now + std::min(now - all[i].poll_began, settings_.stuck_memory);
-    }
+    see_stuck(o, all[i], now);
     if (all[i].stopped || all[i].draining) continue;
     if (i != me_ && now >= o.no_target) continue;
     if (i < me_) ++mine;

@@ -168,6 +168,61 @@ void costs(const settings& with, scenario_spec& to) {
   to.variants.push_back(std::move(memory));
 }
 
+void moving(const settings& with, scenario_spec& to) {
+  const int requests = with.quick ? 20'000 : 80'000;
+  variant_spec v = make(with, "moving", "connections that move under load",
+                        {"--handlers", fmt::to_string(requests)}, 5);
+  v.arms.erase(v.arms.begin());
+  v.parameters = {{"connections", 16}, {"requests", requests}, {"moves", requests / 4}};
+  v.metrics = {{"move_p50_us", "a move, until the session goes on there, p50", "us", "lower", true,
+                "move", 0.5, 1e3},
+               {"move_p99_us", "p99", "us", "lower", false, "move", 0.99, 1e3},
+               value("requests_per_s", "requests answered", "1/s", "higher"),
+               value("moves", "moves", "", "none")};
+  v.distributions = {{"move", "a move", "us", "move", 1e3}};
+  to.targets.push_back({"moving a connection under load, us", v.name, "move_p50_us", "pulse",
+                        reading::median, "lower", 50});
+  to.variants.push_back(std::move(v));
+}
+
+void http_slow(const settings& with, scenario_spec& to) {
+  const auto seconds = std::max<long>(2, std::lround(with.seconds));
+  variant_spec v;
+  v.name = "http_slow";
+  v.title = "a web server, two threads, with slow requests that have no checkpoint";
+  v.output = format::figures;
+  v.verification =
+      "every digest was the right one, every fast answer had its length and status 200";
+  v.warm_up = false;
+  v.repetitions = std::min(4, with.repetitions);
+  v.limit_s = 60 + static_cast<int>(std::min<long>(seconds, 86400));
+  v.parameters = {
+      {"fast_connections", 16}, {"slow_connections", 4}, {"slow_ms", 50}, {"seconds", seconds}};
+  struct arm {
+    std::string name, label, which;
+    arm_kind kind;
+  };
+  for (const arm& one :
+       {arm{"stock", "Boost.Asio", "stock", arm_kind::baseline},
+        arm{"still", "asio-pulse, shards, nothing moves", "pulse+shards-slow", arm_kind::peer},
+        arm{"pulse", "asio-pulse, shards, movable", "pulse+movable", arm_kind::ours}}) {
+    v.arms.push_back(
+        {one.name,
+         one.label,
+         one.kind,
+         {"python3", "-B", (with.source / "support" / "main_job.py").string(), "--build",
+          with.programs.parent_path().string(), "--one", one.which, "--threads", "2", "--seconds",
+          fmt::to_string(seconds), "--rounds", with.http_rounds, "--hogs"}});
+  }
+  v.metrics = {{"fast_p99_ms", "fast request, p99", "ms", "lower", true, "p99"},
+               {"fast_p50_ms", "fast request, p50", "ms", "lower", false, "p50"},
+               {"fast_per_s", "fast requests answered", "1/s", "higher", false, "fast/s"},
+               {"slow_per_s", "slow requests answered", "1/s", "higher", false, "hogs/s"}};
+  to.targets.push_back({"fast p99 beside slow requests, movable, ms", v.name, "fast_p99_ms",
+                        "pulse", reading::median, "lower", 5});
+  to.variants.push_back(std::move(v));
+}
+
 void simulations(const settings& with, scenario_spec& to) {
   const auto length = with.length(250ms);
   variant_spec model = make(with, "model", "the model beside two real shards",
@@ -210,7 +265,7 @@ void simulations(const settings& with, scenario_spec& to) {
                      {"zipf", 0.9},
                      {"handler_ns", 20},
                      {"lock_ns", 90},
-                     {"steal_ns", 200},
+                     {"steal_ns", 60},
                      {"wake_us", 6},
                      {"move_us", 30}};
   struct arm {
@@ -256,14 +311,17 @@ scenario_spec shards(const settings& with) {
   result.title = "Shards";
   posts(with, result);
   http_calm(with, result);
+  http_slow(with, result);
   messages(with, result);
+  moving(with, result);
   costs(with, result);
   simulations(with, result);
   result.notes = {
       "Posts: each chain posts itself. \"Boost.Asio\" is one io_context that two threads run.",
-      "NOT MEASURED YET: slow requests with movable connections, moving a connection under load, "
-      "and sticky keys on real shards. They need connections that move. What the decisions alone "
-      "do is in the simulated rows.",
+      "NOT MEASURED: sticky keys on real shards. What the decisions alone do is in the simulated "
+      "row.",
+      "Slow requests: 50 ms of SHA-256 without a checkpoint, in all arms, on four connections "
+      "beside 16 that ask for fast ones. wrk runs on the server's CPUs.",
       "Messages and wakes: plain Boost.Asio posts to another io_context, which one thread runs. "
       "Both threads are pinned, also those of the eventfd.",
       "Overhead: from the end of one handler to the beginning of the next on one thread, without "
@@ -271,7 +329,7 @@ scenario_spec shards(const settings& with) {
       "Simulations run the decision code of the library (placement, shard_balancer, fair_policy); "
       "queues, CPUs and costs are a model. One queue: the mutex is held for 90 ns for a push, and "
       "again for a pop, as plain Boost.Asio does with two threads; that it gets slower with more "
-      "is left out. Work stealing: 200 ns to look into another thread's queue. Connections are "
+      "is left out. Work stealing: 60 ns to look into another thread's queue. Connections are "
       "placed by key, and 2 % of them are replaced in a second. A single queue or work stealing "
       "has no imbalance."};
   return result;

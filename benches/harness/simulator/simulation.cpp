@@ -62,6 +62,8 @@ struct event {
   friend bool operator>(const event& a, const event& b) { return a.at > b.at; }
 };
 
+using hog_list = std::vector<bool>;  // by connection
+
 /// The requests that wait for one thread.
 class waiting {
  public:
@@ -72,17 +74,19 @@ class waiting {
   [[nodiscard]] virtual std::size_t size() const = 0;
   /// When the oldest of them arrived.
   [[nodiscard]] virtual std::int64_t oldest() const = 0;
-  /// Takes away the requests of at most `connections`, all of each.
-  virtual std::vector<request> take(std::size_t connections, std::int64_t now) = 0;
+  /// Takes away the requests of at most so many connections, all of each.
+  virtual std::vector<request> take(std::size_t connections, std::int64_t now,
+                                    const hog_list& not_these) = 0;
 };
 
 std::vector<request> split(std::deque<request>& from, std::vector<std::uint32_t>& chosen,
-                           std::size_t most) {
+                           std::size_t most, const hog_list& not_these) {
   std::vector<request> taken;
   std::deque<request> rest;
   for (const request& r : from) {
     const bool known = std::find(chosen.begin(), chosen.end(), r.connection) != chosen.end();
-    if (r.connection != no_connection && (known || chosen.size() < most)) {
+    const bool may = r.connection != no_connection && !not_these[r.connection];
+    if (may && (known || chosen.size() < most)) {
       if (!known) chosen.push_back(r.connection);
       taken.push_back(r);
     } else {
@@ -103,9 +107,9 @@ class in_order final : public waiting {
   }
   [[nodiscard]] std::size_t size() const override { return queue_.size(); }
   [[nodiscard]] std::int64_t oldest() const override { return queue_.front().at; }
-  std::vector<request> take(std::size_t connections, std::int64_t) override {
+  std::vector<request> take(std::size_t connections, std::int64_t, const hog_list& hogs) override {
     std::vector<std::uint32_t> chosen;
-    return split(queue_, chosen, connections);
+    return split(queue_, chosen, connections, hogs);
   }
 
  private:
@@ -117,6 +121,13 @@ class fairly final : public waiting {
  public:
   fairly() {
     for (tenant& t : tenants_) t.turn.group = &t.group;
+  }
+  fairly(const fairly&) = delete;
+  fairly& operator=(const fairly&) = delete;
+  ~fairly() override {
+    for (tenant& t : tenants_) {
+      if (!t.queue.empty()) policy_.remove(t.turn, 0);
+    }
   }
   static std::size_t tenant_of(std::uint32_t connection) { return connection % 2; }
 
@@ -153,12 +164,13 @@ class fairly final : public waiting {
     }
     return first;
   }
-  std::vector<request> take(std::size_t connections, std::int64_t now) override {
+  std::vector<request> take(std::size_t connections, std::int64_t now,
+                            const hog_list& hogs) override {
     std::vector<std::uint32_t> chosen;
     std::vector<request> taken;
     for (tenant& t : tenants_) {
       if (t.queue.empty()) continue;
-      const auto part = split(t.queue, chosen, connections);
+      const auto part = split(t.queue, chosen, connections, hogs);
       taken.insert(taken.end(), part.begin(), part.end());
       if (t.queue.empty()) policy_.remove(t.turn, static_cast<std::uint64_t>(now));
     }
@@ -200,7 +212,7 @@ struct cpu {
 class machine {
  public:
   explicit machine(const settings& s)
-      : s_(s), random_(s.seed), cpus_(s.cpus), reports_(s.cpus), offered_(s.cpus) {
+      : s_(s), random_(s.seed), cpus_(s.cpus), reports_(s.cpus), offered_(s.cpus), things_(s.cpus) {
     for (std::size_t i = 0; i != s.cpus; ++i) {
       cpus_[i].queue = s.fair ? std::unique_ptr<waiting>(std::make_unique<fairly>())
                               : std::make_unique<in_order>();
@@ -278,6 +290,7 @@ class machine {
     home_.resize(n);
     work_of_.assign(n, 0);
     before_.assign(n, 0);
+    hogs_.assign(n, false);
     double total = 0;
     for (std::size_t i = 0; i != n; ++i) {
       rates_[i] = std::pow(static_cast<double>(i + 1), -s_.load.zipf);
@@ -310,7 +323,7 @@ class machine {
     }
     home_[connection] = static_cast<std::uint32_t>(to);
     offered_[to] += rates_[connection];
-    ++reports_[to].movable;
+    ++things_[to];
   }
   void rates_changed() {
     by_rate_.set(rates_);
@@ -335,7 +348,7 @@ class machine {
     for (; replacements_ >= 1; --replacements_) {
       const auto c = static_cast<std::uint32_t>(random_.below(rates_.size()));
       offered_[home_[c]] -= rates_[c];
-      --reports_[home_[c]].movable;
+      --things_[home_[c]];
       generation_ += rates_.size();
       place(c);
     }
@@ -344,8 +357,8 @@ class machine {
     const std::size_t from = home_[connection];
     offered_[from] -= rates_[connection];
     offered_[to] += rates_[connection];
-    if (reports_[from].movable > 0) --reports_[from].movable;
-    ++reports_[to].movable;
+    --things_[from];
+    ++things_[to];
     home_[connection] = static_cast<std::uint32_t>(to);
     work_of_[connection] = before_[connection] = 0;
     if (why == asio_pulse::move_reason::imbalance) reports_[to].moved_in = ns(now_);
@@ -380,6 +393,9 @@ class machine {
     }
   }
   void to_one_queue(const request& r) {
+    // If the mutex cannot serve what arrives, the rest is lost.
+    constexpr std::int64_t longest_wait = 100'000;
+    if (lock_free_ - now_ > longest_wait) return;
     lock_free_ = std::max(lock_free_, now_) + s_.cost.lock.count();
     overhead_ += s_.cost.lock.count();
     if (idle_.empty()) return cpus_[0].queue->push(r, now_);
@@ -433,6 +449,7 @@ class machine {
       work_of_[connection] += static_cast<std::uint32_t>(c.current.work + s_.cost.handler.count());
     }
     if (s_.what == kind::moving && c.current.work >= s_.balance.stuck_after.count()) {
+      hogs_[connection] = true;
       const std::size_t home = balancers_[which].home_of_hog(reports_, ns(now_));
       if (home != which) move(connection, home, asio_pulse::move_reason::stuck);
     }
@@ -512,12 +529,12 @@ class machine {
     for (const std::uint32_t id : c.touched) {
       if (home_[id] != which) continue;
       movable += work_of_[id] / length;
-      c.last.push_back({id, ppm(before_[id]), ppm(work_of_[id])});
+      c.last.push_back({id, ppm(work_of_[id]), ppm(before_[id])});
       before_[id] = 0;  // so that it is not listed twice
     }
     for (const std::uint32_t id : c.touched_before) {
       if (home_[id] != which || before_[id] == 0) continue;
-      c.last.push_back({id, ppm(before_[id]), 0});
+      c.last.push_back({id, 0, ppm(before_[id])});
       before_[id] = 0;
     }
     for (const std::uint32_t id : c.touched) {
@@ -534,11 +551,9 @@ class machine {
     if (c.busy && now_ - c.began > s_.look.count()) return;
     if (now_ >= c.window_ends) measure(which);
     // Of a stuck shard only what waits is taken over.
-    changed_.clear();
     for (std::size_t i = 0; i != cpus_.size(); ++i) {
-      if (!shard_balancer::is_stuck(reports_[i], s_.balance, ns(now_))) continue;
-      changed_.emplace_back(i, reports_[i].movable);
-      reports_[i].movable = static_cast<std::uint32_t>(cpus_[i].queue->size());
+      const bool stuck = shard_balancer::is_stuck(reports_[i], s_.balance, ns(now_));
+      reports_[i].movable = stuck ? static_cast<std::uint32_t>(cpus_[i].queue->size()) : things_[i];
     }
     for (;;) {
       const auto start = std::chrono::steady_clock::now();
@@ -550,7 +565,6 @@ class machine {
       if (d.what == balance_decision::kind::stay) break;
       d.what == balance_decision::kind::give ? give(which, d) : take(which, d);
     }
-    for (const auto& [shard, movable] : changed_) reports_[shard].movable = movable;
   }
   void give(std::uint32_t which, const balance_decision& d) {
     std::vector<movable_load>& last = cpus_[which].last;
@@ -568,17 +582,15 @@ class machine {
   void take(std::uint32_t which, const balance_decision& d) {
     cpu& victim = cpus_[d.shard];
     std::uint32_t n = 0;
-    std::uint32_t last = no_connection;
-    for (const request& r : victim.queue->take(d.things, now_)) {
+    // What sticks shards is not taken over: it would stick this one.
+    for (const request& r : victim.queue->take(d.things, now_, hogs_)) {
       if (home_[r.connection] != which) {
         move(r.connection, which, d.reason);
         ++n;
       }
-      last = r.connection;
       to_cpu(which, r);
     }
-    reports_[d.shard].movable = static_cast<std::uint32_t>(victim.queue->size());
-    if (last == no_connection) reports_[d.shard].movable = 0;
+    reports_[d.shard].movable = n == 0 ? 0 : static_cast<std::uint32_t>(victim.queue->size());
     balancers_[which].moved(d, n, 0, ns(now_));
   }
   void look_at_balance() {
@@ -629,10 +641,11 @@ class machine {
   std::vector<double> rates_;           // requests a second, by connection
   std::vector<std::uint32_t> home_;     // by connection
   std::vector<std::uint32_t> work_of_;  // ns in this window, by connection
+  std::vector<std::uint32_t> things_;   // connections, by shard
+  hog_list hogs_;                       // those that have stuck a shard
   std::vector<std::uint32_t> before_;   // and in the one before
   std::vector<double> offered_;         // requests a second, by shard
   std::vector<std::uint32_t> idle_;     // threads; not of shards
-  std::vector<std::pair<std::size_t, std::uint32_t>> changed_;
   std::priority_queue<event, std::vector<event>, std::greater<>> events_;
   double rate_ = 0;
   double replacements_ = 0;

@@ -29,7 +29,7 @@ enum class kind {
 struct costs {
   ns handler{20};   ///< CPU from the end of a handler to the beginning of the next, of one thread
   ns lock{90};      ///< one_queue: the mutex is held for a push, and again for a pop
-  ns steal{200};    ///< to look into another thread's queue
+  ns steal{60};     ///< to look into another thread's queue
   ns wake{6000};    ///< from a request's arrival until a thread that slept runs it
   ns move{30'000};  ///< CPU to move a connection, half of it on each side
 };

@@ -10,8 +10,8 @@ outcome shards(const request& r) {
     {"posts", shards_posts}, {"overhead", shards_overhead}, {"message", shards_message},
         {"wake", shards_wake},
 #if !defined(BENCH_STOCK)
-        {"polls", shards_polls}, {"memory", shards_memory}, {"model", shards_model},
-        {"sticky", shards_sticky}, {"simulate", shards_simulate},
+        {"moving", shards_moving}, {"polls", shards_polls}, {"memory", shards_memory},
+        {"model", shards_model}, {"sticky", shards_sticky}, {"simulate", shards_simulate},
         {"simulate-still", shards_simulate}, {"simulate-stealing", shards_simulate}, {
       "simulate-queue", shards_simulate
     }

@@ -21,6 +21,8 @@ outcome shards_memory(const request& r);
 outcome shards_message(const request& r);
 /// Messages to a shard that sleeps, and an eventfd.
 outcome shards_wake(const request& r);
+/// Connections that move while their clients talk to them.
+outcome shards_moving(const request& r);
 /// The delays of a trace of requests on two shards, and in the simulation.
 outcome shards_model(const request& r);
 /// Simulations of 2 to 256 shards; `variant` is simulate, simulate-still, simulate-stealing or

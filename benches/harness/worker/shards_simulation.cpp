@@ -213,7 +213,7 @@ outcome shards_sticky(const request&) {
       s.seed = seed;
       s.cpus = cpus;
       s.by_key = true;
-      s.load.connections = cpus * 500;
+      s.load.connections = cpus * 2000;
       s.load.utilisation = 0.35;
       s.load.hot_factor = 3.5;
       s.load.hot_at = 500ms;
