@@ -35,8 +35,8 @@ void on_shard_zero(sharded_context& shards, F f) {
 }
 
 /// Two connected sockets of shard 0 and of another context.
-struct pair {
-  explicit pair(sharded_context& shards) : here(shards.shard(0)), there(elsewhere) {
+struct sockets_of_shard {
+  explicit sockets_of_shard(sharded_context& shards) : here(shards.shard(0)), there(elsewhere) {
     tcp::acceptor a(elsewhere, {asio::ip::address_v4::loopback(), 0});
     there.connect(a.local_endpoint());
     here = tcp::socket(shards.shard(0));
@@ -50,7 +50,7 @@ struct pair {
 
 TEST(shards_move, a_session_moves_itself_and_back) {
   sharded_context shards(3, unmoved());
-  pair p(shards);
+  sockets_of_shard p(shards);
   std::vector<std::size_t> seen;
   on_shard_zero(shards, [&]() -> asio::awaitable<void> {
     tcp::socket socket = std::move(p.here);
@@ -116,7 +116,7 @@ TEST(shards_move, an_idle_session_is_moved_by_order_at_once) {
 
 TEST(shards_move, what_was_sent_before_the_move_arrives_after_it) {
   sharded_context shards(2, unmoved());
-  pair p(shards);
+  sockets_of_shard p(shards);
   on_shard_zero(shards, [&]() -> asio::awaitable<void> {
     tcp::socket socket = std::move(p.here);
     movable here(socket);
@@ -134,7 +134,7 @@ TEST(shards_move, what_was_sent_before_the_move_arrives_after_it) {
 
 TEST(shards_move, refused_moves_leave_the_session_where_it_was) {
   sharded_context shards(3, unmoved());
-  pair p(shards);
+  sockets_of_shard p(shards);
   bool drained = false;
   on_shard_zero(shards, [&]() -> asio::awaitable<void> {
     tcp::socket socket = std::move(p.here);
@@ -186,7 +186,7 @@ TEST(shards_move, refused_moves_leave_the_session_where_it_was) {
 
 TEST(shards_move, a_coroutine_on_a_strand_is_not_movable) {
   sharded_context shards(2, unmoved());
-  pair p(shards);
+  sockets_of_shard p(shards);
   boost::system::error_code moved, idle;
   auto strand = asio::make_strand(shards.shard(0));
   asio::co_spawn(
@@ -206,7 +206,7 @@ TEST(shards_move, a_coroutine_on_a_strand_is_not_movable) {
 
 TEST(shards_move, callbacks_move_too_unless_they_are_bound_to_an_executor) {
   sharded_context shards(2, unmoved());
-  pair p(shards);
+  sockets_of_shard p(shards);
   std::optional<movable> here;
   std::vector<std::size_t> seen;
   boost::system::error_code bound;
@@ -234,7 +234,7 @@ TEST(shards_move, callbacks_move_too_unless_they_are_bound_to_an_executor) {
 
 TEST(shards_move, idle_ends_by_time_also_on_another_shard_and_by_cancel) {
   sharded_context shards(2, unmoved());
-  pair p(shards);
+  sockets_of_shard p(shards);
   on_shard_zero(shards, [&]() -> asio::awaitable<void> {
     tcp::socket socket = std::move(p.here);
     movable here(socket);
@@ -262,8 +262,8 @@ TEST(shards_move, idle_ends_by_time_also_on_another_shard_and_by_cancel) {
 
 TEST(shards_move, two_sockets_and_their_options_move_together) {
   sharded_context shards(2, unmoved());
-  pair a(shards);
-  pair b(shards);
+  sockets_of_shard a(shards);
+  sockets_of_shard b(shards);
   on_shard_zero(shards, [&]() -> asio::awaitable<void> {
     tcp::socket client = std::move(a.here);
     tcp::socket upstream = std::move(b.here);
@@ -372,13 +372,13 @@ TEST(shards_move, sessions_that_wait_are_destroyed_with_the_shards) {
   };
   {
     sharded_context shards(2, unmoved());
-    std::vector<std::unique_ptr<pair>> pairs;
+    std::vector<std::unique_ptr<sockets_of_shard>> pairs;
     std::atomic<int> waiting{0};
     for (int i = 0; i != 4; ++i) {
-      pairs.push_back(std::make_unique<pair>(shards));
+      pairs.push_back(std::make_unique<sockets_of_shard>(shards));
       asio::co_spawn(
           shards.shard(0),
-          [](pair& p, std::atomic<int>& count, std::atomic<int>& waits,
+          [](sockets_of_shard& p, std::atomic<int>& count, std::atomic<int>& waits,
              int n) -> asio::awaitable<void> {
             const living mine(count);
             tcp::socket socket = std::move(p.here);

@@ -51,6 +51,7 @@ TEST(shards_tls, a_session_moves_between_and_inside_records) {
   asio_pulse::sharded_acceptor acceptor(
       shards, {asio::ip::address_v4::loopback(), 0},
       [&](tcp::socket s) {
+        s.set_option(tcp::no_delay(true));
         const auto ex = s.get_executor();
         asio::co_spawn(
             ex,
@@ -84,6 +85,7 @@ TEST(shards_tls, a_session_moves_between_and_inside_records) {
   ssl::context of_client(ssl::context::tls_client);
   ssl::stream<tcp::socket> c(io, of_client);
   c.next_layer().connect(acceptor.local_endpoint());
+  c.next_layer().set_option(tcp::no_delay(true));
   c.handshake(ssl::stream_base::client);
   constexpr int requests = 200;
   for (int i = 0; i != requests; ++i) {

@@ -63,7 +63,8 @@ inline constexpr bool is_awaitable<boost::asio::awaitable<T, Executor>> = true;
 
 /// Several contexts with one thread each, the *shards*. They share nothing on the way of a handler.
 /// So they do not slow each other down as the threads of one context do, which share a queue and its
-/// mutex. But a handler never moves: work has to be placed well when it begins.
+/// mutex. But a handler never moves: work has to be placed well when it begins, or
+/// be a session that says that it may move (movable.hpp).
 ///
 ///     asio_pulse::sharded_context shards;                    // one for each CPU
 ///     asio_pulse::co_spawn(shards.place(), session(), asio::detached);

@@ -10,6 +10,7 @@
 #include <asio_pulse/detail/asio_port.hpp>
 #include <asio_pulse/detail/task_ref.hpp>
 #include <asio_pulse/hooks/assert.hpp>
+#include <asio_pulse/hooks/sockets.hpp>
 
 #include <algorithm>
 #include <iterator>
@@ -451,6 +452,19 @@ void begin_task(const task_options& opts) {
   }
   frame->reassign(made.get());  // takes a reference that lasts until the end of the poll
   if (frame->task() == made.get()) ts.current = made.get();
+}
+
+void begin_connection(std::intptr_t socket) noexcept {
+  hooks::thread_state& ts = hooks::this_thread();
+  hooks::poll_frame* const frame = poll_of(ts);
+  if (ts.arbiter == nullptr || frame == nullptr) return;
+  hooks::task_record* const made = ts.arbiter->accepted(nullptr);
+  if (made == nullptr) return;
+  hooks::own_socket(socket, *made, true);
+  if (ts.arbiter->classifies.load(std::memory_order_relaxed)) ts.arbiter->classify(*made, socket);
+  frame->reassign(made);
+  if (frame->task() == made) ts.current = made;
+  hooks::release(*made);
 }
 
 }  // namespace detail

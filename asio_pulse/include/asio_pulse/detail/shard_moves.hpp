@@ -360,7 +360,7 @@ class shard_moves {
       c->used_then_ = used;
       const auto ppm =
           static_cast<std::uint32_t>(std::min<std::int64_t>(ns * 1000 / (elapsed / 1000), 1000000));
-      c->ppm_ = c->ppm_ == 0 ? ppm : (c->ppm_ + ppm) / 2;
+      c->before_ = std::exchange(c->ppm_, ppm);
     }
     sampled_ = ended;
   }
@@ -411,13 +411,17 @@ class shard_moves {
       std::size_t seen = 0;
       for (movable_core* c = first_; c != nullptr && seen != most_sampled; c = c->next_, ++seen) {
         if (c->forbidden()) continue;
-        things_.push_back({reinterpret_cast<std::uintptr_t>(c), c->ppm_});
+        things_.push_back(
+            {.id = reinterpret_cast<std::uintptr_t>(c), .ppm = c->ppm_, .before = c->before_});
         sum += c->ppm_;
       }
       // Sessions whose work is not known share what was used, by their turns.
       const std::uint64_t all = std::uint64_t{reports_[shard.index].load.cpu_permille} * 1000;
       if (sum != 0 && sum < all / 4) {
-        for (movable_load& l : things_) l.ppm = static_cast<std::uint32_t>(l.ppm * all / sum);
+        for (movable_load& l : things_) {
+          l.ppm = static_cast<std::uint32_t>(l.ppm * all / sum);
+          l.before = static_cast<std::uint32_t>(l.before * all / sum);
+        }
       }
       balance_decision limited = d;
       limited.things = std::min<std::uint32_t>(d.things, most_at_once);
