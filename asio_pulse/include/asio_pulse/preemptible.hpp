@@ -81,7 +81,11 @@ void call_preemptible(Handler&& handler, Args&&... args) {
     make_fiber(*b);
   }
   fiber_call<handler_type, Args...> call{handler, {std::forward<Args>(args)...}};
+  if (this_fiber_thread.signals_differed) [[unlikely]] {
+    remember_signals();
+  }
   fiber_machine& m = machine_of(*b);
+  m.locks = 0;
   m.job = &fiber_call<handler_type, Args...>::run;
   m.argument = &call;
   run_fiber(*b);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 //
 // The construction and the end of a context, and its tasks: the program's and those of connections.
+#include "automatic_checkpoint.hpp"
 #include "context_companion.hpp"
 #include "copied_name.hpp"
 #include "core_list.hpp"
@@ -93,6 +94,7 @@ context_core::context_core(options opts, bool one_thread,
     classifies.store(true, std::memory_order_relaxed);
   }
   adopt_standard_error();
+  if (options_.enabled) install_automatic_checkpoints();
   configure(unnamed_->budget, options_.unnamed);
   unnamed_->attention.store(limits_of(*unnamed_).quiet_below, std::memory_order_relaxed);
   hooks_.set_listener(

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
+#include "fiber_threads.hpp"
 #include "signal_stack.hpp"
 #include "thread_exit.hpp"
 #include "thread_usage.hpp"
@@ -312,6 +313,7 @@ constinit thread_local thread_exit_hook at_exit{[]() noexcept {
     if (mine.next != nullptr) mine.next->previous = mine.previous;
   }
   drop_signal_stack(std::exchange(signal_stack, nullptr));
+  give_cell(std::exchange(mine.cell, 0));
 }};
 
 }  // namespace
@@ -321,6 +323,9 @@ void ready_fiber_thread() noexcept {
   if (mine.ready) return;
   mine.exceptions = reinterpret_cast<exception_state*>(abi::__cxa_get_globals());
   mine.error_number = &errno;
+  mine.locks = counted_locks();
+  remember_signals();
+  if (mine.cell == 0) mine.cell = take_cell();
   all_pools* const all = pools();
   // If the end of the thread would not be noticed, nothing is kept for it.
   if (all == nullptr || !at_thread_exit(at_exit)) return;

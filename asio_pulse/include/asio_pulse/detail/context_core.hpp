@@ -6,6 +6,7 @@
 #include <asio_pulse/changes.hpp>
 #include <asio_pulse/detail/asio_port.hpp>
 #include <asio_pulse/detail/counters.hpp>
+#include <asio_pulse/detail/fiber_stack.hpp>
 #include <asio_pulse/detail/live_options.hpp>
 #include <asio_pulse/detail/task_list.hpp>
 #include <asio_pulse/detail/task_state.hpp>
@@ -181,6 +182,22 @@ class context_core final : public hooks::path_arbiter {
 
   /// Whether the current poll should yield; should_yield() asks when its fuel is spent.
   [[nodiscard]] bool wants_yield(hooks::thread_state& ts) noexcept;
+  /// Whether the time of the current poll is up at `now`, and why. For a thread inside a poll.
+  struct slice_verdict {
+    bool wanted = false;
+    bool hinted = false;
+    hooks::yield_reason why{};
+  };
+  [[nodiscard]] slice_verdict judge_slice(const hooks::thread_state& ts,
+                                          timing::ticks now) noexcept;
+  /// The poll yields because of the verdict. Calls the program's hooks.
+  void yields(hooks::thread_state& ts, const slice_verdict& verdict) noexcept;
+  /// Whether a handler that is suspended here, in a part of the program that does not expect it,
+  /// can be resumed by the same thread.
+  [[nodiscard]] bool returns_here(const hooks::thread_state& ts) const noexcept;
+  /// Whether an operation that this pin's thread has to run, and another one of the context's has
+  /// taken out of the queue, must be put back.
+  [[nodiscard]] bool belongs_elsewhere(const thread_pin& pin) const noexcept;
   /// Whether the task is in Yield or above, and over budget at `now`.
   [[nodiscard]] bool overspent(task_state& t, timing::ticks now) noexcept;
   /// Whether the rest of a batch of the task should wait for other work; see parking::gives_way().
@@ -353,6 +370,9 @@ class context_core final : public hooks::path_arbiter {
   tier_metrics metrics_;
   std::atomic<std::uint32_t> references_{1};
   std::atomic<std::uint32_t> workers_{0};
+  /// The cell (see thread_pin) of the only worker, if it has run handlers on fibers; 0 if it has not,
+  /// or is not known. Relaxed: see let_go().
+  mutable std::atomic<std::uint32_t> lone_cell_{0};
   std::atomic<std::uint64_t> next_id_{1};
   std::atomic<timing::clock_kind> clock_in_use_{timing::clock_kind::none};
   /// Set while a thread may be polling that does not announce when it leaves.

@@ -103,6 +103,8 @@ struct run_state {
   own_atomic<std::uint32_t> critical{0};
   /// The number of locks and scopes in this poll that forbid a yield.
   std::uint32_t no_yield = 0;
+  /// The run function was called in a handler.
+  bool nested = false;
   /// The thread is in run() or another function that runs handlers until it is stopped, so that
   /// another thread may take over. For the watchdog, as `watched`.
   own_atomic<bool> compensable{false};

@@ -15,6 +15,8 @@
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/post.hpp>
 
+#include <time.h>
+
 #include <memory>
 #include <mutex>
 #include <stdexcept>
@@ -96,6 +98,52 @@ class context_service final : public boost::asio::execution_context::service, pu
 
   // asio_port
   [[nodiscard]] void* scheduler() const noexcept override { return &scheduler_; }
+
+  [[nodiscard]] bool locks() const noexcept override { return locks_; }
+
+  /// The service of the context whose handler this thread runs.
+  [[nodiscard]] static context_service& here() noexcept {
+    const auto& core = *static_cast<context_core*>(hooks::this_thread().arbiter);
+    return static_cast<context_service&>(*core.port());
+  }
+
+  /// Puts an operation, which was taken out of `owner` and has to run on another thread, back to its
+  /// end. The turn that it was taken out in must end now.
+  void send_on(operation_type& op, void* owner) noexcept {
+    if (owner != &scheduler_) {
+      // The drain of the strand, which is our caller, finds it when the batch is done.
+      auto* const strand = static_cast<strand_impl*>(owner);
+      {
+        const std::lock_guard lock(as_mutex(strand->*exposed<"strand.mutex">));
+        (strand->*exposed<"strand.waiting">).push(&op);
+      }
+      return let_others_look(false);
+    }
+    ++hooks::this_thread().phantom_turns;
+    bool alone = true;
+    {
+      const scheduler_lock lock(scheduler_.*exposed<"scheduler.mutex">);
+      operation_queue& queue = scheduler_.*exposed<"scheduler.queue">;
+      for (operation_type* at = queue.front(); at != nullptr && alone;
+           at = asio_detail::op_queue_access::next(at)) {
+        alone = is_reactor(at) || is_ours(at);
+      }
+      // The turn that ends subtracts a unit of work.
+      scheduler_.work_started();
+      queue.push(&op);
+    }
+    let_others_look(alone);
+  }
+
+  /// Wakes the context's other threads: one of them has to run what this one has just put back. If
+  /// there is nothing else for it to do (`wait`), this one gives them time. It does not wait for them,
+  /// since the thread may be in a long handler: this costs a tenth of a CPU until it is not.
+  void let_others_look(bool wait) noexcept {
+    wake_all(scheduler_);
+    if (!wait) return;
+    const timespec moment{.tv_sec = 0, .tv_nsec = 50'000};
+    (void)nanosleep(&moment, nullptr);
+  }
 
   void append(parked_work& to, void* operation, std::uint32_t number) noexcept override {
     auto* const op = static_cast<operation_type*>(operation);
@@ -342,6 +390,7 @@ class context_service final : public boost::asio::execution_context::service, pu
     core_->close();
     stop_spares();
     stop_pool();
+    finish_suspended();
     hooks::remove_arbiter(&scheduler_);
     while (void* operation = core_->take_any_parked())
       static_cast<operation_type*>(operation)->destroy();
@@ -376,6 +425,33 @@ class context_service final : public boost::asio::execution_context::service, pu
   }
 
  private:
+  /// Handlers that were suspended at automatic checkpoints run to their ends, while what they may use
+  /// still exists. Those in the queues of strands and executors do so a little later, when Asio
+  /// destroys these.
+  void finish_suspended() noexcept {
+    for (;;) {
+      operation_type* found = nullptr;
+      {
+        const scheduler_lock lock(scheduler_.*exposed<"scheduler.mutex">);
+        operation_queue& queue = scheduler_.*exposed<"scheduler.queue">;
+        operation_queue others;
+        while (operation_type* const op = queue.front()) {
+          queue.pop();
+          const fiber_block* const b = fiber_at(reinterpret_cast<std::uintptr_t>(op));
+          if (found == nullptr && b != nullptr && b->automatic && b->queued == op) {
+            found = op;
+          } else {
+            others.push(op);
+          }
+        }
+        queue.push(others);
+        before_marker_known_ = false;
+      }
+      if (found == nullptr) return;
+      found->destroy();
+    }
+  }
+
   // Puts the batch in front of what was added to the strand meanwhile. Returns whether there was
   // something.
   static bool put_back(strand_impl& strand, operation_queue& batch) noexcept {
@@ -662,6 +738,7 @@ class context_service final : public boost::asio::execution_context::service, pu
   }
 
   scheduler_type& scheduler_;
+  const bool locks_{locks_everything(context(), scheduler_)};
   const void* const copy_ = this_copy();
   context_core* core_ = nullptr;
   driver driver_{*this};
