@@ -152,6 +152,7 @@ struct spawned_function {
   requires std::invocable<Function&, Yield>
   decltype(auto) operator()(Yield yield) {
     fiber_block* const b = fiber_here();
+    if (this_fiber_thread.signals_differed) remember_signals();
     struct armed {
       fiber_block* b;
       ~armed() {

@@ -85,6 +85,7 @@ context_core::context_core(options opts, bool one_thread,
       reports_dropped_(std::make_shared<std::atomic<std::uint64_t>>(0)),
       unnamed_(std::make_unique<task_state>(*this, 0, copy_name(options_.unnamed.name))),
       tasks_(*unnamed_) {
+  set_fibers();
   (void)gate_->use(make_policy(options_));
   if (options_.classify) {
     classifier_ = std::make_shared<const classifier>(options_.classify);
@@ -199,7 +200,7 @@ void context_core::prepare(task_state& t, const task_options& opts, birth how) n
       break;
   }
   t.attention.store(live_.limits().quiet_below, std::memory_order_relaxed);
-  if (gate_->by_policy() || t.grouped) gate_->set_gate(t);
+  if (gate_->by_policy() || t.grouped || uses_fibers) gate_->set_gate(t);
 }
 
 void context_core::destroy(hooks::task_record& record) noexcept {

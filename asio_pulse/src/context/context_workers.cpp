@@ -20,6 +20,7 @@ bool context_core::runs_handlers(const hooks::thread_state& ts) const noexcept {
 
 void context_core::attached(hooks::thread_state& ts) noexcept {
   acquire();
+  this_fiber_thread.signals_differed = true;  // the program may have blocked others since
   companion_->joined(ts);
   if (ts.recorder != nullptr) {
     ts.recorder->updates_seen = updates_.load(std::memory_order_relaxed);

@@ -72,7 +72,8 @@ class parking::reader final : public queue_reader {
 };
 
 parking::parking(const options& o, counters& counted)
-    : order_(o.order),
+    : fibers_(o.enabled ? o.preemptible : preemptible_handlers::declared),
+      order_(o.order),
       counters_(counted),
       shadow_(o.shadow),
       quantum_(to_ticks(o.quantum)),
@@ -125,8 +126,11 @@ void parking::set_gate(task_state& t, scoped_lock&) noexcept {
   t.held.store(parked, std::memory_order_relaxed);
   const bool ended = t.ended.load(std::memory_order_relaxed);
   const bool ranked = by_policy() && t.id() != 0;
-  t.gated.store(parked || measures || deferred || ended || ranked || limited(t) ? 1 : 0,
-                std::memory_order_relaxed);
+  const bool on_fiber = fibers_ == preemptible_handlers::all ||
+                        (fibers_ == preemptible_handlers::connections && t.of_connection());
+  const bool gated =
+      parked || measures || deferred || ended || ranked || on_fiber || limited(t);
+  t.gated.store(gated ? 1 : 0, std::memory_order_relaxed);
 }
 
 bool parking::held_since_asked(task_state& t) noexcept {

@@ -42,6 +42,15 @@ class parking;
 class task_groups;
 struct chosen_policy;
 
+class context_core;
+
+/// Runs an operation on a fiber, as hooks::path_arbiter::run_on_fiber(). preemptible.hpp sets it: it
+/// needs Boost.Context, which most programs do without. Relaxed: it is set before main(), or while a
+/// library is being loaded.
+using operation_runner = bool (*)(context_core&, hooks::tracked_operation&, void* operation,
+                                  void* owner, const hooks::site&);
+extern constinit std::atomic<operation_runner> the_operation_runner;
+
 /// An address that identifies this copy of the library: modules that use the same copy get the same
 /// one, and other modules get another.
 [[nodiscard]] const void* this_copy() noexcept;
@@ -192,6 +201,8 @@ class context_core final : public hooks::path_arbiter {
                                           timing::ticks now) noexcept;
   /// The poll yields because of the verdict. Calls the program's hooks.
   void yields(hooks::thread_state& ts, const slice_verdict& verdict) noexcept;
+  /// The size of the stacks of its handlers that run on fibers.
+  [[nodiscard]] std::size_t fiber_bytes() const noexcept;
   /// Whether a handler that is suspended here, in a part of the program that does not expect it,
   /// can be resumed by the same thread.
   [[nodiscard]] bool returns_here(const hooks::thread_state& ts) const noexcept;
@@ -287,6 +298,11 @@ class context_core final : public hooks::path_arbiter {
   void connection_closed(hooks::task_record& record) noexcept override;
   bool hold_back(hooks::thread_state& ts, hooks::tracked_operation& op, void* operation,
                  void* owner, hooks::completes how, const hooks::site& what) noexcept override;
+  bool wants_fiber(const hooks::thread_state& ts, const hooks::tracked_operation& op,
+                   const void* operation, const void* owner,
+                   const hooks::site& what) noexcept override;
+  bool run_on_fiber(hooks::tracked_operation& op, void* operation, void* owner,
+                    const hooks::site& what) override;
   bool drains_strand(void* owner) noexcept override;
   void next_in_batch(hooks::thread_state& ts, hooks::task_record& record,
                      void* strand) noexcept override;
@@ -306,6 +322,8 @@ class context_core final : public hooks::path_arbiter {
   }
 
  private:
+  /// \par Errors  std::invalid_argument if options::preemptible cannot be followed.
+  void set_fibers();
   /// Puts a new task into its group, and notes its rank.
   void join(task_state& t, const task_options& opts);
   static void leave_group(const task_state& t) noexcept;
