@@ -1,5 +1,6 @@
 /* The slow path's decisions, in C: how much work may pass until the next call, and whether there is a hook. Compiled with
  * -mgeneral-regs-only, because out_of_fuel.S has saved the general registers alone. */
+#define _POSIX_C_SOURCE 200809L
 #include <asio_pulse/auto_checkpoint.h>
 
 #include <cpuid.h>
@@ -13,7 +14,7 @@ enum { target_us = 20, target_without_hook_us = 200 };
 
 /* A fuel that is more than this was not measured but is the limit: 2^24 units are 2 ms at 8 units/ns, and 100 ms in code
  * that the compilers' cost model values far too high. */
-enum { least_fuel = 1 << 10, most_fuel = 1 << 24, first_fuel = 1 << 15 };
+enum { least_fuel = 64, most_fuel = 1 << 24, first_fuel = 1 << 15 };
 
 /* A guess at the TSC's rate until it has been measured: in the middle of what servers have. */
 enum { guessed_per_us = 2500, calibrate_after_us = 2000 };
