@@ -63,7 +63,7 @@ void accept_created(tracked_operation& op) noexcept {
 }
 
 gate_verdict gate(void* owner, void* operation, tracked_operation& op, completes how,
-          const site& what) noexcept {
+                  const site& what) noexcept {
   if (op.has(tracked_operation::inside)) return gate_verdict::runs;
   const bool released = op.has(tracked_operation::released);
   thread_state& ts = this_thread();

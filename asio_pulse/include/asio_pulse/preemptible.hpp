@@ -82,11 +82,10 @@ void call_preemptible(Handler&& handler, Args&&... args) {
   hooks::thread_state& ts = hooks::this_thread();
   // No fiber is needed where no checkpoint can ever yield, nor on a fiber, which is suspended as a
   // whole.
-  fiber_block* const b =
-      ts.arbiter == nullptr || ts.top == nullptr || fiber_here() != nullptr
-          ? nullptr
-          : take_fiber(
-                fiber_size_class(static_cast<const context_core*>(ts.arbiter)->fiber_bytes()));
+  fiber_block* const b = ts.arbiter == nullptr || ts.top == nullptr || fiber_here() != nullptr
+                             ? nullptr
+                             : take_fiber(fiber_size_class(
+                                   static_cast<const context_core*>(ts.arbiter)->fiber_bytes()));
   if (b == nullptr) {
     std::invoke(std::forward<Handler>(handler), std::forward<Args>(args)...);
     return;

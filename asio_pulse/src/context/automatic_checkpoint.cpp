@@ -76,6 +76,14 @@ refusal why_not(const hooks::thread_state& ts, const fiber_block& b, const conte
   return refusal::none;
 }
 
+/// For the metrics of the site, if they are collected.
+void note(hooks::poll_recorder* recorder, std::uint64_t key, refusal why,
+          const void* place) noexcept {
+  if (recorder == nullptr) return;
+  if (why == refusal::none) return recorder->note_suspended(key);
+  recorder->note_refused(key, why == refusal::lock, asio_pulse_lock_taken, place);
+}
+
 void count(context_core& core, refusal why) noexcept {
   counters& c = core.counted();
   switch (why) {
@@ -130,6 +138,7 @@ void on_check(void* place) noexcept {
   const context_core::slice_verdict verdict = core.judge_slice(ts, timing::timebase::get().now());
   if (verdict.wanted) {
     refusal why = why_not(ts, *b, core, *frame);
+    const std::uint64_t key = hooks::poll_recorder::key_of(current_site(), frame->word());
     if (why == refusal::none) {
       core.yields(ts, verdict);
       if (b->task == nullptr && frame->task() != nullptr) {
@@ -144,6 +153,8 @@ void on_check(void* place) noexcept {
         return;
       }
     }
+    // The poll that was interrupted has ended, and so has its frame, if it was suspended.
+    note(hooks::this_thread().recorder, key, why, place);
     count(core, why);
   }
   b->checking = false;

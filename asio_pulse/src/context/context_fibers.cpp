@@ -50,10 +50,10 @@ bool context_core::wants_fiber(const hooks::thread_state& /*ts*/,
   // there.
   if (what.drains || op.has(hooks::tracked_operation::accepts)) return false;
   const hooks::task_record* const record = op.task();
-  if (record == nullptr ? !gates_all
-                        : record->home != this ||
-                              !(gates_all ||
-                                static_cast<const task_state*>(record)->of_connection())) {
+  if (record == nullptr
+          ? !gates_all
+          : record->home != this ||
+                !(gates_all || static_cast<const task_state*>(record)->of_connection())) {
     return false;
   }
   // The rest of a handler that has a fiber.

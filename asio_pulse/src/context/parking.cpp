@@ -128,8 +128,7 @@ void parking::set_gate(task_state& t, scoped_lock&) noexcept {
   const bool ranked = by_policy() && t.id() != 0;
   const bool on_fiber = fibers_ == preemptible_handlers::all ||
                         (fibers_ == preemptible_handlers::connections && t.of_connection());
-  const bool gated =
-      parked || measures || deferred || ended || ranked || on_fiber || limited(t);
+  const bool gated = parked || measures || deferred || ended || ranked || on_fiber || limited(t);
   t.gated.store(gated ? 1 : 0, std::memory_order_relaxed);
 }
 

@@ -392,7 +392,8 @@ void loops_in_a_signal_handler(int) {
 }
 
 TEST(automatic_checkpoint, waits_in_a_signal_handler) {
-  struct sigaction ours {}, before {};
+  struct sigaction ours {
+  }, before{};
   ours.sa_handler = &loops_in_a_signal_handler;
   ASSERT_EQ(sigaction(SIGUSR2, &ours, &before), 0);
   int outside = 0;

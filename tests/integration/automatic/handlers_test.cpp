@@ -53,27 +53,30 @@ struct served {
       ASSERT_FALSE(ec);
       accept_on_fiber = on_a_fiber();
       peer.emplace(std::move(s));
-      asio::async_read(*peer, asio::buffer(in), [this](boost::system::error_code error, std::size_t n) {
-        EXPECT_FALSE(error);
-        EXPECT_EQ(n, 1U);
-        read_on_fiber = on_a_fiber();
-        asio::post(io, [this] { ++others; });
-        if (read_on_fiber) {
-          EXPECT_TRUE(checked_until_changed(others));
-        } else {
-          checked_loop();
-          EXPECT_EQ(others, 0);
-        }
-        asio::async_write(*peer, asio::buffer(in), [](boost::system::error_code, std::size_t) {});
-      });
+      asio::async_read(*peer, asio::buffer(in),
+                       [this](boost::system::error_code error, std::size_t n) {
+                         EXPECT_FALSE(error);
+                         EXPECT_EQ(n, 1U);
+                         read_on_fiber = on_a_fiber();
+                         asio::post(io, [this] { ++others; });
+                         if (read_on_fiber) {
+                           EXPECT_TRUE(checked_until_changed(others));
+                         } else {
+                           checked_loop();
+                           EXPECT_EQ(others, 0);
+                         }
+                         asio::async_write(*peer, asio::buffer(in),
+                                           [](boost::system::error_code, std::size_t) {});
+                       });
     });
     client.async_connect(acceptor.local_endpoint(), [this](boost::system::error_code ec) {
       ASSERT_FALSE(ec);
       asio::async_write(client, asio::buffer(out), [this](boost::system::error_code, std::size_t) {
-        asio::async_read(client, asio::buffer(back), [this](boost::system::error_code e, std::size_t) {
-          EXPECT_FALSE(e);
-          client_on_fiber = on_a_fiber();
-        });
+        asio::async_read(client, asio::buffer(back),
+                         [this](boost::system::error_code e, std::size_t) {
+                           EXPECT_FALSE(e);
+                           client_on_fiber = on_a_fiber();
+                         });
       });
     });
   }

@@ -250,8 +250,8 @@ TEST(automatic_end, so_does_one_in_a_strand) {
 
 TEST(automatic_end, so_does_one_with_an_executor_of_its_own) {
   ends_with_its_context([](auto& io, auto f) {
-    asio::post(
-        io, asio_pulse::preemptible(asio::bind_executor(asio::make_strand(io), std::move(f))));
+    asio::post(io,
+               asio_pulse::preemptible(asio::bind_executor(asio::make_strand(io), std::move(f))));
   });
 }
 
@@ -268,7 +268,8 @@ TEST(automatic_end, so_does_a_stackful_coroutine) {
   std::optional<asio_pulse::task> t;
   ends_with_its_context([&](auto& io, auto f) {
     t.emplace(io, unlimited("job"));
-    asio_pulse::spawn(*t, [f](auto) { f(); }, asio::detached);
+    asio_pulse::spawn(
+        *t, [f](auto) { f(); }, asio::detached);
   });
 #endif
 }
@@ -277,16 +278,16 @@ TEST(automatic_end, it_may_use_the_context_until_its_end) {
   int fired = 0, handlers = 0;
   auto io = std::make_unique<asio_pulse::io_context>(eager());
   asio::post(*io, asio_pulse::preemptible([&fired, &handlers, io = io.get()] {
-               io->stop();
-               checked_loop(5);
-               asio::steady_timer timer(*io, 1h);
-               timer.async_wait([&fired](const auto&) { ++fired; });
-               asio::post(*io, [&fired] { ++fired; });
-               asio_pulse::task t{*io, unlimited("late")};
-               asio_pulse::post(t, [&fired] { ++fired; });
-               ++handlers;
-               throw 1;  // there is nobody who could catch it
-             }));
+    io->stop();
+    checked_loop(5);
+    asio::steady_timer timer(*io, 1h);
+    timer.async_wait([&fired](const auto&) { ++fired; });
+    asio::post(*io, [&fired] { ++fired; });
+    asio_pulse::task t{*io, unlimited("late")};
+    asio_pulse::post(t, [&fired] { ++fired; });
+    ++handlers;
+    throw 1;  // there is nobody who could catch it
+  }));
   io->run();
   io.reset();
   EXPECT_EQ(handlers, 1);

@@ -66,7 +66,7 @@ struct fiber_machine {
   std::exception_ptr error;  ///< the exception that it ended with
   exception_state exceptions;
   int error_number = 0;
-  int locks = 0;  ///< held by the code on it, as far as they are counted
+  int locks = 0;      ///< held by the code on it, as far as they are counted
   bool over = false;  ///< the fiber must end
 #if defined(ASIO_PULSE_DETAIL_FIBER_ASAN)
   void* fake_stack = nullptr;

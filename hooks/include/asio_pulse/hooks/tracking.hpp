@@ -76,8 +76,8 @@ completes how(const Op& op) noexcept {
 template <class Op, class Pointer>
 ASIO_PULSE_DETAIL_INLINE bool held_back(void* owner, Op& op, Pointer& p) {
   const task_record* t = op.task();
-  if (!always_preempt() && (t == nullptr ? !this_thread().gates_all
-                                         : t->gated.load(std::memory_order_relaxed) == 0))
+  if (!always_preempt() &&
+      (t == nullptr ? !this_thread().gates_all : t->gated.load(std::memory_order_relaxed) == 0))
       [[likely]] {
     return false;
   }
