@@ -10,7 +10,7 @@
 //
 // A count never falls below zero: who unlocks what another handler has locked must not make the next
 // lock look as if it were none.
-#include <asio_pulse/detail/lock_count.h>
+#include "lock_count.h"
 
 #include <dlfcn.h>
 #include <errno.h>

@@ -9,11 +9,11 @@
 
 #include "current_poll.hpp"
 #include "loaded_module.hpp"
+#include "lock_count.h"
 
 #include <asio_pulse/auto_checkpoint.h>
 #include <asio_pulse/detail/context_core.hpp>
 #include <asio_pulse/detail/fiber_stack.hpp>
-#include <asio_pulse/detail/lock_count.h>
 #include <asio_pulse/hooks/registry.hpp>
 
 #include <atomic>

@@ -4,8 +4,9 @@
 // are held, the signals that are blocked, and which thread has to resume a fiber.
 #include "fiber_threads.hpp"
 
+#include "lock_count.h"
+
 #include <asio_pulse/detail/fiber_stack.hpp>
-#include <asio_pulse/detail/lock_count.h>
 
 #include <pthread.h>
 #include <signal.h>

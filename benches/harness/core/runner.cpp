@@ -121,7 +121,9 @@ json::object run_scenarios(const std::vector<std::string>& names, const settings
   const disturbance before = look_around();
   const std::string created = timestamp();
   settings with = asked;
-  if (std::find(names.begin(), names.end(), "http") != names.end()) {
+  if (std::any_of(names.begin(), names.end(), [](const std::string& name) {
+        return name == "http" || name == "checkpoints";
+      })) {
     with.http_rounds = calibrate_http(with);
   }
   std::vector<scenario_spec> specs;

@@ -1,5 +1,5 @@
-#ifndef ASIO_PULSE_DETAIL_LOCK_COUNT_H
-#define ASIO_PULSE_DETAIL_LOCK_COUNT_H
+#ifndef ASIO_PULSE_LOCK_COUNT_H
+#define ASIO_PULSE_LOCK_COUNT_H
 
 /* What asio_pulse::lock_count tells the library: how many locks the code on this thread holds. The library has weak
  * definitions, which asio_pulse::lock_count replaces. Definitions, because an undefined weak thread-local is not null: it is
