@@ -94,15 +94,15 @@ void context_core::forked() noexcept {
 }
 
 bool context_core::returns_here(const hooks::thread_state& ts) const noexcept {
-  const std::uint32_t state_now = state.load(std::memory_order_relaxed);
-  const bool several = (state_now & hooks::path_state::several_workers) != 0;
-  if (!several) {
-    lone_cell_.store(this_fiber_thread.cell, std::memory_order_relaxed);
-    return options_.spare_workers == 0 || this_fiber_thread.cell != 0;
-  }
   // Of a thread that runs the context through a base-class reference it is not known when it leaves,
   // and of one in a nested run function not which of them it has left.
-  return ts.wrapped && !ts.nested && this_fiber_thread.cell != 0;
+  if (!ts.wrapped || ts.nested) return false;
+  const std::uint32_t cell = this_fiber_thread.cell;
+  if ((state.load(std::memory_order_relaxed) & hooks::path_state::several_workers) == 0) {
+    lone_cell_.store(cell, std::memory_order_relaxed);
+    if (options_.spare_workers == 0) return true;
+  }
+  return cell != 0;
 }
 
 bool context_core::belongs_elsewhere(const thread_pin& pin) const noexcept {

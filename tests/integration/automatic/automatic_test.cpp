@@ -163,18 +163,20 @@ TEST(automatic_checkpoint, is_not_held_up_by_a_lock_of_another_handler) {
 }
 
 TEST(automatic_checkpoint, is_held_up_by_a_lock_after_one_too_many_was_given_back) {
-  asio_pulse::io_context io{eager()};
-  std::mutex handed_over, m;
-  handed_over.lock();
-  int others = 0;
-  asio::post(io, asio_pulse::preemptible([&] {
-               handed_over.unlock();
-               const std::lock_guard lock(m);
-               asio::post(io, [&] { ++others; });
-               checked_loop();
-               EXPECT_EQ(others, 0);
-             }));
-  io.run();
+  std::thread([] {  // whose count is wrong from then on
+    asio_pulse::io_context io{eager()};
+    std::mutex handed_over, m;
+    handed_over.lock();
+    int others = 0;
+    asio::post(io, asio_pulse::preemptible([&] {
+                 handed_over.unlock();
+                 const std::lock_guard lock(m);
+                 asio::post(io, [&] { ++others; });
+                 checked_loop();
+                 EXPECT_EQ(others, 0);
+               }));
+    io.run();
+  }).join();
 }
 
 TEST(automatic_checkpoint, keeps_the_count_of_a_handler_that_was_suspended_with_a_lock) {
@@ -286,6 +288,35 @@ TEST(automatic_checkpoint, suspends_in_a_comparison_that_qsort_calls) {
   io.run();
   EXPECT_EQ(sorted, 3);
   EXPECT_GE(io.stats().automatic_suspensions, 500U);
+}
+
+TEST(automatic_checkpoint, the_figures_of_a_kind_of_handler_say_what_held_it_up) {
+  auto o = eager();
+  o.metrics = asio_pulse::instrument_mode::on;
+  asio_pulse::io_context io{o};
+  std::mutex m;
+  asio::post(io, asio_pulse::preemptible([&] {
+               {
+                 const std::lock_guard lock(m);
+                 checked_loop();
+               }
+               checked_loop(5);
+             }));
+  io.run();
+  std::uint64_t suspended = 0, refused = 0, locked = 0;
+  std::string lock;
+  for (const asio_pulse::site_metrics& s : io.metrics().sites) {
+    suspended += s.suspended;
+    refused += s.refused;
+    locked += s.refused_lock;
+    lock += s.lock;
+  }
+  const statistics s = io.stats();
+  EXPECT_EQ(suspended, s.automatic_suspensions);
+  EXPECT_EQ(refused, s.automatic_refused_lock);
+  EXPECT_EQ(locked, refused);
+  EXPECT_GE(locked, 49U);
+  EXPECT_NE(lock.find(", in "), std::string::npos) << lock;
 }
 
 // ---- exceptions
