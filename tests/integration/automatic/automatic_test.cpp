@@ -176,7 +176,8 @@ TEST(automatic_checkpoint, is_held_up_by_a_lock_after_one_too_many_was_given_bac
                  EXPECT_EQ(others, 0);
                }));
     io.run();
-  }).join();
+  })
+      .join();
 }
 
 TEST(automatic_checkpoint, keeps_the_count_of_a_handler_that_was_suspended_with_a_lock) {
