@@ -104,9 +104,9 @@ writer::writer(Module& m) : m_(m), ctx_(m.getContext()), i32_(Type::getInt32Ty(c
 MDNode* writer::unlikely() const { return MDBuilder(ctx_).createBranchWeights(1, 1 << 20); }
 
 void writer::refer_to_stub() {
-  // A 32-bit distance: it needs no relocation at run time. The section is not loaded.
-  m_.appendModuleInlineAsm(std::string(".pushsection .asio_pulse.checked,\"\",@progbits\n.hidden ") + missing_stub + "\n.quad " + missing_stub +
-                           "\n.popsection");
+  // Four bytes an object: a distance, which needs no relocation at run time. lld reports nothing that only unloaded sections lack.
+  m_.appendModuleInlineAsm(std::string(".pushsection .asio_pulse.checked,\"aR\",@progbits\n.hidden ") + missing_stub + "\n.long " + missing_stub +
+                           " - .\n.popsection");
 }
 
 bool writer::find_strip(Loop& l, strip_plan& plan) {

@@ -48,5 +48,5 @@ int main() {
   unsigned last = 0, n = 0;
   while (s.next()) last = last * 7 + s.value(), ++n;
   printf("%u sums, %u\n", n, last);
-  hooked_expect("coroutines", 1000);
+  hooked_expect("coroutines", 500);
 }

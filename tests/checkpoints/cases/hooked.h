@@ -52,7 +52,7 @@ ASIO_PULSE_NO_AUTO_CHECKPOINTS static void hooked_hook(void* place) {
 #if defined(HOOKED_NO_SWITCH)
   hooked_scribble();
 #else
-  if (hooked_calls % 8 == 0) swapcontext(&hooked_here, &hooked_other);
+  if (hooked_calls % 32 == 0) swapcontext(&hooked_here, &hooked_other);
   else hooked_scribble();
 #endif
   asio_pulse_fuel = ASIO_PULSE_FUEL_ASK; /* every check calls */

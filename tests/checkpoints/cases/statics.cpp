@@ -9,7 +9,7 @@ struct early {
   std::vector<int> v;
   early() {
     hooked_start();
-    for (int i = 0; i < 50000; ++i) v.push_back(i * 3);
+    for (int i = 0; i < 8000; ++i) v.push_back(i * 3);
   }
 };
 const early object;
@@ -37,7 +37,7 @@ int main() {
   for (const int i : object.v) s += i;
   for (const int i : lazy()) s = s * 3 + i;
   printf("%ld %ld\n", s, use('b'));
-  hooked_expect("statics", 100);
+  hooked_expect("statics", 50);
 #if defined(CHECKED)
   asio_pulse_set_checkpoint_hook(nullptr);  // the hook of these programs is for one thread
 #endif
