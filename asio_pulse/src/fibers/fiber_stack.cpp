@@ -36,8 +36,8 @@ constexpr std::uint32_t none = ~std::uint32_t{0};
 constexpr std::size_t most_idle = 64;
 
 // Of the stacks that keep their memory, those of at least `large` bytes keep this much of it: a handler that
-// has used a megabyte once must not cost a megabyte for ever. The bounds are guesses. Trimming costs
-// 0.3 us if there is nothing to give back.
+// has used a megabyte once must not cost a megabyte for ever. The bounds are guesses. Trimming is a system
+// call.
 constexpr std::size_t large = std::size_t{256} << 10;
 constexpr std::size_t kept_of_large = std::size_t{64} << 10;
 

@@ -137,7 +137,7 @@ class context_service final : public boost::asio::execution_context::service, pu
 
   /// Wakes the context's other threads: one of them has to run what this one has just put back. If
   /// there is nothing else for it to do (`wait`), this one gives them time. It does not wait for them,
-  /// since the thread may be in a long handler: this costs a tenth of a CPU until it is not.
+  /// since the thread may be in a long handler. An estimate: this costs a tenth of a CPU until it is not.
   void let_others_look(bool wait) noexcept {
     wake_all(scheduler_);
     if (!wait) return;
