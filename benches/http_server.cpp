@@ -7,6 +7,8 @@
 //   http_server_pulse     asio_pulse::io_context, a budget and a checkpoint in the slow loop
 //   http_server_isolated  asio_pulse::io_context, the slow loop untouched but spawned as a declared
 //                         task that may be moved to the isolation pool
+//   http_server_automatic asio_pulse::io_context, the slow loop untouched: compiled with automatic
+//                         checkpoints, and handlers of connections run on fibers
 // The second one can also run as shards: asio_pulse::sharded_context, whose acceptor hands each
 // connection to one of them. Prints "listening PORT" when it is ready, and one line of JSON on SIGTERM.
 

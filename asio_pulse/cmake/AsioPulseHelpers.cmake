@@ -256,6 +256,13 @@ function(asio_pulse_install_package)
   if(have_libdw)
     install(FILES "${templates}/Findlibdw.cmake" DESTINATION "${cmake_dir}")
   endif()
+  # The compiler plugins' sources: they are built for the user's compiler.
+  install(FILES "${templates}/AsioPulseCheckpoints.cmake" DESTINATION "${cmake_dir}")
+  install(
+    DIRECTORY "${PROJECT_SOURCE_DIR}/asio_pulse/checkpoints"
+    DESTINATION "${cmake_dir}"
+    USE_SOURCE_PERMISSIONS
+    PATTERN "CMakeLists.txt" EXCLUDE)
 
   set(pkg_config_dir "${CMAKE_INSTALL_LIBDIR}/pkgconfig")
   file(RELATIVE_PATH pc_prefix "/prefix/${pkg_config_dir}" "/prefix")

@@ -15,6 +15,10 @@ namespace asio_pulse::hooks {
 void poll_frame::begin_slow(void* owner, const site& what) noexcept {
   thread_state& ts = this_thread();
   task_ = tracked_operation::task_in(word_);
+  if ((word_ & tracked_operation::inside) != 0) {
+    mode_ = mode::unobserved;
+    return;
+  }
   if ((task_ == nullptr || what.drains) && ts.wrapped && ts.arbiter == nullptr &&
       owner == ts.plain_owner) {
     // In a context that is switched off. The drain's own work belongs to no task, as elsewhere (see

@@ -3,7 +3,7 @@
 #
 # Sourced by tests/run, benches/run and .ci/run:
 #     . tests/support/provision.sh
-#     provision test            # and/or: bpf, bench, compat, kernel, ci, libcxx
+#     provision test            # and/or: bpf, bench, checkpoints, checkpoint_matrix, compat, kernel, ci, libcxx
 # Asks dpkg first and calls apt only when something is missing. Never removes a package (--no-remove),
 # and keeps whatever Boost from 1.74 on the machine has: Debian's 1.74 and 1.81 exclude each other.
 
@@ -20,6 +20,9 @@ provision_packages() {
       bench) echo g++ cmake ninja-build ccache git libfmt-dev libdw-dev libssl-dev python3 wrk valgrind libcli11-dev libbenchmark-dev ;;
       # The peer programs of the benches, benches/peers: each toolchain is optional.
       peers) echo cmake ninja-build python3 rustc cargo librust-tokio-dev golang-go erlang-base ;;
+      # Automatic checkpoints: the plugins are built for these compilers. The matrix has one more.
+      checkpoints) echo gcc-12-plugin-dev clang-16 llvm-16-dev lld-16 csmith libcsmith-dev python3 ;;
+      checkpoint_matrix) provision_packages checkpoints; echo clang-19 llvm-19-dev lld-19 libclang-rt-16-dev libclang-rt-19-dev ;;
       # The other Boosts come as .deb archives that are unpacked, never installed.
       compat) echo zstd xz-utils ca-certificates libssl-dev liburing-dev mold ;;
       # To build the sched_ext program and its loader.

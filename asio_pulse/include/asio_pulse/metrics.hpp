@@ -96,6 +96,12 @@ struct site_metrics {
   std::uint64_t again = 0;
   std::chrono::nanoseconds cpu{0};
   std::chrono::nanoseconds longest{0};
+  /// Automatic checkpoints where it was time to suspend the handler (docs/auto_checkpoints.md).
+  std::uint64_t suspended = 0;
+  std::uint64_t refused = 0;
+  std::uint64_t refused_lock = 0;
+  /// The lock at the last of these, and the function that held it, as far as their names are known.
+  std::string lock{};
   friend bool operator==(const site_metrics&, const site_metrics&) = default;
 };
 
@@ -109,6 +115,14 @@ inline constexpr auto figure_table<site_metrics> = std::to_array<figure<site_met
     {"again", figure<site_metrics>::kind::counter, &site_metrics::again,
      "handlers run directly after another one of the same kind and task", "again",
      "site_self_waking_polls_total"},
+    {"suspended", figure<site_metrics>::kind::counter, &site_metrics::suspended,
+     "times that an automatic checkpoint has suspended a handler", "suspended",
+     "site_automatic_suspensions_total"},
+    {"refused", figure<site_metrics>::kind::counter, &site_metrics::refused,
+     "times that an automatic checkpoint would have suspended a handler, and it was not safe",
+     "refused", "site_automatic_refusals_total"},
+    {"refused_lock", figure<site_metrics>::kind::counter, &site_metrics::refused_lock,
+     "of these: times that a lock was held", "refused_lock", "site_automatic_lock_refusals_total"},
     {"longest", figure<site_metrics>::kind::peak, &site_metrics::longest,
      "CPU time of the longest run of a handler", "longest_ns", "site_longest_poll_seconds"},
 });

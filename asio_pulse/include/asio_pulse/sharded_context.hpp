@@ -472,7 +472,7 @@ class sharded_context {
   void start_drain(detail::shard_state& s, Handler&& handler) {
     auto waiting = detail::shard_drains::waiting(std::move(handler), s.io.get_executor());
     std::size_t others = 0;
-    for (const auto& m : moves_) others += m.get() != s.moves && !m->draining() ? 1 : 0;
+    for (const auto& m : moves_) others += m.get() != s.moves && !m->draining() ? 1U : 0U;
     if (others == 0) return waiting->complete(error::shard_drained);
     drains_.add(s.index, std::move(waiting));
     (void)s.moves->set_draining(true);

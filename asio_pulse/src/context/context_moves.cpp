@@ -19,8 +19,9 @@ namespace {
 group_ref group_like(const group_state& g, context_core& in) {
   task_groups::found there = in.groups().find(path_of(g, group_name_bytes));
   if (there.group) return there.group;
-  group_options o{.name = g.name.get(), .weight = g.weight.load(std::memory_order_relaxed)};
-  if (g.parent) o.parent = group_like(*g.parent.get(), in);
+  group_options o{.name = std::string(g.title()),
+                  .weight = g.weight.load(std::memory_order_relaxed)};
+  if (const group_state* const above = g.above()) o.parent = group_like(*above, in);
   const group_ref made = make_group(in, o);
   made.get()->budget.configure(g.budget);
   return made;

@@ -72,7 +72,8 @@ class parking::reader final : public queue_reader {
 };
 
 parking::parking(const options& o, counters& counted, std::atomic<timing::ticks>& calm_until)
-    : order_(o.order),
+    : fibers_(o.enabled ? o.preemptible : preemptible_handlers::declared),
+      order_(o.order),
       counters_(counted),
       shadow_(o.shadow),
       quantum_(to_ticks(o.quantum)),
@@ -129,7 +130,9 @@ void parking::set_gate(task_state& t, scoped_lock&) noexcept {
   t.held.store(parked, std::memory_order_relaxed);
   const bool ended = t.ended.load(std::memory_order_relaxed);
   const bool ranked = by_policy() && t.id() != 0;
-  const bool always = parked || measures || deferred || ended || limited(t);
+  const bool on_fiber = fibers_ == preemptible_handlers::all ||
+                        (fibers_ == preemptible_handlers::connections && t.of_connection());
+  const bool always = parked || measures || deferred || ended || on_fiber || limited(t);
   t.gated.store(static_cast<std::uint8_t>((always ? hooks::gate_flag::always : 0) |
                                           (ranked ? hooks::gate_flag::unless_calm : 0)),
                 std::memory_order_relaxed);

@@ -230,6 +230,7 @@ class parking {
   [[nodiscard]] task_state* least(timing::ticks now) noexcept;
   static bool later(const task_state* a, const task_state* b) noexcept;
 
+  const preemptible_handlers fibers_;  ///< whose handlers run on fibers
   std::atomic<handler_order> order_;  ///< written under the mutex, read relaxed
   counters& counters_;
   std::atomic<std::uint32_t> workers_{0};  ///< threads in run functions of ours; relaxed

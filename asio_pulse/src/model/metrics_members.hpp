@@ -38,7 +38,7 @@ void figures(Stream& s, Of& of) {
 }  // namespace detail
 
 // Each member is in the table, or named by the function below.
-static_assert(detail::member_count<site_metrics>() == figure_table<site_metrics>.size() + 2);
+static_assert(detail::member_count<site_metrics>() == figure_table<site_metrics>.size() + 3);
 static_assert(detail::member_count<task_metrics>() == figure_table<task_metrics>.size() + 3);
 static_assert(detail::member_count<group_metrics>() == figure_table<group_metrics>.size() + 2);
 static_assert(detail::member_count<shard_metrics>() == figure_table<shard_metrics>.size() + 2);
@@ -59,7 +59,7 @@ void members(Stream& s, source_place& p) {
 }
 template <class Stream>
 void members(Stream& s, site_metrics& m) {
-  s(m.type, m.place);
+  s(m.type, m.place, m.lock);
   detail::figures(s, m);
 }
 template <class Stream>

@@ -4,10 +4,17 @@
 #include "context_telemetry.hpp"
 #include "keep_best.hpp"
 
+#include <cxxabi.h>
+#include <dlfcn.h>
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 #include <atomic>
 #include <chrono>
+#include <cstdlib>
+#include <memory>
+#include <string>
 #include <string_view>
 #include <unordered_map>
 #include <utility>
@@ -23,29 +30,69 @@ using timing::to_ns;
 // interval.
 constexpr std::chrono::milliseconds shortest_interval = 500ms;
 
+// The symbol at the address, or the address. A lock on the heap has no symbol.
+std::string text_of_address(const void* address) {
+  Dl_info at{};
+  if (dladdr(address, &at) != 0 && at.dli_sname != nullptr) {
+    int status = 0;
+    const std::unique_ptr<char, decltype(&std::free)> name(
+        abi::__cxa_demangle(at.dli_sname, nullptr, nullptr, &status), &std::free);
+    return std::string(status == 0 ? name.get() : at.dli_sname).substr(0, told_name);
+  }
+  return fmt::format("{}", address);
+}
+
+std::string text_of_lock(const void* lock, const void* checked) {
+  return lock == nullptr ? "one inside the C library, in " + text_of_address(checked)
+                         : text_of_address(lock) + ", in " + text_of_address(checked);
+}
+
 struct site_sum {
   std::uint64_t polls = 0;
   std::uint64_t again = 0;
   timing::ticks cost = 0;
   timing::ticks longest = 0;
+  std::uint64_t suspended = 0;
+  std::uint64_t refused = 0;
+  std::uint64_t refused_lock = 0;
+  const void* lock = nullptr;
+  const void* checked = nullptr;
 
   void add(const hooks::poll_recorder::entry& e) noexcept {
     polls += e.polls.load(std::memory_order_relaxed);
     again += e.again.load(std::memory_order_relaxed);
     cost += e.cost.load(std::memory_order_relaxed);
     longest = std::max(longest, e.longest.load(std::memory_order_relaxed));
+    suspended += e.suspended.load(std::memory_order_relaxed);
+    refused += e.refused.load(std::memory_order_relaxed);
+    refused_lock += e.refused_lock.load(std::memory_order_relaxed);
+    if (const void* const c = e.checked.load(std::memory_order_relaxed)) {
+      checked = c;
+      lock = e.lock.load(std::memory_order_relaxed);
+    }
   }
   void add(const site_sum& s) noexcept {
     polls += s.polls;
     again += s.again;
     cost += s.cost;
     longest = std::max(longest, s.longest);
+    suspended += s.suspended;
+    refused += s.refused;
+    refused_lock += s.refused_lock;
+    if (s.checked != nullptr) {
+      checked = s.checked;
+      lock = s.lock;
+    }
   }
   void tell(site_metrics& to) const noexcept {
     to.polls = polls;
     to.again = again;
     to.cpu = to_ns(cost);
     to.longest = to_ns(longest);
+    to.suspended = suspended;
+    to.refused = refused;
+    to.refused_lock = refused_lock;
+    if (checked != nullptr) to.lock = text_of_lock(lock, checked);
   }
 };
 

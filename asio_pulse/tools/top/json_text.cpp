@@ -88,8 +88,10 @@ json::object value_of(const task_view& t) {
 }
 
 json::object value_of(const site_view& s) {
-  json::object object{
-      {"type", text(s.now.type)}, {"place", place(s.now.place)}, {"load", number(s.load)}};
+  json::object object{{"type", text(s.now.type)},
+                      {"place", place(s.now.place)},
+                      {"load", number(s.load)},
+                      {"lock", text(s.now.lock)}};
   put_figures(object, s.now,
               {{"polls", "polls_per_second", number(s.polls)}, {"again", "mean_ns", ns(s.mean)}});
   return object;

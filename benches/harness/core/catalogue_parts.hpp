@@ -31,6 +31,7 @@ scenario_spec liar(const settings& with);
 scenario_spec latency(const settings& with);
 scenario_spec defaults(const settings& with);
 scenario_spec http(const settings& with);
+scenario_spec checkpoints(const settings& with);
 scenario_spec overhead(const settings& with);
 scenario_spec scale(const settings& with);
 scenario_spec soak(const settings& with);

@@ -155,7 +155,7 @@ TEST_F(worker_scope_test, disabled_it_labels_and_observes_nothing) {
       });
       poll(&scheduler, nullptr, [&] { EXPECT_EQ(this_thread().current, nullptr); });
       operation op = operation_of(&a);
-      EXPECT_FALSE(gate(&scheduler, &op, op, completes::posted, handler));
+      EXPECT_EQ(gate(&scheduler, &op, op, completes::posted, handler), gate_verdict::runs);
     }
   }
   EXPECT_EQ(polls(a) + polls(arbiter.unnamed_task), 0U);
@@ -280,7 +280,7 @@ TEST_F(worker_scope_test, a_thread_that_never_said_so_is_recognised_by_its_sched
     EXPECT_EQ(arbiter.attachments, 1);
     operation op = operation_of(&a);
     arbiter.holds = true;
-    EXPECT_TRUE(gate(&scheduler, &op, op, completes::posted, handler));
+    EXPECT_EQ(gate(&scheduler, &op, op, completes::posted, handler), gate_verdict::held);
   }).join();
   // The thread leaves when it ends.
   EXPECT_EQ(arbiter.workers, 0);

@@ -516,13 +516,38 @@ TEST(lints, a_shard_that_is_pinned_to_a_cpu_that_something_else_uses_is_named) {
   EXPECT_TRUE(lints(p).empty());
 }
 
+TEST(lints, a_handler_whose_automatic_checkpoints_are_refused_is_named_with_the_lock) {
+  context_metrics c = healthy();
+  c.sites.push_back({.type = "importer",
+                     .polls = 10,
+                     .cpu = 5ms,
+                     .longest = 3ms,
+                     .suspended = 20,
+                     .refused = 100,
+                     .refused_lock = 60,
+                     .lock = "table_mutex, in import()"});
+  const auto found = lints_of(c);
+  ASSERT_EQ(found.size(), 1U);
+  EXPECT_EQ(found[0].kind, lint_kind::refused_checkpoint);
+  EXPECT_EQ(found[0].text,
+            "\"importer\" was not suspended at 100 of 120 automatic checkpoints where its time was "
+            "up: it held a lock: \"table_mutex, in import()\".");
+  c.sites.back().refused_lock = 10;
+  EXPECT_NE(lints_of(c).at(0).text.find("automatic_refused_"), std::string::npos);
+  c.sites.back().refused = 99;
+  EXPECT_TRUE(lints_of(c).empty());
+  c.sites.back().refused = 100;
+  c.sites.back().suspended = 101;
+  EXPECT_TRUE(lints_of(c).empty());
+}
+
 TEST(lints, every_kind_has_a_name_and_a_heading) {
   std::ifstream file(ASIO_PULSE_LINTS_MD);
   std::stringstream all;
   all << file.rdbuf();
   const std::string text = all.str();
   ASSERT_FALSE(text.empty());
-  for (int i = 0; i <= static_cast<int>(lint_kind::shared_cpu); ++i) {
+  for (int i = 0; i <= static_cast<int>(lint_kind::refused_checkpoint); ++i) {
     const auto name = to_string(static_cast<lint_kind>(i));
     EXPECT_NE(name, "unknown");
     EXPECT_NE(text.find("\n## " + std::string{name} + "\n"), std::string::npos) << name;

@@ -6,6 +6,7 @@
 #include <asio_pulse/changes.hpp>
 #include <asio_pulse/detail/asio_port.hpp>
 #include <asio_pulse/detail/counters.hpp>
+#include <asio_pulse/detail/fiber_stack.hpp>
 #include <asio_pulse/detail/live_options.hpp>
 #include <asio_pulse/detail/shard_figures.hpp>
 #include <asio_pulse/detail/task_list.hpp>
@@ -41,6 +42,15 @@ struct stalled_poll;
 class parking;
 class task_groups;
 struct chosen_policy;
+
+class context_core;
+
+/// Runs an operation on a fiber, as hooks::path_arbiter::run_on_fiber(). preemptible.hpp sets it: it
+/// needs Boost.Context, which most programs do without. Relaxed: it is set before main(), or while a
+/// library is being loaded.
+using operation_runner = bool (*)(context_core&, hooks::tracked_operation&, void* operation,
+                                  void* owner, const hooks::site&);
+extern constinit std::atomic<operation_runner> the_operation_runner;
 
 /// An address that identifies this copy of the library: modules that use the same copy get the same
 /// one, and other modules get another.
@@ -202,6 +212,24 @@ class context_core final : public hooks::path_arbiter {
 
   /// Whether the current poll should yield; should_yield() asks when its fuel is spent.
   [[nodiscard]] bool wants_yield(hooks::thread_state& ts) noexcept;
+  /// Whether the time of the current poll is up at `now`, and why. For a thread inside a poll.
+  struct slice_verdict {
+    bool wanted = false;
+    bool hinted = false;
+    hooks::yield_reason why{};
+  };
+  [[nodiscard]] slice_verdict judge_slice(const hooks::thread_state& ts,
+                                          timing::ticks now) noexcept;
+  /// The poll yields because of the verdict. Calls the program's hooks.
+  void yields(hooks::thread_state& ts, const slice_verdict& verdict) noexcept;
+  /// The size of the stacks of its handlers that run on fibers.
+  [[nodiscard]] std::size_t fiber_bytes() const noexcept;
+  /// Whether a handler that is suspended here, in a part of the program that does not expect it,
+  /// can be resumed by the same thread.
+  [[nodiscard]] bool returns_here(const hooks::thread_state& ts) const noexcept;
+  /// Whether an operation that this pin's thread has to run, and another one of the context's has
+  /// taken out of the queue, must be put back.
+  [[nodiscard]] bool belongs_elsewhere(const thread_pin& pin) const noexcept;
   /// Whether the task is in Yield or above, and over budget at `now`.
   [[nodiscard]] bool overspent(task_state& t, timing::ticks now) noexcept;
   /// Whether the rest of a batch of the task should wait for other work; see parking::gives_way().
@@ -291,6 +319,11 @@ class context_core final : public hooks::path_arbiter {
   void connection_closed(hooks::task_record& record) noexcept override;
   bool hold_back(hooks::thread_state& ts, hooks::tracked_operation& op, void* operation,
                  void* owner, hooks::completes how, const hooks::site& what) noexcept override;
+  bool wants_fiber(const hooks::thread_state& ts, const hooks::tracked_operation& op,
+                   const void* operation, const void* owner,
+                   const hooks::site& what) noexcept override;
+  bool run_on_fiber(hooks::tracked_operation& op, void* operation, void* owner,
+                    const hooks::site& what) override;
   bool drains_strand(void* owner) noexcept override;
   void next_in_batch(hooks::thread_state& ts, hooks::task_record& record,
                      void* strand) noexcept override;
@@ -312,6 +345,8 @@ class context_core final : public hooks::path_arbiter {
  private:
   /// Whether this thread is the one that is alone with the task; see group_slot.
   [[nodiscard]] bool alone_with(const task_state& t) const noexcept;
+  /// \par Errors  std::invalid_argument if options::preemptible cannot be followed.
+  void set_fibers();
   /// Puts a new task into its group, and notes its rank.
   void join(task_state& t, const task_options& opts);
   static void leave_group(const task_state& t) noexcept;
@@ -379,6 +414,9 @@ class context_core final : public hooks::path_arbiter {
   tier_metrics metrics_;
   std::atomic<std::uint32_t> references_{1};
   std::atomic<std::uint32_t> workers_{0};
+  /// The cell (see thread_pin) of the only worker, if it has run handlers on fibers; 0 if it has not,
+  /// or is not known. Relaxed: see let_go().
+  mutable std::atomic<std::uint32_t> lone_cell_{0};
   std::atomic<std::uint64_t> next_id_{1};
   std::atomic<timing::clock_kind> clock_in_use_{timing::clock_kind::none};
   /// Set while a thread may be polling that does not announce when it leaves.

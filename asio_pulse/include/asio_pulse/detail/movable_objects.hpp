@@ -210,7 +210,7 @@ class movable_objects final : public movable_core {
       try {
         std::apply(
             [&](auto&... m) {
-              (void)((ec = m.prepare(to, tasks), prepared += ec ? 0 : 1, !ec) && ...);
+              (void)((ec = m.prepare(to, tasks), prepared += ec ? 0U : 1U, !ec) && ...);
             },
             all);
       } catch (...) {

@@ -103,6 +103,10 @@ struct run_state {
   own_atomic<std::uint32_t> critical{0};
   /// The number of locks and scopes in this poll that forbid a yield.
   std::uint32_t no_yield = 0;
+  /// The run function was called in a handler.
+  bool nested = false;
+  /// path_arbiter::gates_all of the arbiter.
+  bool gates_all = false;
   /// The thread is in run() or another function that runs handlers until it is stopped, so that
   /// another thread may take over. For the watchdog, as `watched`.
   own_atomic<bool> compensable{false};
@@ -289,6 +293,11 @@ class path_arbiter {
   /// nothing, and connections that are accepted meanwhile may be treated either way.
   std::atomic<bool> classifies{false};
 
+  /// Whether wants_fiber() has to be asked for operations that pass the gate, and whether all
+  /// operations pass the gate, those of no task included. Set before the first worker joins.
+  bool uses_fibers = false;
+  bool gates_all = false;
+
   /// A poll starts and poll hooks are installed.
   virtual void before_poll(const poll_frame& frame) noexcept = 0;
   /// A poll ended that the arbiter has to see: it was long, its task is over budget or above
@@ -317,6 +326,20 @@ class path_arbiter {
   /// type.
   virtual bool hold_back(thread_state& ts, tracked_operation& op, void* operation, void* owner,
                          completes how, const site& what) noexcept = 0;
+  /// Whether the operation should be completed by run_on_fiber().
+  virtual bool wants_fiber(const thread_state& /*ts*/, const tracked_operation& /*op*/,
+                           const void* /*operation*/, const void* /*owner*/,
+                           const site& /*what*/) noexcept {
+    return false;
+  }
+  /// Begins the operation's poll, and completes it on a fiber. Returns false if it did not, because
+  /// there is no memory for a fiber.
+  ///
+  /// \par Errors  What the handler throws.
+  virtual bool run_on_fiber(tracked_operation& /*op*/, void* /*operation*/, void* /*owner*/,
+                            const site& /*what*/) {
+    return false;
+  }
   /// Whether this thread is draining the strand that `owner` is, if it is one.
   virtual bool drains_strand(void* /*owner*/) noexcept { return false; }
   /// A handler of `t` is about to run in the drain of `strand`, which runs in the task's executor.

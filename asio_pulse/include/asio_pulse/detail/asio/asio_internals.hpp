@@ -228,6 +228,25 @@ inline bool one_thread_only([[maybe_unused]] boost::asio::execution_context& con
       ;
 }
 
+/// Whether every lock of Asio's is one: a concurrency hint, the context's configuration or a
+/// definition of the program may switch them off.
+[[nodiscard]] inline bool locks_everything([[maybe_unused]] boost::asio::execution_context& context,
+                                           scheduler_type& s) {
+#if !defined(BOOST_ASIO_HAS_THREADS) || defined(BOOST_ASIO_DISABLE_THREADS)
+  return false;
+#else
+  if (!(s.*exposed<"scheduler.mutex">).enabled()) return false;
+#if BOOST_ASIO_VERSION >= 103300
+  const boost::asio::config c(context);
+  return c.get("reactor", "io_locking", true) && c.get("reactor", "registration_locking", true);
+#else
+  const int hint = s.concurrency_hint();
+  return BOOST_ASIO_CONCURRENCY_HINT_IS_LOCKING(REACTOR_IO, hint) &&
+         BOOST_ASIO_CONCURRENCY_HINT_IS_LOCKING(REACTOR_REGISTRATION, hint);
+#endif
+#endif
+}
+
 /// Wakes every thread that waits inside `s`, as stop() does, but without stopping it. Each looks
 /// for work again.
 inline void wake_all(scheduler_type& s) {

@@ -34,7 +34,7 @@ auto coroutine_in(Handler& h) noexcept {
 }
 
 /// Stands for the executor of handlers that have none.
-struct no_executor : boost::asio::io_context::executor_type {
+struct no_own_executor : boost::asio::io_context::executor_type {
   using boost::asio::io_context::executor_type::executor_type;
 };
 
@@ -48,8 +48,8 @@ template <class Handler>
   if constexpr (resumes_coroutine<Handler>) {
     return executor_of(*coroutine_in(h)) == home.get_executor();
   } else {
-    using executor = boost::asio::associated_executor_t<Handler, no_executor>;
-    return std::is_same_v<executor, no_executor>;
+    using executor = boost::asio::associated_executor_t<Handler, no_own_executor>;
+    return std::is_same_v<executor, no_own_executor>;
   }
 }
 

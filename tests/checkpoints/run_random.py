@@ -1,0 +1,69 @@
+#!/usr/bin/env python3
+"""Random programs (csmith) print the same with checks and without.
+
+usage: run_random.py --compiler COMPILER --plugin FOLDER --seeds FIRST-LAST [--options "-O2"]
+
+The hook of tests/checkpoints/cases/hooked.h runs at every check. A program that does not end in a few seconds without checks is left
+out; at least half of them must end.
+"""
+import argparse
+import pathlib
+import shlex
+import subprocess
+import sys
+import tempfile
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+START = """
+#include "hooked.h"
+__attribute__((constructor)) ASIO_PULSE_NO_AUTO_CHECKPOINTS static void start(void) { hooked_start(); }
+ASIO_PULSE_NO_AUTO_CHECKPOINTS static void report(void) { fprintf(stderr, "checks %lu\\n", hooked_calls); }
+__attribute__((constructor)) ASIO_PULSE_NO_AUTO_CHECKPOINTS static void at_end(void) { atexit(report); }
+"""
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--compiler", required=True)
+    parser.add_argument("--plugin", required=True)
+    parser.add_argument("--seeds", required=True)
+    parser.add_argument("--options", default="-O2")
+    arguments = parser.parse_args()
+    compiler = [*shlex.split(arguments.compiler), "-x", "c", "-std=gnu11", "-w", "-I/usr/include/csmith", f"-I{ROOT}/asio_pulse/include",
+                f"-I{HERE}/cases", *shlex.split(arguments.options)]
+    plugin = pathlib.Path(arguments.plugin)
+    flags = shlex.split((plugin / "compile.flags").read_text())
+    link = shlex.split((plugin / "link.flags").read_text())
+    first, last = map(int, arguments.seeds.split("-"))
+    ran = checks = 0
+    with tempfile.TemporaryDirectory() as temporary:
+        work = pathlib.Path(temporary)
+        (work / "start.c").write_text(START)
+        subprocess.run([*compiler, "-DCHECKED", "-c", work / "start.c", "-o", work / "start.o"], check=True)
+        for seed in range(first, last + 1):
+            source = work / "random.c"
+            source.write_bytes(subprocess.run(["csmith", "--seed", str(seed), "--max-block-depth", "4"], check=True, capture_output=True).stdout)
+            subprocess.run([*compiler, source, "-o", work / "plain"], check=True)
+            subprocess.run([*compiler, *flags, "-c", source, "-o", work / "checked.o"], check=True)
+            subprocess.run([*shlex.split(arguments.compiler), work / "checked.o", work / "start.o", *link, "-o", work / "checked"], check=True)
+            try:
+                plain = subprocess.run([work / "plain"], capture_output=True, text=True, timeout=5, check=False)
+            except subprocess.TimeoutExpired:
+                print(f"seed {seed}: does not end")
+                continue
+            checked = subprocess.run([work / "checked"], capture_output=True, text=True, timeout=120, check=False)
+            if (plain.stdout, plain.returncode) != (checked.stdout, checked.returncode):
+                print(f"seed {seed}: FAILED: without checks\n{plain.returncode} {plain.stdout}\nwith checks\n{checked.returncode} {checked.stdout} {checked.stderr}")
+                return 1
+            ran += 1
+            checks += int(checked.stderr.split("checks ")[-1])
+    print(f"{ran} programs, {checks} checks: the same output")
+    if ran * 2 < last - first + 1 or checks == 0:
+        print("too few of them ended, or none had a check")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
