@@ -17,21 +17,23 @@ using work = std::uint64_t;
 
 /// What a statement is, as far as its cost goes.
 enum class statement {
-  free,       ///< becomes no instruction of its own: a phi, an address, a debug marker
-  plain,      ///< about one instruction
-  slow,       ///< a division, a square root
-  bulk,       ///< copies or fills a known number of bytes
+  free,   ///< becomes no instruction of its own: a phi, an address, a debug marker
+  plain,  ///< about one instruction
+  slow,   ///< a division, a square root
+  bulk,   ///< copies or fills a known number of bytes
   scattered,  ///< a load whose result is the address of a next load (a list), which may miss every cache
   call        ///< a call that may take any time
 };
 
 // The figures sit between the time that a check costs and the time without one. 4096 units are 0.3 to 1 us in most code (measured on
 // the kernels of benches/checkpoints), a check is 1 to 2 ns, so a check per chunk is below half a per cent.
-inline constexpr work chunk_work = 4096;    ///< between two checks in one loop
-inline constexpr work small_work = 4096;    ///< a loop that does no more than this in all gets no check
+inline constexpr work chunk_work = 4096;  ///< between two checks in one loop
+inline constexpr work small_work =
+    4096;  ///< a loop that does no more than this in all gets no check
 inline constexpr work largest_bulk = 4096;  ///< bytes; a larger copy is a call
 inline constexpr work slow_cost = 16;
-inline constexpr work scattered_cost = 32;  ///< 128 loads a chunk: 13 us, if each of them goes to memory (100 ns)
+inline constexpr work scattered_cost =
+    32;  ///< 128 loads a chunk: 13 us, if each of them goes to memory (100 ns)
 inline constexpr work call_cost = 8;
 inline constexpr work entry_cost = 16;  ///< of a function that may run into itself
 /// Strip-mining copies nothing, but the chunks must be long enough to hide their ends.
@@ -45,12 +47,18 @@ inline constexpr work body_that_hides_memory = 24;
 
 constexpr work cost_of(statement s, work bytes = 0) {
   switch (s) {
-    case statement::free: return 0;
-    case statement::plain: return 1;
-    case statement::slow: return slow_cost;
-    case statement::bulk: return 1 + bytes / 32;
-    case statement::scattered: return scattered_cost;
-    case statement::call: return call_cost;
+    case statement::free:
+      return 0;
+    case statement::plain:
+      return 1;
+    case statement::slow:
+      return slow_cost;
+    case statement::bulk:
+      return 1 + bytes / 32;
+    case statement::scattered:
+      return scattered_cost;
+    case statement::call:
+      return call_cost;
   }
   return 1;
 }
@@ -63,8 +71,9 @@ struct loop_facts {
   work size = 0;                 ///< its statements that become instructions
   bool calls = false;            ///< its own statements contain a call
   std::uint64_t most_trips = 0;  ///< an upper bound; 0: unknown
-  bool counted = false;          ///< the plugin can strip-mine it: it ends when a number reaches another
-  bool may_carry = true;         ///< the function can keep a counter in a register (no setjmp, no computed goto)
+  bool counted = false;  ///< the plugin can strip-mine it: it ends when a number reaches another
+  bool may_carry =
+      true;  ///< the function can keep a counter in a register (no setjmp, no computed goto)
   bool may_repeat = false;       ///< the plugin can repeat its body
   std::size_t parent = no_loop;  ///< the loop around it, by index
 };
@@ -101,34 +110,41 @@ inline std::vector<loop_decision> decide(const std::vector<loop_facts>& loops) {
     loop_decision& d = result[i];
     s.once += std::max<work>(f.own, 1);
     s.open |= f.calls;
-    const bool bounded = !s.open && !s.mixed && f.most_trips != 0 && f.most_trips <= small_work / s.once;
+    const bool bounded =
+        !s.open && !s.mixed && f.most_trips != 0 && f.most_trips <= small_work / s.once;
     d.charge = s.once;
     if (bounded) {
       d.what = check::none;
       d.charge = f.most_trips * s.once;
       d.why = "all its work is small";
-    } else if (const work chunk = chunk_work / s.once; !s.open && !s.mixed && f.counted && chunk >= least_chunk) {
+    } else if (const work chunk = chunk_work / s.once;
+               !s.open && !s.mixed && f.counted && chunk >= least_chunk) {
       d.what = check::strip;
       d.chunk = chunk;
       d.charge = chunk_work;
       d.why = "counted";
     } else if (!s.open && f.may_carry && (s.mixed || s.once < body_that_hides_memory)) {
       d.what = check::counter;
-      d.why = s.mixed ? "around loops with checks" : "a short body, its length not known before it runs";
+      d.why = s.mixed ? "around loops with checks"
+                      : "a short body, its length not known before it runs";
     } else {
       d.what = check::each_time;
       d.why = s.open ? "it calls functions" : "a long body";
     }
-    if ((d.what == check::counter || d.what == check::each_time) && !s.inner && !s.open && f.may_repeat && f.size <= body_to_reach / 2) {
-      d.copies = static_cast<unsigned>(std::min<work>(body_to_reach / std::max<work>(f.size, 1), most_copies));
+    if ((d.what == check::counter || d.what == check::each_time) && !s.inner && !s.open &&
+        f.may_repeat && f.size <= body_to_reach / 2) {
+      d.copies = static_cast<unsigned>(
+          std::min<work>(body_to_reach / std::max<work>(f.size, 1), most_copies));
       d.charge *= d.copies;
     }
     if (f.parent != no_loop) {
       state& p = states[f.parent];
       p.inner = true;
       p.open |= s.open;
-      if (d.what == check::none) p.once += d.charge;
-      else p.mixed = true;
+      if (d.what == check::none)
+        p.once += d.charge;
+      else
+        p.mixed = true;
     }
   }
   // A counter that no short body needs is not worth a register: around strip-mined loops the fuel itself is counted.
@@ -180,8 +196,10 @@ inline std::vector<unsigned> circles_of(const std::vector<std::vector<std::size_
       }
       if (frames.back().next < calls[v].size()) {
         const std::size_t w = calls[v][frames.back().next++];
-        if (index[w] == 0) frames.push_back({w, 0});
-        else if (on_stack[w]) low[v] = std::min(low[v], index[w]);
+        if (index[w] == 0)
+          frames.push_back({w, 0});
+        else if (on_stack[w])
+          low[v] = std::min(low[v], index[w]);
         continue;
       }
       frames.pop_back();

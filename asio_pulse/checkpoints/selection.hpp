@@ -54,14 +54,19 @@ class selection {
       if (!(words >> verb) || verb[0] == '#') continue;
       words >> kind >> std::ws;
       std::getline(words, pattern);
-      while (!pattern.empty() && (pattern.back() == ' ' || pattern.back() == '\t' || pattern.back() == '\r')) pattern.pop_back();
+      while (!pattern.empty() &&
+             (pattern.back() == ' ' || pattern.back() == '\t' || pattern.back() == '\r'))
+        pattern.pop_back();
       const std::string at = path + ":" + std::to_string(number) + ": ";
-      if ((verb != "take" && verb != "leave") || (kind != "file" && kind != "function") || pattern.empty())
-        return at + "'" + line + "' is not a rule; a rule is 'take' or 'leave', then 'file' or 'function', then a pattern";
+      if ((verb != "take" && verb != "leave") || (kind != "file" && kind != "function") ||
+          pattern.empty())
+        return at + "'" + line +
+               "' is not a rule; a rule is 'take' or 'leave', then 'file' or 'function', then a "
+               "pattern";
       for (const rule& r : rules_)
         if (r.pattern == pattern && r.function == (kind == "function"))
-          return at + "there is a rule for " + kind + " '" + pattern + "' already, in line " + std::to_string(r.line) + "; a pattern may be " +
-                 "taken or left out once";
+          return at + "there is a rule for " + kind + " '" + pattern + "' already, in line " +
+                 std::to_string(r.line) + "; a pattern may be " + "taken or left out once";
       rules_.push_back({verb == "take", kind == "function", pattern, number});
     }
     return file.bad() ? "the list of functions '" + path + "' cannot be read" : "";
@@ -69,8 +74,10 @@ class selection {
   /// Why a function is left out, or an empty string.
   std::string left_out(const std::string& file, const std::string& symbol) const {
     std::string why = decide(false, file, {}, "file");
-    if (why.empty()) why = decide(true, symbol, readable(symbol), "function");
-    else if (const rule* const r = last(true, symbol, readable(symbol)); r != nullptr && r->take) why.clear();
+    if (why.empty())
+      why = decide(true, symbol, readable(symbol), "function");
+    else if (const rule* const r = last(true, symbol, readable(symbol)); r != nullptr && r->take)
+      why.clear();
     return why;
   }
   /// The line of the rule that leaves this function out by its name; 0 if there is none.
@@ -84,16 +91,20 @@ class selection {
   const rule* last(bool function, const std::string& one, const std::string& other) const {
     const rule* found = nullptr;
     for (const rule& r : rules_)
-      if (r.function == function && (fnmatch(r.pattern.c_str(), one.c_str(), 0) == 0 ||
-                                     (!other.empty() && fnmatch(r.pattern.c_str(), other.c_str(), 0) == 0)))
+      if (r.function == function &&
+          (fnmatch(r.pattern.c_str(), one.c_str(), 0) == 0 ||
+           (!other.empty() && fnmatch(r.pattern.c_str(), other.c_str(), 0) == 0)))
         found = &r;
     return found;
   }
-  std::string decide(bool function, const std::string& one, const std::string& other, const char* kind) const {
+  std::string decide(bool function, const std::string& one, const std::string& other,
+                     const char* kind) const {
     if (const rule* const r = last(function, one, other))
-      return r->take ? "" : path_ + ":" + std::to_string(r->line) + ": leave " + kind + " " + r->pattern;
+      return r->take ? ""
+                     : path_ + ":" + std::to_string(r->line) + ": leave " + kind + " " + r->pattern;
     for (const rule& r : rules_)
-      if (r.function == function) return r.take ? path_ + " takes no " + kind + " of this name" : "";
+      if (r.function == function)
+        return r.take ? path_ + " takes no " + kind + " of this name" : "";
     return "";
   }
 
@@ -109,14 +120,17 @@ inline const char* never(std::string_view symbol) {
   std::string_view scope = symbol;
   if (starts("_Z")) {
     scope.remove_prefix(std::min(scope.find_first_not_of('Z', 2), scope.size()));
-    if (scope.substr(0, 1) == "N") scope.remove_prefix(std::min(scope.find_first_not_of("KVRO", 1), scope.size()));
+    if (scope.substr(0, 1) == "N")
+      scope.remove_prefix(std::min(scope.find_first_not_of("KVRO", 1), scope.size()));
   }
   if (scope.substr(0, 12) == "10asio_pulse") return "it belongs to asio-pulse";
   if (scope.substr(0, 11) == "5boost4asio") return "it belongs to Boost.Asio";
-  if (starts("_GLOBAL__") || starts("__cxx_global") || starts("_Z41__static_initialization_and_destruction_0") || starts("__tls_init") ||
+  if (starts("_GLOBAL__") || starts("__cxx_global") ||
+      starts("_Z41__static_initialization_and_destruction_0") || starts("__tls_init") ||
       starts("_ZTW") || starts("_ZTH"))
     return "it initialises static objects";
-  if (starts("__asan") || starts("__tsan") || starts("__ubsan") || starts("__sanitizer") || starts("asan.") || starts("tsan."))
+  if (starts("__asan") || starts("__tsan") || starts("__ubsan") || starts("__sanitizer") ||
+      starts("asan.") || starts("tsan."))
     return "it belongs to a sanitizer";
   return nullptr;
 }
@@ -127,14 +141,16 @@ class remarks {
   /// `path`: where to, "-" for stderr; empty: nowhere.
   explicit remarks(std::string path) : path_(std::move(path)) {}
   bool wanted() const { return !path_.empty(); }
-  void add(const std::string& file, unsigned line, const std::string& function, const std::string& text) {
+  void add(const std::string& file, unsigned line, const std::string& function,
+           const std::string& text) {
     if (!wanted()) return;
     text_ += file + ":" + std::to_string(line) + ": " + readable(function) + ": " + text + "\n";
   }
   /// Returns false if the file cannot be written.
   bool flush() {
     if (!wanted() || text_.empty()) return true;
-    const int to = path_ == "-" ? 2 : open(path_.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0666);
+    const int to =
+        path_ == "-" ? 2 : open(path_.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0666);
     bool good = to >= 0;
     for (std::size_t done = 0; good && done < text_.size();) {
       const ssize_t n = write(to, text_.data() + done, text_.size() - done);
@@ -152,7 +168,8 @@ class remarks {
 };
 
 /// What a program that lacks the stub does not link without: its name is the sentence that the linker prints.
-inline constexpr char missing_stub[] = "ERROR_link_asio_pulse_checkpoint_stub_to_code_that_was_compiled_with_checkpoints";
+inline constexpr char missing_stub[] =
+    "ERROR_link_asio_pulse_checkpoint_stub_to_code_that_was_compiled_with_checkpoints";
 
 }  // namespace asio_pulse::checkpoints
 

@@ -134,7 +134,8 @@ function(asio_pulse_add_checkpoints target)
   endif()
   # With link-time optimisation the linker's optimiser writes the checks: after its own loop optimisers.
   set(lto "$<BOOL:$<TARGET_PROPERTY:INTERPROCEDURAL_OPTIMIZATION>>")
-  set(at_link "-fplugin=${plugin}")
+  set(at_link ${options})
+  list(FILTER at_link INCLUDE REGEX "^-fplugin")
   if(CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
     set(at_link "LINKER:--load-pass-plugin=${plugin}")  # lld's
   endif()

@@ -14,6 +14,7 @@ import argparse
 import hashlib
 import os
 import pathlib
+import re
 import shlex
 import subprocess
 import sys
@@ -26,7 +27,7 @@ KINDS = {
     "lto": ["-flto"],
     "thinlto": ["-flto=thin"],
     "address": ["-fsanitize=address"],
-    "undefined": ["-fsanitize=undefined", "-fno-sanitize-recover=undefined"],
+    "undefined": ["-fsanitize=undefined", "-fno-sanitize=signed-integer-overflow", "-fno-sanitize-recover=undefined"],
     "thread": ["-fsanitize=thread"],
 }
 
@@ -35,7 +36,7 @@ class Fault(Exception):
     pass
 
 
-def run(command, what, timeout=120):
+def run(command, what, timeout=300):
     done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
     if done.returncode != 0:
         raise Fault(f"{what}: exit status {done.returncode}\n  {shlex.join(map(str, command))}\n{done.stdout[-1500:]}\n{done.stderr[-3000:]}")
@@ -57,7 +58,8 @@ class Build:
             self.options += ["-DHOOKED_NO_SWITCH"]  # they follow stacks that are announced to them
         self.link = []
         if arguments.kind in ("lto", "thinlto") and self.clang:
-            self.link += ["-fuse-ld=lld"]
+            version = re.search(r"-[0-9]+$", self.compiler[0])  # the linker reads no other version's bitcode
+            self.link += ["-fuse-ld=lld" + (version[0] if version else "")]
         if checked:
             flags = shlex.split((pathlib.Path(arguments.plugin) / "compile.flags").read_text())
             link = "link_lto.flags" if "lto" in arguments.kind else "link.flags"
@@ -68,6 +70,8 @@ class Build:
                 self.options += [f"-fplugin-arg-asio_pulse_checkpoints-list={list_file}"]
             # In the order of a command line: the libraries come last.
             self.link += shlex.split((pathlib.Path(arguments.plugin) / link).read_text())
+            if list_file and not self.clang and arguments.kind == "lto":  # GCC's plugin works when it links
+                self.link.insert(1, f"-fplugin-arg-asio_pulse_checkpoints-list={list_file}")
 
     def language(self, source):
         return ["-x", "c", "-std=gnu11"] if source.suffix == ".c" else ["-x", "c++", "-std=c++20"]

@@ -9,11 +9,14 @@
 #include <string>
 #include <vector>
 
+// GCC's headers need each other in this order.
+// clang-format off
 #include <gcc-plugin.h>
 
 #include <tree.h>
 
 #include <gimple.h>
+// clang-format on
 
 namespace asio_pulse::checkpoints {
 
@@ -26,7 +29,8 @@ std::string shape_of(tree function_type);
 const ggc_root_tab* roots();
 
 /// Writes the checks of a function. `leads_back`: may this call of it lead back to it? Returns whether there are any.
-bool write_checks(function* f, const std::function<bool(function*, gcall*)>& leads_back, const tell& tell);
+bool write_checks(function* f, const std::function<bool(function*, gcall*)>& leads_back,
+                  const tell& tell);
 
 }  // namespace asio_pulse::checkpoints
 

@@ -36,7 +36,8 @@ void each_annotated(Module& m, const std::function<void(Function&)>& do_it) {
     const auto* const text = dyn_cast<GlobalVariable>(entry->getOperand(1)->stripPointerCasts());
     if (function == nullptr || text == nullptr || !text->hasInitializer()) continue;
     const auto* const chars = dyn_cast<ConstantDataArray>(text->getInitializer());
-    if (chars != nullptr && chars->isCString() && chars->getAsCString() == no_checkpoints) do_it(*function);
+    if (chars != nullptr && chars->isCString() && chars->getAsCString() == no_checkpoints)
+      do_it(*function);
   }
 }
 
@@ -54,7 +55,8 @@ struct mark_left_out : PassInfoMixin<mark_left_out> {
 
 /// Which functions may run into themselves, by calls in this module. A call through a pointer may reach any
 /// function of the same type whose address is taken.
-std::map<const Function*, unsigned> circles(Module& m, std::map<const CallBase*, SmallVector<const Function*, 2>>& targets) {
+std::map<const Function*, unsigned> circles(
+    Module& m, std::map<const CallBase*, SmallVector<const Function*, 2>>& targets) {
   std::vector<Function*> functions;
   std::map<const Function*, std::size_t> index;
   std::map<const FunctionType*, SmallVector<const Function*, 2>> by_type;
@@ -69,7 +71,8 @@ std::map<const Function*, unsigned> circles(Module& m, std::map<const CallBase*,
     for (Instruction& i : instructions(*functions[n])) {
       const auto* const call = dyn_cast<CallBase>(&i);
       if (call == nullptr || call->isInlineAsm()) continue;
-      if (const auto* const f = dyn_cast<Function>(call->getCalledOperand()->stripPointerCastsAndAliases())) {
+      if (const auto* const f =
+              dyn_cast<Function>(call->getCalledOperand()->stripPointerCastsAndAliases())) {
         if (f->isDeclaration()) continue;
         targets[call] = {f};
       } else if (const auto found = by_type.find(call->getFunctionType()); found != by_type.end()) {
@@ -92,20 +95,26 @@ std::string file_of(const Function& f) {
   }
   return f.getParent()->getSourceFileName();
 }
-unsigned line_of(const Function& f) { return f.getSubprogram() != nullptr ? f.getSubprogram()->getLine() : 0; }
+unsigned line_of(const Function& f) {
+  return f.getSubprogram() != nullptr ? f.getSubprogram()->getLine() : 0;
+}
 
 class pass : public PassInfoMixin<pass> {
  public:
   explicit pass(bool linking) : linking_(linking) {}
 
   PreservedAnalyses run(Module& m, ModuleAnalysisManager& mam) {
-    if (!Triple(m.getTargetTriple()).isArch64Bit() || Triple(m.getTargetTriple()).getArch() != Triple::x86_64)
-      report_fatal_error("asio-pulse: automatic checkpoints are for x86-64, and this is " + Twine(m.getTargetTriple()), false);
+    if (!Triple(m.getTargetTriple()).isArch64Bit() ||
+        Triple(m.getTargetTriple()).getArch() != Triple::x86_64)
+      report_fatal_error("asio-pulse: automatic checkpoints are for x86-64, and this is " +
+                             Twine(m.getTargetTriple()),
+                         false);
     // Clang sets this flag where it writes bitcode for a linker, and the linker sees it too.
     const bool for_lto = m.getModuleFlag("EnableSplitLTOUnit") != nullptr;
     NamedMDNode* const marked = m.getNamedMetadata(marked_module);
     const settings& s = settings::get();
-    remarks report(marked != nullptr && marked->getNumOperands() != 0 ? noted(*marked) : s.remarks_to());
+    remarks report(marked != nullptr && marked->getNumOperands() != 0 ? noted(*marked)
+                                                                      : s.remarks_to());
     if (marked == nullptr) {
       mark(m, s, report);
       if (for_lto && !linking_) {
@@ -120,7 +129,8 @@ class pass : public PassInfoMixin<pass> {
     writer w(m);
     bool any = false;
     for (Function& f : m) {
-      if (f.isDeclaration() || f.getFnAttribute(taken_attribute).getValueAsString() != "wanted") continue;
+      if (f.isDeclaration() || f.getFnAttribute(taken_attribute).getValueAsString() != "wanted")
+        continue;
       f.addFnAttr(taken_attribute, "done");
       const auto own = circle.find(&f);
       SmallVector<Instruction*, 8> recursive;
@@ -154,7 +164,8 @@ class pass : public PassInfoMixin<pass> {
       std::string why = s.list().left_out(file_of(f), name);
       if (by_attribute) {
         if (const unsigned line = s.list().line_that_leaves(name); line != 0)
-          errs() << "warning: asio-pulse: " << readable(name) << " is left out twice: by its attribute, and by " << s.list().path() << ":"
+          errs() << "warning: asio-pulse: " << readable(name)
+                 << " is left out twice: by its attribute, and by " << s.list().path() << ":"
                  << line << "\n";
         why = "its attribute leaves it out";
       }
@@ -162,19 +173,26 @@ class pass : public PassInfoMixin<pass> {
       if (f.hasFnAttribute(Attribute::Naked)) why = "it is naked";
       if (f.getCallingConv() == CallingConv::X86_INTR) why = "it is an interrupt handler";
       if (f.hasFnAttribute("no_caller_saved_registers")) why = "it preserves all registers";
-      if (f.hasSection() && f.getSection().starts_with(".text.asan")) why = "it belongs to a sanitizer";
-      if (why.empty()) f.addFnAttr(taken_attribute, "wanted");
-      else report.add(file_of(f), line_of(f), name, "left out: " + why);
+      if (f.hasSection() && f.getSection().starts_with(".text.asan"))
+        why = "it belongs to a sanitizer";
+      if (why.empty())
+        f.addFnAttr(taken_attribute, "wanted");
+      else
+        report.add(file_of(f), line_of(f), name, "left out: " + why);
     }
   }
   static void note(Module& m, const std::string& remarks_to) {
     LLVMContext& c = m.getContext();
-    m.getOrInsertNamedMetadata(marked_module)->addOperand(MDNode::get(c, MDString::get(c, remarks_to)));
+    m.getOrInsertNamedMetadata(marked_module)
+        ->addOperand(MDNode::get(c, MDString::get(c, remarks_to)));
   }
-  static std::string noted(NamedMDNode& node) { return cast<MDString>(node.getOperand(0)->getOperand(0))->getString().str(); }
+  static std::string noted(NamedMDNode& node) {
+    return cast<MDString>(node.getOperand(0)->getOperand(0))->getString().str();
+  }
   static void done(remarks& report) {
     if (!report.flush())
-      report_fatal_error("asio-pulse: the remarks cannot be written to '" + Twine(report.path()) + "'", false);
+      report_fatal_error(
+          "asio-pulse: the remarks cannot be written to '" + Twine(report.path()) + "'", false);
   }
 
   bool linking_;
@@ -182,14 +200,18 @@ class pass : public PassInfoMixin<pass> {
 
 void add_passes(PassBuilder& pb) {
   settings::get().check();
-  pb.registerPipelineStartEPCallback([](ModulePassManager& pm, OptimizationLevel) { pm.addPass(mark_left_out()); });
-  pb.registerOptimizerLastEPCallback([](ModulePassManager& pm, OptimizationLevel) { pm.addPass(pass(false)); });
-  pb.registerFullLinkTimeOptimizationLastEPCallback([](ModulePassManager& pm, OptimizationLevel) { pm.addPass(pass(true)); });
+  pb.registerPipelineStartEPCallback(
+      [](ModulePassManager& pm, OptimizationLevel) { pm.addPass(mark_left_out()); });
+  pb.registerOptimizerLastEPCallback(
+      [](ModulePassManager& pm, OptimizationLevel) { pm.addPass(pass(false)); });
+  pb.registerFullLinkTimeOptimizationLastEPCallback(
+      [](ModulePassManager& pm, OptimizationLevel) { pm.addPass(pass(true)); });
 }
 
 }  // namespace
 }  // namespace asio_pulse::checkpoints
 
 extern "C" __attribute__((visibility("default"))) PassPluginLibraryInfo llvmGetPassPluginInfo() {
-  return {LLVM_PLUGIN_API_VERSION, "asio_pulse_checkpoints", "1", asio_pulse::checkpoints::add_passes};
+  return {LLVM_PLUGIN_API_VERSION, "asio_pulse_checkpoints", "1",
+          asio_pulse::checkpoints::add_passes};
 }

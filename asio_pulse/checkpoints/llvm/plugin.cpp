@@ -20,19 +20,24 @@ llvm::cl::opt<std::string>* remarks_option = nullptr;
 /// which has been 1 for years, and then fails at an arbitrary place.
 __attribute__((constructor(101))) void refuse_other_versions() {
   unsigned major = 0, minor = 0, patch = 0;
-  const auto version = reinterpret_cast<void (*)(unsigned*, unsigned*, unsigned*)>(dlsym(RTLD_DEFAULT, "LLVMGetVersion"));
+  const auto version = reinterpret_cast<void (*)(unsigned*, unsigned*, unsigned*)>(
+      dlsym(RTLD_DEFAULT, "LLVMGetVersion"));
   if (version != nullptr) version(&major, &minor, &patch);
   if (major == LLVM_VERSION_MAJOR) {
-    list_option = new llvm::cl::opt<std::string>("asio-pulse-checkpoint-list", llvm::cl::Hidden, llvm::cl::value_desc("file"),
-                                                 llvm::cl::desc("asio-pulse: functions and files to take or leave"));
-    remarks_option = new llvm::cl::opt<std::string>("asio-pulse-checkpoint-remarks", llvm::cl::Hidden, llvm::cl::value_desc("file"),
-                                                    llvm::cl::desc("asio-pulse: where to report what got checks; - is stderr"));
+    list_option = new llvm::cl::opt<std::string>(
+        "asio-pulse-checkpoint-list", llvm::cl::Hidden, llvm::cl::value_desc("file"),
+        llvm::cl::desc("asio-pulse: functions and files to take or leave"));
+    remarks_option = new llvm::cl::opt<std::string>(
+        "asio-pulse-checkpoint-remarks", llvm::cl::Hidden, llvm::cl::value_desc("file"),
+        llvm::cl::desc("asio-pulse: where to report what got checks; - is stderr"));
     return;
   }
   std::fprintf(stderr,
-               "error: asio-pulse: this checkpoint plugin was built for clang %d, and the compiler that loads it is %s%s; build "
+               "error: asio-pulse: this checkpoint plugin was built for clang %d, and the compiler "
+               "that loads it is %s%s; build "
                "it with the compiler that uses it (CMake: asio_pulse_add_checkpoints)\n",
-               LLVM_VERSION_MAJOR, major == 0 ? "an older one" : "clang ", major == 0 ? "" : std::to_string(major).c_str());
+               LLVM_VERSION_MAJOR, major == 0 ? "an older one" : "clang ",
+               major == 0 ? "" : std::to_string(major).c_str());
   std::_Exit(1);
 }
 

@@ -29,8 +29,8 @@ namespace asio_pulse::checkpoints {
 namespace {
 
 work cost(const Instruction& i) {
-  if (isa<PHINode>(i) || i.isDebugOrPseudoInst() || isa<GetElementPtrInst>(i) || isa<BitCastInst>(i) || isa<FreezeInst>(i) ||
-      i.isLifetimeStartOrEnd())
+  if (isa<PHINode>(i) || i.isDebugOrPseudoInst() || isa<GetElementPtrInst>(i) ||
+      isa<BitCastInst>(i) || isa<FreezeInst>(i) || i.isLifetimeStartOrEnd())
     return cost_of(statement::free);
   switch (i.getOpcode()) {
     case Instruction::UDiv:
@@ -38,8 +38,10 @@ work cost(const Instruction& i) {
     case Instruction::URem:
     case Instruction::SRem:
     case Instruction::FDiv:
-    case Instruction::FRem: return cost_of(statement::slow);
-    default: break;
+    case Instruction::FRem:
+      return cost_of(statement::slow);
+    default:
+      break;
   }
   const auto* const call = dyn_cast<CallBase>(&i);
   if (call == nullptr || call->isInlineAsm()) return cost_of(statement::plain);
@@ -72,7 +74,8 @@ bool chases(const Loop& l) {
     if (!p.getType()->isPointerTy()) continue;
     const Value* v = p.getIncomingValueForBlock(latch);
     while (const auto* const g = dyn_cast<GetElementPtrInst>(v)) v = g->getPointerOperand();
-    if (const auto* const load = dyn_cast<LoadInst>(v); load != nullptr && l.contains(load)) return true;
+    if (const auto* const load = dyn_cast<LoadInst>(v); load != nullptr && l.contains(load))
+      return true;
   }
   return false;
 }
@@ -105,8 +108,9 @@ MDNode* writer::unlikely() const { return MDBuilder(ctx_).createBranchWeights(1,
 
 void writer::refer_to_stub() {
   // Four bytes an object: a distance, which needs no relocation at run time. lld reports nothing that only unloaded sections lack.
-  m_.appendModuleInlineAsm(std::string(".pushsection .asio_pulse.checked,\"aR\",@progbits\n.hidden ") + missing_stub + "\n.long " + missing_stub +
-                           " - .\n.popsection");
+  m_.appendModuleInlineAsm(
+      std::string(".pushsection .asio_pulse.checked,\"aR\",@progbits\n.hidden ") + missing_stub +
+      "\n.long " + missing_stub + " - .\n.popsection");
 }
 
 bool writer::find_strip(Loop& l, strip_plan& plan) {
@@ -117,7 +121,9 @@ bool writer::find_strip(Loop& l, strip_plan& plan) {
   plan.branch = dyn_cast<BranchInst>(plan.latch->getTerminator());
   if (plan.branch == nullptr || !plan.branch->isConditional()) return false;
   plan.leaves = plan.branch->getSuccessor(0) == plan.header ? 1 : 0;
-  if (plan.branch->getSuccessor(1 - plan.leaves) != plan.header || plan.branch->getSuccessor(plan.leaves) == plan.header) return false;
+  if (plan.branch->getSuccessor(1 - plan.leaves) != plan.header ||
+      plan.branch->getSuccessor(plan.leaves) == plan.header)
+    return false;
   plan.test = dyn_cast<ICmpInst>(plan.branch->getCondition());
   if (plan.test == nullptr || !plan.test->hasOneUse()) return false;
   plan.next = dyn_cast<Instruction>(plan.test->getOperand(0));
@@ -134,16 +140,20 @@ bool writer::find_strip(Loop& l, strip_plan& plan) {
         !g->accumulateConstantOffset(layout, plan.step))
       return false;
   } else {
-    if (!plan.next->getType()->isIntegerTy() || plan.next->getOpcode() != Instruction::Add || plan.next->getOperand(0) != plan.phi) return false;
+    if (!plan.next->getType()->isIntegerTy() || plan.next->getOpcode() != Instruction::Add ||
+        plan.next->getOperand(0) != plan.phi)
+      return false;
     const auto* const step = dyn_cast<ConstantInt>(plan.next->getOperand(1));
     if (step == nullptr) return false;
     plan.step = step->getValue();
   }
   if (plan.step.isZero() || plan.step.isMinSignedValue()) return false;
   // The condition to stay.
-  const CmpInst::Predicate stays = plan.leaves == 1 ? plan.test->getPredicate() : plan.test->getInversePredicate();
+  const CmpInst::Predicate stays =
+      plan.leaves == 1 ? plan.test->getPredicate() : plan.test->getInversePredicate();
   const bool down = plan.step.isNegative();
-  return stays == CmpInst::ICMP_NE || (!down && (stays == CmpInst::ICMP_SLT || stays == CmpInst::ICMP_ULT)) ||
+  return stays == CmpInst::ICMP_NE ||
+         (!down && (stays == CmpInst::ICMP_SLT || stays == CmpInst::ICMP_ULT)) ||
          (down && (stays == CmpInst::ICMP_SGT || stays == CmpInst::ICMP_UGT));
 }
 
@@ -153,19 +163,24 @@ void writer::strip(const strip_plan& plan, work chunk) {
   const bool pointer = type->isPointerTy();
   const unsigned bits = plan.step.getBitWidth();
   // In narrow types the whole range is less than a chunk: the chunk is then a power of two that fits.
-  while (bits < 64 && chunk * plan.step.abs().getLimitedValue() >= (std::uint64_t{1} << (bits - 1)) && chunk > 1) chunk /= 2;
+  while (bits < 64 &&
+         chunk * plan.step.abs().getLimitedValue() >= (std::uint64_t{1} << (bits - 1)) && chunk > 1)
+    chunk /= 2;
   const APInt span = plan.step * APInt(bits, chunk);
   IntegerType* const number = IntegerType::get(ctx_, bits);
-  const CmpInst::Predicate stays = plan.leaves == 1 ? plan.test->getPredicate() : plan.test->getInversePredicate();
+  const CmpInst::Predicate stays =
+      plan.leaves == 1 ? plan.test->getPredicate() : plan.test->getInversePredicate();
   // `i | 1` for an even i: what the optimisers made of i + 1. That i is even can no longer be told from its phi.
   const DataLayout& layout = plan.header->getModule()->getDataLayout();
   for (PHINode& p : plan.header->phis())
     for (User* u : make_early_inc_range(p.users())) {
       auto* const both = dyn_cast<BinaryOperator>(u);
-      if (both == nullptr || both->getOpcode() != Instruction::Or || both->getOperand(0) != &p || !isa<ConstantInt>(both->getOperand(1)) ||
+      if (both == nullptr || both->getOpcode() != Instruction::Or || both->getOperand(0) != &p ||
+          !isa<ConstantInt>(both->getOperand(1)) ||
           !MaskedValueIsZero(&p, cast<ConstantInt>(both->getOperand(1))->getValue(), layout))
         continue;
-      auto* const sum = BinaryOperator::CreateAdd(both->getOperand(0), both->getOperand(1), "", both);
+      auto* const sum =
+          BinaryOperator::CreateAdd(both->getOperand(0), both->getOperand(1), "", both);
       sum->setDebugLoc(both->getDebugLoc());
       both->replaceAllUsesWith(sum);
       both->eraseFromParent();
@@ -178,7 +193,8 @@ void writer::strip(const strip_plan& plan, work chunk) {
     Value* const left = plan.step.isNegative() ? b.CreateSub(at, e) : b.CreateSub(e, at);
     Value* far = b.CreateICmpUGT(left, ConstantInt::get(number, span.abs()));
     if (stays != CmpInst::ICMP_NE) far = b.CreateAnd(far, b.CreateICmp(stays, at, e));
-    Value* const there = pointer ? b.CreateGEP(b.getInt8Ty(), from, ConstantInt::get(number, span)) : b.CreateAdd(from, ConstantInt::get(type, span));
+    Value* const there = pointer ? b.CreateGEP(b.getInt8Ty(), from, ConstantInt::get(number, span))
+                                 : b.CreateAdd(from, ConstantInt::get(type, span));
     return b.CreateSelect(far, there, plan.end, "asio_pulse.limit");
   };
   // A loop around the loop, which then still starts from one place: the code generator knows its induction variables.
@@ -218,9 +234,11 @@ void writer::subtract(Instruction* before, work charge) {
     fuel_ = m_.getNamedGlobal("asio_pulse_fuel");
     if (fuel_ == nullptr) {
       // One %fs-relative access in a program, two instructions in a shared library.
-      const bool program = m_.getPICLevel() == PICLevel::NotPIC || m_.getPIELevel() != PIELevel::Default;
-      fuel_ = new GlobalVariable(m_, i32_, false, GlobalValue::ExternalLinkage, nullptr, "asio_pulse_fuel", nullptr,
-                                 program ? GlobalValue::LocalExecTLSModel : GlobalValue::InitialExecTLSModel);
+      const bool program =
+          m_.getPICLevel() == PICLevel::NotPIC || m_.getPIELevel() != PIELevel::Default;
+      fuel_ = new GlobalVariable(
+          m_, i32_, false, GlobalValue::ExternalLinkage, nullptr, "asio_pulse_fuel", nullptr,
+          program ? GlobalValue::LocalExecTLSModel : GlobalValue::InitialExecTLSModel);
       fuel_->setDSOLocal(program);
     }
   }
@@ -231,7 +249,8 @@ void writer::subtract(Instruction* before, work charge) {
   StoreInst* const store = b.CreateStore(less, address);
   for (Instruction* const i : {static_cast<Instruction*>(load), static_cast<Instruction*>(store)})
     i->setMetadata(LLVMContext::MD_nosanitize, MDNode::get(ctx_, {}));
-  Instruction* const then = SplitBlockAndInsertIfThen(b.CreateICmpSLT(less, ConstantInt::get(i32_, 0)), before, false, unlikely());
+  Instruction* const then = SplitBlockAndInsertIfThen(
+      b.CreateICmpSLT(less, ConstantInt::get(i32_, 0)), before, false, unlikely());
   then->setDebugLoc(before->getDebugLoc());
   call(then, "asio_pulse_out_of_fuel");
 }
@@ -250,15 +269,19 @@ void writer::call(Instruction* before, const char* stub) {
   call->setDoesNotThrow();
   // A debugger and a stall's report shall name the loop's line.
   const DISubprogram* const scope = before->getFunction()->getSubprogram();
-  if (before->getDebugLoc()) call->setDebugLoc(before->getDebugLoc());
-  else if (scope != nullptr) call->setDebugLoc(DILocation::get(ctx_, scope->getLine(), 0, const_cast<DISubprogram*>(scope)));
+  if (before->getDebugLoc())
+    call->setDebugLoc(before->getDebugLoc());
+  else if (scope != nullptr)
+    call->setDebugLoc(DILocation::get(ctx_, scope->getLine(), 0, const_cast<DISubprogram*>(scope)));
 }
 
 void writer::count(Instruction* before, AllocaInst* counter, work charge) {
   IRBuilder<> b(before);
-  Value* const less = b.CreateSub(b.CreateLoad(i32_, counter), ConstantInt::get(i32_, std::min<work>(charge, chunk_work)));
+  Value* const less = b.CreateSub(b.CreateLoad(i32_, counter),
+                                  ConstantInt::get(i32_, std::min<work>(charge, chunk_work)));
   b.CreateStore(less, counter);
-  Instruction* const then = SplitBlockAndInsertIfThen(b.CreateICmpSLT(less, ConstantInt::get(i32_, 0)), before, false, unlikely());
+  Instruction* const then = SplitBlockAndInsertIfThen(
+      b.CreateICmpSLT(less, ConstantInt::get(i32_, 0)), before, false, unlikely());
   then->setDebugLoc(before->getDebugLoc());
   b.SetInsertPoint(then);
   b.CreateStore(ConstantInt::get(i32_, chunk_work), counter);
@@ -272,7 +295,8 @@ void writer::on_latches(Loop& l, const std::function<void(Instruction*)>& write)
   BasicBlock* const header = l.getHeader();
   for (BasicBlock* latch : latches) {
     Instruction* const end = latch->getTerminator();
-    if (end->getNumSuccessors() == 1 || isa<IndirectBrInst>(end) || isa<CallBrInst>(end) || header->isEHPad()) {
+    if (end->getNumSuccessors() == 1 || isa<IndirectBrInst>(end) || isa<CallBrInst>(end) ||
+        header->isEHPad()) {
       write(end);
       continue;
     }
@@ -285,7 +309,8 @@ loop_facts writer::describe(Loop& l, Function& f, FunctionAnalysisManager&, bool
   loop_facts facts;
   SmallPtrSet<const BasicBlock*, 16> inner;
   for (const Loop* i : l) inner.insert(i->block_begin(), i->block_end());
-  bool may_repeat = l.isInnermost() && l.isSafeToClone() && l.getLoopPreheader() != nullptr && l.hasDedicatedExits() && may_carry;
+  bool may_repeat = l.isInnermost() && l.isSafeToClone() && l.getLoopPreheader() != nullptr &&
+                    l.hasDedicatedExits() && may_carry;
   for (const BasicBlock* b : l.blocks()) {
     if (inner.contains(b)) continue;
     if (b->hasAddressTaken() || b->isEHPad()) may_repeat = false;
@@ -293,14 +318,17 @@ loop_facts writer::describe(Loop& l, Function& f, FunctionAnalysisManager&, bool
       facts.own += cost(i);
       facts.size += cost(i) != 0 ? 1 : 0;
       facts.calls |= checkpoints::calls(i);
-      if (const auto* const c = dyn_cast<CallBase>(&i); c != nullptr && c->isInlineAsm()) may_repeat = false;
+      if (const auto* const c = dyn_cast<CallBase>(&i); c != nullptr && c->isInlineAsm())
+        may_repeat = false;
     }
   }
   if (chases(l)) facts.own += cost_of(statement::scattered);
   strip_plan plan;
   facts.counted = find_strip(l, plan);
   facts.may_carry = may_carry && l.getLoopPreheader() != nullptr;
-  facts.may_repeat = may_repeat && !f.hasOptSize() && !f.hasFnAttribute(Attribute::Cold) && l.getLoopLatch() != nullptr && isa<BranchInst>(l.getLoopLatch()->getTerminator());
+  facts.may_repeat = may_repeat && !f.hasOptSize() && !f.hasFnAttribute(Attribute::Cold) &&
+                     l.getLoopLatch() != nullptr &&
+                     isa<BranchInst>(l.getLoopLatch()->getTerminator());
   return facts;
 }
 
@@ -325,7 +353,8 @@ unsigned writer::irreducible(Function& f, FunctionAnalysisManager&, const tell& 
   return static_cast<unsigned>(found.size());
 }
 
-bool writer::function(Function& f, FunctionAnalysisManager& fam, ArrayRef<Instruction*> recursive, const tell& tell) {
+bool writer::function(Function& f, FunctionAnalysisManager& fam, ArrayRef<Instruction*> recursive,
+                      const tell& tell) {
   auto& loops = fam.getResult<LoopAnalysis>(f);
   auto& tree = fam.getResult<DominatorTreeAnalysis>(f);
   auto& evolution = fam.getResult<ScalarEvolutionAnalysis>(f);
@@ -360,7 +389,8 @@ bool writer::function(Function& f, FunctionAnalysisManager& fam, ArrayRef<Instru
     BasicBlock* common = nullptr;
     for (Instruction* i : recursive)
       if (tree.isReachableFromEntry(i->getParent()))
-        common = common == nullptr ? i->getParent() : tree.findNearestCommonDominator(common, i->getParent());
+        common = common == nullptr ? i->getParent()
+                                   : tree.findNearestCommonDominator(common, i->getParent());
     if (common == nullptr) {
     } else if (loops.getLoopFor(common) != nullptr) {
       entry_text = "in a circle of calls: its calls are in a loop that has checks";
@@ -385,8 +415,8 @@ bool writer::function(Function& f, FunctionAnalysisManager& fam, ArrayRef<Instru
       UnrollLoopOptions options{};
       options.Count = d.copies;
       options.Force = true;
-      const LoopUnrollResult result =
-          UnrollLoop(order[i], options, &loops, &evolution, &tree, &assumptions, &target, &emitter, true);
+      const LoopUnrollResult result = UnrollLoop(order[i], options, &loops, &evolution, &tree,
+                                                 &assumptions, &target, &emitter, true);
       if (result == LoopUnrollResult::Unmodified) {
         d.charge /= d.copies;
         d.copies = 1;
@@ -394,21 +424,31 @@ bool writer::function(Function& f, FunctionAnalysisManager& fam, ArrayRef<Instru
     }
     std::string text;
     switch (d.what) {
-      case check::none: text = "none: " + std::string(d.why) + " (" + std::to_string(d.charge) + " units)"; break;
-      case check::strip: text = "strip-mined: a check each " + std::to_string(d.chunk) + " iterations"; break;
-      case check::counter:
-        text = "a counter in a register, " + std::to_string(d.charge) + " units " +
-               (d.copies > 1 ? "each " + std::to_string(d.copies) + " iterations" : "an iteration") + " (" + d.why + ")";
+      case check::none:
+        text = "none: " + std::string(d.why) + " (" + std::to_string(d.charge) + " units)";
         break;
-      case check::each_time: text = "a check each iteration (" + std::string(d.why) + ")"; break;
+      case check::strip:
+        text = "strip-mined: a check each " + std::to_string(d.chunk) + " iterations";
+        break;
+      case check::counter:
+        text =
+            "a counter in a register, " + std::to_string(d.charge) + " units " +
+            (d.copies > 1 ? "each " + std::to_string(d.copies) + " iterations" : "an iteration") +
+            " (" + d.why + ")";
+        break;
+      case check::each_time:
+        text = "a check each iteration (" + std::string(d.why) + ")";
+        break;
     }
     tell(lines[i], "loop: " + text);
     if (d.what == check::counter) {
       const std::size_t nest = nest_of(facts, i);
       AllocaInst*& counter = counters[nest];
       if (counter == nullptr) {
-        counter = IRBuilder<>(&f.getEntryBlock(), f.getEntryBlock().getFirstInsertionPt()).CreateAlloca(i32_, nullptr, "asio_pulse.count");
-        IRBuilder<>(order[nest]->getLoopPreheader()->getTerminator()).CreateStore(ConstantInt::get(i32_, chunk_work), counter);
+        counter = IRBuilder<>(&f.getEntryBlock(), f.getEntryBlock().getFirstInsertionPt())
+                      .CreateAlloca(i32_, nullptr, "asio_pulse.count");
+        IRBuilder<>(order[nest]->getLoopPreheader()->getTerminator())
+            .CreateStore(ConstantInt::get(i32_, chunk_work), counter);
       }
     }
     changed |= d.what != check::none;
@@ -416,13 +456,16 @@ bool writer::function(Function& f, FunctionAnalysisManager& fam, ArrayRef<Instru
   // The changes come after the unrolling, which keeps the analyses right: these do not.
   std::vector<strip_plan> plans(order.size());
   for (std::size_t i = 0; i < order.size(); ++i)
-    if (decisions[i].what == check::strip && !find_strip(*order[i], plans[i])) decisions[i].what = check::each_time;
+    if (decisions[i].what == check::strip && !find_strip(*order[i], plans[i]))
+      decisions[i].what = check::each_time;
   for (std::size_t i = 0; i < order.size(); ++i) {
     const loop_decision& d = decisions[i];
     if (d.what == check::strip) strip(plans[i], d.chunk);
     if (d.what == check::counter)
-      on_latches(*order[i], [&](Instruction* at) { count(at, counters.at(nest_of(facts, i)), d.charge); });
-    if (d.what == check::each_time) on_latches(*order[i], [&](Instruction* at) { subtract(at, d.charge); });
+      on_latches(*order[i],
+                 [&](Instruction* at) { count(at, counters.at(nest_of(facts, i)), d.charge); });
+    if (d.what == check::each_time)
+      on_latches(*order[i], [&](Instruction* at) { subtract(at, d.charge); });
   }
   if (entry != nullptr) subtract(entry, entry_cost);
   if (!entry_text.empty()) tell(0, entry_text);
@@ -434,7 +477,11 @@ bool writer::function(Function& f, FunctionAnalysisManager& fam, ArrayRef<Instru
     PromoteMemToReg(all, now);
   }
   if (changed && verifyFunction(f, &errs()))
-    report_fatal_error("asio-pulse: the checks broke a function; please report this, and leave it out meanwhile: " + Twine(f.getName()), false);
+    report_fatal_error(
+        "asio-pulse: the checks broke a function; please report this, and leave it out "
+        "meanwhile: " +
+            Twine(f.getName()),
+        false);
   return true;  // simplifyLoop may have changed it
 }
 

@@ -22,7 +22,8 @@ class writer {
   explicit writer(llvm::Module& m);
 
   /// Writes the checks of a function. `recursive`: its calls that may lead back to it. Returns whether it was changed.
-  bool function(llvm::Function& f, llvm::FunctionAnalysisManager& fam, llvm::ArrayRef<llvm::Instruction*> recursive, const tell& tell);
+  bool function(llvm::Function& f, llvm::FunctionAnalysisManager& fam,
+                llvm::ArrayRef<llvm::Instruction*> recursive, const tell& tell);
 
   /// Lets the linker ask for the stub by a sentence.
   void refer_to_stub();
@@ -31,7 +32,8 @@ class writer {
   struct strip_plan;
   struct loop_plan;
 
-  loop_facts describe(llvm::Loop& l, llvm::Function& f, llvm::FunctionAnalysisManager& fam, bool may_carry) const;
+  loop_facts describe(llvm::Loop& l, llvm::Function& f, llvm::FunctionAnalysisManager& fam,
+                      bool may_carry) const;
   static bool find_strip(llvm::Loop& l, strip_plan& plan);
   void strip(const strip_plan& plan, work chunk);
   void on_latches(llvm::Loop& l, const std::function<void(llvm::Instruction*)>& write);

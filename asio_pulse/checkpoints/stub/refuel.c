@@ -36,7 +36,8 @@ static uint64_t start_tsc = 0, start_ns = 0;
 /* This thread's last refuelling. */
 static __thread uint64_t last_tsc __attribute__((tls_model("initial-exec")));
 static __thread int given __attribute__((tls_model("initial-exec")));
-static __thread int rated __attribute__((tls_model("initial-exec"))); /* the fuel for target_us, as last measured */
+static __thread int rated
+    __attribute__((tls_model("initial-exec"))); /* the fuel for target_us, as last measured */
 
 static uint64_t tsc(void) {
   uint32_t low, high;
@@ -72,7 +73,9 @@ static void look_up_save(void) {
 static void read_clock(void* ns) {
   struct timespec t;
   const int error = errno;
-  *(uint64_t*)ns = clock_gettime(CLOCK_MONOTONIC, &t) == 0 ? (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec : 0;
+  *(uint64_t*)ns = clock_gettime(CLOCK_MONOTONIC, &t) == 0
+                       ? (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec
+                       : 0;
   errno = error;
 }
 
@@ -80,18 +83,21 @@ static void read_clock(void* ns) {
 static uint64_t rate(uint64_t now) {
   uint64_t known = __atomic_load_n(&ticks_per_us, __ATOMIC_RELAXED);
   if (known != 0) return known;
-  const uint64_t from = __atomic_load_n(&start_tsc, __ATOMIC_ACQUIRE); /* pairs with the release store below */
+  const uint64_t from =
+      __atomic_load_n(&start_tsc, __ATOMIC_ACQUIRE); /* pairs with the release store below */
   if (from == 0 || now - from > (uint64_t)calibrate_after_us * guessed_per_us) {
     uint64_t ns = 0;
     asio_pulse_checkpoint_saved(read_clock, &ns);
     if (from == 0) {
       uint64_t none = 0;
-      if (ns != 0 && __atomic_compare_exchange_n(&start_ns, &none, ns, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+      if (ns != 0 &&
+          __atomic_compare_exchange_n(&start_ns, &none, ns, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
         __atomic_store_n(&start_tsc, now, __ATOMIC_RELEASE);
     } else {
       const uint64_t passed = ns - __atomic_load_n(&start_ns, __ATOMIC_RELAXED);
       known = passed >= 1000 ? (now - from) / (passed / 1000) : 0;
-      if (known < 100 || known > 20000) known = guessed_per_us; /* no clock, or a TSC that stands still */
+      if (known < 100 || known > 20000)
+        known = guessed_per_us; /* no clock, or a TSC that stands still */
       __atomic_store_n(&ticks_per_us, known, __ATOMIC_RELAXED);
       return known;
     }
@@ -125,7 +131,8 @@ void asio_pulse_refuel(void* place) {
     const uint64_t next = passed != 0 ? spent * (target_us * per_us) / passed : (uint64_t)most_fuel;
     rated = within(within(next, rated / 2, rated * 2), least_fuel, most_fuel);
   }
-  const asio_pulse_checkpoint_hook hook = __atomic_load_n(&asio_pulse_checkpoint_cell, __ATOMIC_ACQUIRE);
+  const asio_pulse_checkpoint_hook hook =
+      __atomic_load_n(&asio_pulse_checkpoint_cell, __ATOMIC_ACQUIRE);
   last_tsc = now;
   given = hook != 0 ? rated : rated * (target_without_hook_us / target_us);
   asio_pulse_fuel = given;

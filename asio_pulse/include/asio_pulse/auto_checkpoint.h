@@ -7,7 +7,8 @@
 /* Leaves a function without checks. It stands in front of the declaration or the definition. The function is not inlined
  * either, because a caller with checks would give them to its loops. */
 #if defined(__clang__)
-#define ASIO_PULSE_NO_AUTO_CHECKPOINTS __attribute__((annotate("asio_pulse::no_checkpoints"), noinline))
+#define ASIO_PULSE_NO_AUTO_CHECKPOINTS \
+  __attribute__((annotate("asio_pulse::no_checkpoints"), noinline))
 #elif defined(__GNUC__) && defined(ASIO_PULSE_AUTO_CHECKPOINTS)
 #define ASIO_PULSE_NO_AUTO_CHECKPOINTS __attribute__((asio_pulse_no_checkpoints, noinline))
 #elif defined(__GNUC__)
@@ -42,7 +43,8 @@ __attribute__((visibility("hidden"))) void asio_pulse_out_of_fuel(void);
 
 /* Reads the TSC once, sets asio_pulse_fuel so that the next call comes 20 us of running time later (in the absence of a hook
  * 200 us), and calls the hook, if there is one. `place` is an address in the function that was checked. */
-__attribute__((visibility("hidden"))) void asio_pulse_refuel(void* place) ASIO_PULSE_CHECKPOINT_NOEXCEPT;
+__attribute__((visibility("hidden"))) void asio_pulse_refuel(void* place)
+    ASIO_PULSE_CHECKPOINT_NOEXCEPT;
 
 /* Called on the thread and the stack of the checked code, in the middle of any expression. All registers were saved
  * before, the x87 stack is empty, and errno is restored afterwards. It may switch to another stack, if it returns on the same

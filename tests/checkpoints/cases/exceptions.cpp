@@ -1,5 +1,6 @@
 // Exceptions through checked code, destructors, and a hook that itself throws and catches.
 #include "hooked.h"
+
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -34,7 +35,8 @@ HOOKED_NOINLINE int catcher(const std::vector<int>& v) {
   }
   return sum;
 }
-HOOKED_NOINLINE int in_handlers(const std::vector<int>& v) {  // checks while an exception is handled, and while one unwinds
+HOOKED_NOINLINE int in_handlers(
+    const std::vector<int>& v) {  // checks while an exception is handled, and while one unwinds
   int sum = 0;
   struct loops {
     const std::vector<int>& v;

@@ -4,6 +4,7 @@
 #ifndef HOOKED_H
 #define HOOKED_H
 #include <asio_pulse/auto_checkpoint.h>
+
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -32,10 +33,13 @@ ASIO_PULSE_NO_AUTO_CHECKPOINTS static void hooked_scribble(void) {
   free(p);
 #if !defined(HOOKED_NO_VECTORS)
   __asm__ volatile(
-      "pcmpeqd %%xmm0,%%xmm0\n pcmpeqd %%xmm1,%%xmm1\n pcmpeqd %%xmm2,%%xmm2\n pcmpeqd %%xmm3,%%xmm3\n"
-      "pcmpeqd %%xmm7,%%xmm7\n pcmpeqd %%xmm8,%%xmm8\n pcmpeqd %%xmm15,%%xmm15\n fldpi\n fldpi\n faddp\n fstp %%st(0)\n" ::
+      "pcmpeqd %%xmm0,%%xmm0\n pcmpeqd %%xmm1,%%xmm1\n pcmpeqd %%xmm2,%%xmm2\n pcmpeqd "
+      "%%xmm3,%%xmm3\n"
+      "pcmpeqd %%xmm7,%%xmm7\n pcmpeqd %%xmm8,%%xmm8\n pcmpeqd %%xmm15,%%xmm15\n fldpi\n fldpi\n "
+      "faddp\n fstp %%st(0)\n" ::
           : "xmm0", "xmm1", "xmm2", "xmm3", "xmm7", "xmm8", "xmm15", "memory");
-  if (__builtin_cpu_supports("avx")) __asm__ volatile(".byte 0xc5,0xfc,0x77" ::: "memory"); /* vzeroall */
+  if (__builtin_cpu_supports("avx"))
+    __asm__ volatile(".byte 0xc5,0xfc,0x77" ::: "memory"); /* vzeroall */
 #endif
   errno = 77;
 }
@@ -52,8 +56,10 @@ ASIO_PULSE_NO_AUTO_CHECKPOINTS static void hooked_hook(void* place) {
 #if defined(HOOKED_NO_SWITCH)
   hooked_scribble();
 #else
-  if (hooked_calls % 32 == 0) swapcontext(&hooked_here, &hooked_other);
-  else hooked_scribble();
+  if (hooked_calls % 32 == 0)
+    swapcontext(&hooked_here, &hooked_other);
+  else
+    hooked_scribble();
 #endif
   asio_pulse_fuel = ASIO_PULSE_FUEL_ASK; /* every check calls */
 }
@@ -75,9 +81,15 @@ ASIO_PULSE_NO_AUTO_CHECKPOINTS static void hooked_expect(const char* what, unsig
 }
 #else
 ASIO_PULSE_NO_AUTO_CHECKPOINTS static void hooked_start(void) {}
-ASIO_PULSE_NO_AUTO_CHECKPOINTS static void hooked_expect(const char* what, unsigned long least) { (void)what, (void)least; }
+ASIO_PULSE_NO_AUTO_CHECKPOINTS static void hooked_expect(const char* what, unsigned long least) {
+  (void)what, (void)least;
+}
 #endif
 /* A function that has no effects may be called at another time than it is written: not these. */
 #define HOOKED_IMPURE __asm__ volatile("" ::: "memory")
+#if defined(__clang__)
 #define HOOKED_NOINLINE __attribute__((noinline))
+#else
+#define HOOKED_NOINLINE __attribute__((noinline, noclone))
+#endif
 #endif

@@ -29,7 +29,8 @@ int main() {
   printf("attribute %u\n", by_attribute(text));
   printf("list %u\n", by_list(text));
 #if defined(CHECKED)
-  if (hooked_calls != 0) return fprintf(stderr, "%lu checks in what is left out\n", hooked_calls), 1;
+  if (hooked_calls != 0)
+    return fprintf(stderr, "%lu checks in what is left out\n", hooked_calls), 1;
 #endif
   printf("taken %u\n", taken(text));
   hooked_expect("taken", 10);

@@ -26,7 +26,7 @@ int main(int argc, char** argv) {
   char text[20001];
   for (int i = 0; i < 20000; ++i) text[i] = static_cast<char>('a' + i % 26);
   text[20000] = 0;
-  hooked_expect("filling", 3);
+  hooked_expect("filling", 1);
   printf("linked %lu\n", library_work(text));
   hooked_expect("linked", 10);
   void* const loaded = dlopen(argv[1], RTLD_NOW | RTLD_LOCAL);
@@ -36,7 +36,8 @@ int main(int argc, char** argv) {
   printf("loaded %lu\n", work(text));
   hooked_expect("loaded", 10);
 #if defined(CHECKED)
-  if (fuel() != &asio_pulse_fuel || library_fuel() != &asio_pulse_fuel) return fprintf(stderr, "several fuel words\n"), 1;
+  if (fuel() != &asio_pulse_fuel || library_fuel() != &asio_pulse_fuel)
+    return fprintf(stderr, "several fuel words\n"), 1;
 #else
   if (fuel() != nullptr) return 1;
 #endif

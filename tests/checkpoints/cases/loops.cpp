@@ -1,5 +1,6 @@
 // Every kind of loop reaches a check, and computes what it computed.
 #include "hooked.h"
+
 #include <algorithm>
 #include <cstdint>
 #include <numeric>
@@ -35,7 +36,8 @@ HOOKED_NOINLINE unsigned short narrow(unsigned short n) {
   for (unsigned short i = 0; i != n; ++i) s = static_cast<unsigned short>(s * 31 + i);
   return s;
 }
-HOOKED_NOINLINE unsigned long wraps(unsigned from, unsigned to) {  // through the end of the type's range
+HOOKED_NOINLINE unsigned long wraps(unsigned from,
+                                    unsigned to) {  // through the end of the type's range
   unsigned long s = 0;
   unsigned i = from;
   do s = s * 3 + i;
@@ -74,7 +76,8 @@ HOOKED_NOINLINE long matrix(long n, std::vector<double>& c) {
   HOOKED_IMPURE;
   for (long i = 0; i < n; ++i)
     for (long k = 0; k < n; ++k)
-      for (long j = 0; j < n; ++j) c[i * n + j] += static_cast<double>(i * k % 7) * static_cast<double>(k - j);
+      for (long j = 0; j < n; ++j)
+        c[i * n + j] += static_cast<double>(i * k % 7) * static_cast<double>(k - j);
   return static_cast<long>(std::accumulate(c.begin(), c.end(), 0.0));
 }
 HOOKED_NOINLINE unsigned endless() {  // ends by the check itself
@@ -102,15 +105,18 @@ int main() {
   unsigned x = 1;
   for (int& i : v) i = static_cast<int>((x = x * 1664525 + 1013904223) >> 8);
   std::vector<node> nodes(5000);
-  for (std::size_t i = 0; i + 1 < nodes.size(); ++i) nodes[i] = {&nodes[i + 1], static_cast<int>(i)};
+  for (std::size_t i = 0; i + 1 < nodes.size(); ++i)
+    nodes[i] = {&nodes[i + 1], static_cast<int>(i)};
   hooked_expect("filling", 5);
-  for (long n : {0L, 1L, 2L, 7L, 1000L, 4095L, 60000L}) printf("counted %ld\n", counted(v.data(), n));
+  for (long n : {0L, 1L, 2L, 7L, 1000L, 4095L, 60000L})
+    printf("counted %ld\n", counted(v.data(), n));
   hooked_expect("counted", 5);
   for (int n : {0, 1, 2, 3, 4, 59999, 60000}) printf("backwards %ld\n", backwards(v.data(), n));
   hooked_expect("backwards", 5);
   for (int n : {0, 1, 7, 8, 60000}) printf("pointers %ld\n", pointers(v.data(), v.data() + n));
   hooked_expect("pointers", 10);
-  for (unsigned n : {0u, 1u, 1000u, 65535u}) printf("narrow %u\n", narrow(static_cast<unsigned short>(n)));
+  for (unsigned n : {0u, 1u, 1000u, 65535u})
+    printf("narrow %u\n", narrow(static_cast<unsigned short>(n)));
   hooked_expect("narrow", 10);
   printf("wraps %lu\n", wraps(4294960000u, 50000));
   hooked_expect("wraps", 10);

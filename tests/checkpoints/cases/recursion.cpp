@@ -1,13 +1,23 @@
 // Circles of calls have checks: direct, mutual, virtual, through pointers, through std::function. What is in no circle has none.
 #include "hooked.h"
+
 #include <functional>
 #include <memory>
 
 namespace {
-HOOKED_NOINLINE unsigned fib(unsigned n) { return n < 2 ? n : fib(n - 1) + fib(n - 2); }
+HOOKED_NOINLINE unsigned fib(unsigned n) {
+  HOOKED_IMPURE;
+  return n < 2 ? n : fib(n - 1) + fib(n - 2);
+}
 HOOKED_NOINLINE unsigned odd(unsigned n);
-HOOKED_NOINLINE unsigned even(unsigned n) { return n == 0 ? 1 : odd(n - 1) + even(n / 2) % 2; }
-HOOKED_NOINLINE unsigned odd(unsigned n) { return n == 0 ? 0 : even(n - 1) ^ odd(n / 3); }
+HOOKED_NOINLINE unsigned even(unsigned n) {
+  HOOKED_IMPURE;
+  return n == 0 ? 1 : odd(n - 1) + even(n / 2) % 2;
+}
+HOOKED_NOINLINE unsigned odd(unsigned n) {
+  HOOKED_IMPURE;
+  return n == 0 ? 0 : even(n - 1) ^ odd(n / 3);
+}
 
 struct expression {
   virtual ~expression() = default;
@@ -20,7 +30,8 @@ struct number : expression {
 };
 struct sum : expression {
   std::unique_ptr<expression> a, b;
-  sum(std::unique_ptr<expression> x, std::unique_ptr<expression> y) : a(std::move(x)), b(std::move(y)) {}
+  sum(std::unique_ptr<expression> x, std::unique_ptr<expression> y)
+      : a(std::move(x)), b(std::move(y)) {}
   long value() const override { return a->value() + b->value() * 3 % 1009; }
 };
 HOOKED_NOINLINE std::unique_ptr<expression> tree(int depth) {

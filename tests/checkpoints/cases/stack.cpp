@@ -1,5 +1,6 @@
 // A backtrace taken in a check names the functions that are running, inner ones first, and ends in main.
 #include "hooked.h"
+
 #include <dlfcn.h>
 #include <execinfo.h>
 
@@ -11,7 +12,8 @@ __attribute__((visibility("default"))) HOOKED_NOINLINE unsigned innermost_functi
   for (; *p != 0; ++p) s = s * 3 + static_cast<unsigned char>(*p);
   return s;
 }
-__attribute__((visibility("default"))) HOOKED_NOINLINE unsigned middle_function(const char* p, unsigned depth) {
+__attribute__((visibility("default"))) HOOKED_NOINLINE unsigned middle_function(const char* p,
+                                                                                unsigned depth) {
   HOOKED_IMPURE;
   unsigned s = innermost_function(p + depth % 2);
   for (; *p == 'x'; ++p) s += depth > 0 ? middle_function(p + 4000, depth - 1) : 1;
@@ -23,7 +25,8 @@ namespace {
 unsigned long good, bad;
 ASIO_PULSE_NO_AUTO_CHECKPOINTS bool is(void* address, const char* name) {
   Dl_info info;
-  return dladdr(address, &info) != 0 && info.dli_sname != nullptr && strcmp(info.dli_sname, name) == 0;
+  return dladdr(address, &info) != 0 && info.dli_sname != nullptr &&
+         strcmp(info.dli_sname, name) == 0;
 }
 ASIO_PULSE_NO_AUTO_CHECKPOINTS void look(void* place) {
   void* frames[64];
@@ -61,7 +64,8 @@ int main() {
   const unsigned result = middle_function(text, 1);
 #if defined(CHECKED)
   asio_pulse_set_checkpoint_hook(nullptr);
-  if (bad != 0 || good < 100) return fprintf(stderr, "%lu good stacks, %lu bad ones\n", good, bad), 1;
+  if (bad != 0 || good < 100)
+    return fprintf(stderr, "%lu good stacks, %lu bad ones\n", good, bad), 1;
 #endif
   printf("%u\n", result);
 }

@@ -1,5 +1,6 @@
 // Static initialisers have no checks; guards of function-local statics and thread-local objects work through checks.
 #include "hooked.h"
+
 #include <string>
 #include <thread>
 #include <vector>

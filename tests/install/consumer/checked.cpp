@@ -29,6 +29,7 @@ int main() {
   const unsigned left = left_out_loop(text);
   const int before = calls;
   const unsigned sum = checked_loop(text);
-  std::printf("%u %u, %d calls in the function that is left out, %d in the other\n", left, sum, before, calls);
+  std::printf("%u %u, %d calls in the function that is left out, %d in the other\n", left, sum,
+              before, calls);
   return before == 0 && calls > 0 ? 0 : 1;
 }
