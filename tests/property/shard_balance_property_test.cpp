@@ -252,7 +252,7 @@ TEST(shard_balance_property, load_that_changes_sides_is_followed_but_seldom_at_o
     s.things[0].push_back({35});
     s.things[1].push_back({35});
   }
-  for (int turn = 0; turn != 100; ++turn) {
+  for (std::size_t turn = 0; turn != 100; ++turn) {
     for (thing& t : s.things[turn % 2]) t.permille = 60;
     for (thing& t : s.things[(turn + 1) % 2]) t.permille = 35;
     s.run(100ms);

@@ -12,8 +12,8 @@ using namespace std::chrono_literals;
 
 namespace {
 
-metric_spec value(const std::string& name, const std::string& label, const std::string& unit,
-                  const std::string& better, bool headline = false) {
+metric_spec figure(const std::string& name, const std::string& label, const std::string& unit,
+                   const std::string& better, bool headline = false) {
   return {name, label, unit, better, headline, name};
 }
 
@@ -41,10 +41,10 @@ void posts(const settings& with, scenario_spec& to) {
   one.label = "Boost.Asio, one thread";
   *std::find(one.command.begin(), one.command.end(), "2") = "1";
   v.arms.push_back(std::move(one));
-  v.metrics = {value("per_s", "handlers", "1/s", "higher", true),
-               value("wall_ns", "a handler, by the wall clock", "ns", "lower"),
-               value("cpu_ns", "a handler, CPU time", "ns", "lower"),
-               value("over_one_thread", "throughput over one thread or shard", "x", "higher")};
+  v.metrics = {figure("per_s", "handlers", "1/s", "higher", true),
+               figure("wall_ns", "a handler, by the wall clock", "ns", "lower"),
+               figure("cpu_ns", "a handler, CPU time", "ns", "lower"),
+               figure("over_one_thread", "throughput over one thread or shard", "x", "higher")};
   to.targets.push_back({"16 chains of posts on two threads: throughput over Boost.Asio's", v.name,
                         "per_s", "pulse", reading::ratio, "higher", 8});
   to.targets.push_back({"16 chains of posts: two shards over one", v.name, "over_one_thread",
@@ -92,7 +92,7 @@ void messages(const settings& with, scenario_spec& to) {
   variant_spec message =
       make(with, "message", "messages to a shard that runs", {"--handlers", "300000"}, 5);
   message.parameters = {{"messages", 300'000}, {"burst", 200}};
-  message.metrics = {value("message_ns", "a message, one way", "ns", "lower", true)};
+  message.metrics = {figure("message_ns", "a message, one way", "ns", "lower", true)};
   to.targets.push_back({"message to a running shard, one way, in bursts, ns", message.name,
                         "message_ns", "pulse", reading::median, "lower", 150});
   to.variants.push_back(std::move(message));
@@ -100,9 +100,10 @@ void messages(const settings& with, scenario_spec& to) {
   variant_spec wake =
       make(with, "wake", "messages to a shard that sleeps", {"--handlers", "6000"}, 5);
   wake.parameters = {{"messages", 6'000}, {"pinned", true}};
-  wake.metrics = {value("wake_us", "a message until it runs", "us", "lower"),
-                  value("eventfd_us", "write(eventfd) until epoll_wait() and read()", "us", "none"),
-                  value("over_eventfd", "a message over the eventfd", "x", "lower", true)};
+  wake.metrics = {
+      figure("wake_us", "a message until it runs", "us", "lower"),
+      figure("eventfd_us", "write(eventfd) until epoll_wait() and read()", "us", "none"),
+      figure("over_eventfd", "a message over the eventfd", "x", "lower", true)};
   to.targets.push_back({"wake of a sleeping shard over an eventfd's write and wake", wake.name,
                         "over_eventfd", "pulse", reading::median, "lower", 1.2});
   to.variants.push_back(std::move(wake));
@@ -112,11 +113,11 @@ void costs(const settings& with, scenario_spec& to) {
   variant_spec overhead = make(with, "overhead", "handlers of 10 us", {"--handlers", "12000"}, 3);
   overhead.parameters = {{"handler_us", 10}, {"chains", 16}, {"handlers", 12'000}};
   overhead.metrics = {
-      value("overhead_percent", "time outside handlers and kernel", "%", "lower", true),
-      value("gap_ns", "between two handlers", "ns", "lower"),
-      value("gap_ns/no_tasks", "of one task instead of 16", "ns", "none"),
-      value("gap_ns/no_watchdog", "and without the watchdog", "ns", "none"),
-      value("gap_ns/off", "and with options::enabled = false", "ns", "none")};
+      figure("overhead_percent", "time outside handlers and kernel", "%", "lower", true),
+      figure("gap_ns", "between two handlers", "ns", "lower"),
+      figure("gap_ns/no_tasks", "of one task instead of 16", "ns", "none"),
+      figure("gap_ns/no_watchdog", "and without the watchdog", "ns", "none"),
+      figure("gap_ns/off", "and with options::enabled = false", "ns", "none")};
   to.targets.push_back({"scheduling overhead at handlers of 10 us, percent of the CPU",
                         overhead.name, "overhead_percent", "pulse", reading::median, "lower", 1});
   to.variants.push_back(std::move(overhead));
@@ -125,11 +126,11 @@ void costs(const settings& with, scenario_spec& to) {
   polls.arms.erase(polls.arms.begin());
   polls.limit_s = 120;
   polls.parameters = {{"most_tasks", 1'000'000}, {"polled_a_shard", 100}};
-  polls.metrics = {value("switch_ns", "from one task to the next, CPU time", "ns", "lower", true),
-                   value("ratio_tasks", "1 000 000 tasks over 100", "x", "lower"),
-                   value("ratio_shards", "8 shards over one", "x", "lower"),
-                   value("ns_1/1000000", "one shard, 1 000 000 tasks", "ns", "lower"),
-                   value("ns_8/1000000", "8 shards, 1 000 000 tasks", "ns", "lower")};
+  polls.metrics = {figure("switch_ns", "from one task to the next, CPU time", "ns", "lower", true),
+                   figure("ratio_tasks", "1 000 000 tasks over 100", "x", "lower"),
+                   figure("ratio_shards", "8 shards over one", "x", "lower"),
+                   figure("ns_1/1000000", "one shard, 1 000 000 tasks", "ns", "lower"),
+                   figure("ns_8/1000000", "8 shards, 1 000 000 tasks", "ns", "lower")};
   polls.series = {{"one", "a poll, one shard", "tasks alive", "ns a poll", "ns_1/"},
                   {"two", "a poll, two shards", "tasks alive", "ns a poll", "ns_2/"},
                   {"eight", "a poll, 8 shards", "tasks alive", "ns a poll", "ns_8/"}};
@@ -161,8 +162,8 @@ void costs(const settings& with, scenario_spec& to) {
   variant_spec memory = make(with, "memory", "32 shards that have nothing to do", {}, 3);
   memory.arms.erase(memory.arms.begin());
   memory.parameters = {{"shards", 32}};
-  memory.metrics = {value("resident_kib", "resident memory a shard", "KiB", "lower", true),
-                    value("allocated_kib", "of that, allocated", "KiB", "lower")};
+  memory.metrics = {figure("resident_kib", "resident memory a shard", "KiB", "lower", true),
+                    figure("allocated_kib", "of that, allocated", "KiB", "lower")};
   to.targets.push_back({"memory of an idle shard, KiB", memory.name, "resident_kib", "pulse",
                         reading::median, "lower", 1024});
   to.variants.push_back(std::move(memory));
@@ -177,8 +178,8 @@ void moving(const settings& with, scenario_spec& to) {
   v.metrics = {{"move_p50_us", "a move, until the session goes on there, p50", "us", "lower", true,
                 "move", 0.5, 1e3},
                {"move_p99_us", "p99", "us", "lower", false, "move", 0.99, 1e3},
-               value("requests_per_s", "requests answered", "1/s", "higher"),
-               value("moves", "moves", "", "none")};
+               figure("requests_per_s", "requests answered", "1/s", "higher"),
+               figure("moves", "moves", "", "none")};
   v.distributions = {{"move", "a move", "us", "move", 1e3}};
   to.targets.push_back({"moving a connection under load, us", v.name, "move_p50_us", "pulse",
                         reading::median, "lower", 50});
@@ -230,11 +231,11 @@ void simulations(const settings& with, scenario_spec& to) {
   model.arms.erase(model.arms.begin());
   model.parameters = {{"request_us", 20}, {"utilisation", 0.6}, {"duration_ms", length.count()}};
   model.metrics = {
-      value("p99_difference_percent", "delay, p99: real over model", "%", "none", true),
-      value("p50_difference_percent", "p50", "%", "none"),
-      value("mean_difference_percent", "mean", "%", "none"),
-      value("real_p99_us", "p99, real", "us", "none"),
-      value("model_p99_us", "p99, model", "us", "none")};
+      figure("p99_difference_percent", "delay, p99: real over model", "%", "none", true),
+      figure("p50_difference_percent", "p50", "%", "none"),
+      figure("mean_difference_percent", "mean", "%", "none"),
+      figure("real_p99_us", "p99, real", "us", "none"),
+      figure("model_p99_us", "p99, model", "us", "none")};
   to.targets.push_back({"p99 of the queue delay on two real shards, percent above the model's",
                         model.name, "p99_difference_percent", "pulse", reading::median, "lower",
                         25});
@@ -244,8 +245,8 @@ void simulations(const settings& with, scenario_spec& to) {
       make(with, "sticky", "one shard gets more load than it can serve (simulated)", {}, 1);
   sticky.arms.erase(sticky.arms.begin());
   sticky.parameters = {{"shards", "2, 8, 32 and 64"}, {"load_of_the_shard", 1.2}, {"seeds", 5}};
-  sticky.metrics = {value("balanced_ms", "until all are within 15 %", "ms", "lower", true),
-                    value("moves_a_second", "moves a second, from 1 s after it", "1/s", "lower")};
+  sticky.metrics = {figure("balanced_ms", "until all are within 15 %", "ms", "lower", true),
+                    figure("moves_a_second", "moves a second, from 1 s after it", "1/s", "lower")};
   sticky.series = {{"balanced", "until within 15 %", "shards", "ms", "balanced_ms/"}};
   to.targets.push_back({"sticky overload: balanced to within 15 % after, ms (simulated)",
                         sticky.name, "balanced_ms", "pulse", reading::median, "lower", 200});
@@ -281,16 +282,16 @@ void simulations(const settings& with, scenario_spec& to) {
         {one.name, one.label, one.kind, {worker, "shards", "--variant", one.variant}});
   }
   many.metrics = {
-      value("delay_p99_ms", "queue delay, p99, 256 threads", "ms", "lower", true),
-      value("imbalance_percent", "most loaded shard above the mean, 256 shards", "%", "lower"),
-      value("moves_a_second", "moves a second, 256 shards", "1/s", "lower"),
-      value("overhead_percent", "overhead, 256 threads, handlers of 10 us, saturated", "%",
-            "lower"),
-      value("linear", "work of a thread among 256 over that among 2, saturated", "x", "higher"),
-      value("slow_p99_ms", "8 threads, 8 connections with requests of 50 ms: others' p99", "ms",
-            "lower"),
-      value("small_tenant_p99_ms", "16 threads, a tenant beside a flood: p99", "ms", "lower"),
-      value("decide_ns/256", "a decision, 256 shards", "ns", "lower")};
+      figure("delay_p99_ms", "queue delay, p99, 256 threads", "ms", "lower", true),
+      figure("imbalance_percent", "most loaded shard above the mean, 256 shards", "%", "lower"),
+      figure("moves_a_second", "moves a second, 256 shards", "1/s", "lower"),
+      figure("overhead_percent", "overhead, 256 threads, handlers of 10 us, saturated", "%",
+             "lower"),
+      figure("linear", "work of a thread among 256 over that among 2, saturated", "x", "higher"),
+      figure("slow_p99_ms", "8 threads, 8 connections with requests of 50 ms: others' p99", "ms",
+             "lower"),
+      figure("small_tenant_p99_ms", "16 threads, a tenant beside a flood: p99", "ms", "lower"),
+      figure("decide_ns/256", "a decision, 256 shards", "ns", "lower")};
   many.series = {
       {"p99", "queue delay, p99", "threads", "ms", "delay_p99_ms/"},
       {"imbalance", "most loaded shard above the mean", "shards", "%", "imbalance_percent/"},

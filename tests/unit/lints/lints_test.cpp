@@ -526,10 +526,10 @@ TEST(lints, a_handler_whose_automatic_checkpoints_are_refused_is_named_with_the_
                      .refused = 100,
                      .refused_lock = 60,
                      .lock = "table_mutex, in import()"});
-  const auto found = lints_of(c);
-  ASSERT_EQ(found.size(), 1U);
-  EXPECT_EQ(found[0].kind, lint_kind::refused_checkpoint);
-  EXPECT_EQ(found[0].text,
+  const auto all = lints_of(c);
+  ASSERT_EQ(all.size(), 1U);
+  EXPECT_EQ(all[0].kind, lint_kind::refused_checkpoint);
+  EXPECT_EQ(all[0].text,
             "\"importer\" was not suspended at 100 of 120 automatic checkpoints where its time was "
             "up: it held a lock: \"table_mutex, in import()\".");
   c.sites.back().refused_lock = 10;

@@ -353,13 +353,15 @@ class shard_moves {
   void sample(std::int64_t ended) noexcept {
     const std::lock_guard lock(mutex_);
     const std::int64_t elapsed = std::max<std::int64_t>(ended - sampled_, 1000);
+    // No samples are taken while there is no excess. The mean over such a time says nothing about now.
+    const bool fresh = elapsed <= 4 * nanoseconds(window).count();
     std::size_t n = 0;
     for (movable_core* c = first_; c != nullptr && n != most_sampled; c = c->next_, ++n) {
       const std::uint64_t used = c->used();
       const auto ns = timing::to_ns(used - std::min(c->used_then_, used)).count();
       c->used_then_ = used;
-      const auto ppm =
-          static_cast<std::uint32_t>(std::min<std::int64_t>(ns * 1000 / (elapsed / 1000), 1000000));
+      const auto ppm = static_cast<std::uint32_t>(
+          fresh ? std::min<std::int64_t>(ns * 1000 / (elapsed / 1000), 1000000) : 0);
       c->before_ = std::exchange(c->ppm_, ppm);
     }
     sampled_ = ended;
