@@ -165,7 +165,7 @@ extern "C" int dl_iterate_phdr(int (*f)(dl_phdr_info*, std::size_t, void*), void
 }
 // Handlers of atexit(), and destructors of static objects. It does not return.
 PULSE_REAL(exit);
-extern "C" [[noreturn]] void exit(int status) noexcept {
+extern "C" void exit(int status) noexcept {
   taken(nullptr);
   PULSE_CALL(exit)(status);
   std::abort();

@@ -3,9 +3,9 @@
 
 #include <asio_pulse/hooks/requirements.hpp>
 //
+#include <asio_pulse/detail/movable_steps.hpp>
 #include <asio_pulse/detail/shard.hpp>
 #include <asio_pulse/detail/shard_drain.hpp>
-#include <asio_pulse/detail/movable_steps.hpp>
 #include <asio_pulse/detail/shard_moves.hpp>
 #include <asio_pulse/error.hpp>
 #include <asio_pulse/io_context.hpp>
@@ -379,7 +379,7 @@ class sharded_context {
   template <class CompletionToken>
   auto drain(std::size_t shard, CompletionToken&& token) {
     return boost::asio::async_initiate<CompletionToken, void(boost::system::error_code)>(
-        [this, s = &at(shard)](auto handler) { start_drain(*s, std::move(handler)); }, token);
+        [this, s = &at(shard)](auto handler) { this->start_drain(*s, std::move(handler)); }, token);
   }
   /// Ends a drain. The shard gets work again.
   ///

@@ -270,7 +270,8 @@ TEST(top_command, json_shows_what_it_works_out_beside_the_figure) {
   EXPECT_EQ(members("workers"), "thread load polls_per_second running ");
   EXPECT_EQ(members("tasks"), "id name tier load cpu_ns polls polls_per_second held_back ");
   EXPECT_EQ(members("sites"),
-            "type place load cpu_ns polls polls_per_second again mean_ns longest_ns ");
+            "type place load lock cpu_ns polls polls_per_second again mean_ns suspended refused "
+            "refused_lock longest_ns ");
   EXPECT_EQ(members("groups"),
             "path name share_got share_asked load cpu_ns weight tasks admitted admitted_per_second "
             "refused_share refused_overload refused_per_second queue_delay_ns wants_more ");

@@ -123,6 +123,7 @@ TEST(top_ui, shards_show_their_load_and_what_has_moved_and_why) {
   auto now = made::server(1);
   now.contexts[0].shard = pulse_test::make_shard(3, 4, 950);
   now.contexts[0].shard.delay = std::chrono::milliseconds{7};
+  now.contexts[0].shard.draining = false;
   ui_state ui;
   type(ui, "7");
   const std::string text = shown(make_picture(now, nullptr), ui);
@@ -136,6 +137,8 @@ TEST(top_ui, shards_show_their_load_and_what_has_moved_and_why) {
   EXPECT_TRUE(shows(details, "3 of 4")) << details;
   EXPECT_TRUE(shows(details, "95.0% of a CPU")) << details;
   EXPECT_TRUE(shows(details, "peer from 2, drain, 1.50s ago, in 40.0us")) << details;
+  now.contexts[0].shard.draining = true;
+  EXPECT_TRUE(shows(shown(make_picture(now, nullptr), ui), "draining"));
   now.contexts[0].shard = {};
   EXPECT_TRUE(shows(shown(make_picture(now, nullptr), ui), "No shards"));
 }

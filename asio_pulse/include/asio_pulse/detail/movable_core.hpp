@@ -225,8 +225,9 @@ class movable_core {
   movable_core* next_ = nullptr;
   bool listed_ = false;
   std::uint64_t used_then_ = 0;  ///< used() at the last sample
-  std::uint32_t ppm_ = 0;        ///< of a CPU, in millionths: what it has used in the last window
-  std::uint32_t before_ = 0;     ///< and in the one before that
+  /// Of a CPU, in millionths: what it has used between the last two samples; see movable_load.
+  std::uint32_t ppm_ = movable_load::unknown;
+  std::uint32_t before_ = movable_load::unknown;  ///< and before that
 };
 
 /// The handler of a wait of the reactor.

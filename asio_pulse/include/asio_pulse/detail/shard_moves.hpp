@@ -352,17 +352,18 @@ class shard_moves {
   // What each session has used lately.
   void sample(std::int64_t ended) noexcept {
     const std::lock_guard lock(mutex_);
-    const std::int64_t elapsed = std::max<std::int64_t>(ended - sampled_, 1000);
+    const std::int64_t now = now_ns();  // the window has ended before, and sessions have run since
+    const std::int64_t elapsed = std::max<std::int64_t>(now - std::exchange(read_at_, now), 1000);
     // No samples are taken while there is no excess. The mean over such a time says nothing about now.
-    const bool fresh = elapsed <= 4 * nanoseconds(window).count();
+    const bool known = elapsed <= 4 * window.count();
     std::size_t n = 0;
     for (movable_core* c = first_; c != nullptr && n != most_sampled; c = c->next_, ++n) {
       const std::uint64_t used = c->used();
       const auto ns = timing::to_ns(used - std::min(c->used_then_, used)).count();
       c->used_then_ = used;
-      const auto ppm = static_cast<std::uint32_t>(
-          fresh ? std::min<std::int64_t>(ns * 1000 / (elapsed / 1000), 1000000) : 0);
-      c->before_ = std::exchange(c->ppm_, ppm);
+      const auto ppm =
+          static_cast<std::uint32_t>(std::min<std::int64_t>(ns * 1000 / (elapsed / 1000), 1000000));
+      c->before_ = std::exchange(c->ppm_, known ? ppm : movable_load::unknown);
     }
     sampled_ = ended;
   }
@@ -412,7 +413,7 @@ class shard_moves {
       std::uint64_t sum = 0;
       std::size_t seen = 0;
       for (movable_core* c = first_; c != nullptr && seen != most_sampled; c = c->next_, ++seen) {
-        if (c->forbidden()) continue;
+        if (c->forbidden() || c->ppm_ == movable_load::unknown) continue;
         things_.push_back(
             {.id = reinterpret_cast<std::uintptr_t>(c), .ppm = c->ppm_, .before = c->before_});
         sum += c->ppm_;
@@ -422,7 +423,8 @@ class shard_moves {
       if (sum != 0 && sum < all / 4) {
         for (movable_load& l : things_) {
           l.ppm = static_cast<std::uint32_t>(l.ppm * all / sum);
-          l.before = static_cast<std::uint32_t>(l.before * all / sum);
+          if (l.before != movable_load::unknown)
+            l.before = static_cast<std::uint32_t>(l.before * all / sum);
         }
       }
       balance_decision limited = d;
@@ -501,7 +503,8 @@ class shard_moves {
   alignas(apart) shard_balancer balancer_;
   std::vector<shard_report> reports_;
   std::vector<movable_load> things_;
-  std::int64_t sampled_ = 0;
+  std::int64_t sampled_ = 0;  ///< the end of the window at whose end sample() ran last
+  std::int64_t read_at_ = 0;  ///< when it did
   boost::asio::steady_timer timer_;
   starter starter_{*this};
 };
