@@ -168,7 +168,7 @@ PULSE_REAL(exit);
 extern "C" void exit(int status) noexcept {
   taken(nullptr);
   PULSE_CALL(exit)(status);
-  std::abort();
+  __builtin_unreachable();
 }
 
 // The initialisation of a function's static.

@@ -83,8 +83,9 @@ inline void movable_core::move_now(resumption& op, std::size_t shard) noexcept {
     } else if (w == 0 && here.draining()) {
       why = move_reason::drain;
     }
-    op.result = here.move(*this, *here.board.all[shard], why);
-    if (!op.result) return;
+    const boost::system::error_code ec = here.move(*this, *here.board.all[shard], why);
+    if (!ec) return;  // `op` is the other shard's now
+    op.result = ec;
   }
   here.enqueue(*this);
 }
