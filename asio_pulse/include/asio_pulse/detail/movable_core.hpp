@@ -206,6 +206,10 @@ class movable_core {
 #endif
     return {};
   }
+  /// It has come to a quiet point: has it run for long since the last one?
+  void note_hog() noexcept;
+  /// Whether it had better not be where others want to be.
+  [[nodiscard]] bool is_hog() const noexcept { return hog_.load(std::memory_order_relaxed) != 0; }
   /// What it has used, in ticks; or how often it was at a quiet point, if that is not known.
   [[nodiscard]] std::uint64_t used() const noexcept;
 
@@ -220,6 +224,10 @@ class movable_core {
   resumption* op_ = nullptr;
   std::optional<time> until_;
   std::atomic<std::uint32_t> turns_{0};  ///< written by the owner
+  std::uint64_t used_at_idle_ = 0;       ///< used() when it last waited
+  /// It has run for long enough to stick a shard, in one of so many turns to come. Written by the
+  /// owner, read by who takes sessions over; it publishes nothing.
+  std::atomic<std::uint8_t> hog_{0};
   // Guarded by the mutex of `home_`.
   movable_core* previous_ = nullptr;
   movable_core* next_ = nullptr;

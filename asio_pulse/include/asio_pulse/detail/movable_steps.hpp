@@ -10,6 +10,7 @@
 #include <boost/smart_ptr/intrusive_ptr.hpp>
 #include <boost/system/error_code.hpp>
 
+#include <algorithm>
 #include <cstdint>
 #include <new>
 #include <optional>
@@ -49,8 +50,24 @@ inline shard_moves* movable_core::target(move_reason& why) const noexcept {
   return here.somewhere();
 }
 
+inline void movable_core::note_hog() noexcept {
+  constexpr std::uint8_t turns_to_come = 8;  // a guess: most requests of a session are alike
+  shard_moves& here = *home();
+  const std::uint64_t now = used();
+  const auto ran = timing::to_ns(now - std::min(used_at_idle_, now));
+  used_at_idle_ = now;
+  const std::uint8_t before = hog_.load(std::memory_order_relaxed);
+  if (ran < here.board.settings.stuck_after) {
+    if (before != 0) hog_.store(before - 1, std::memory_order_relaxed);
+    return;
+  }
+  hog_.store(turns_to_come, std::memory_order_relaxed);
+  if (const auto to = here.home_of_hog()) (void)want(*to, move_reason::stuck);
+}
+
 inline void movable_core::idle(resumption& op, std::optional<time> until) {
   turns_.store(turns_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+  note_hog();
   op_ = &op;
   until_ = until;
   move_reason why{};

@@ -132,6 +132,9 @@ class shard_state {
     return spare;
   }
 
+  /// Whether spare threads may run its handlers.
+  [[nodiscard]] bool rescued() const noexcept { return rescued_; }
+
   // ---- sending, on the thread of the shard `sender`
 
   [[nodiscard]] bool has_room(std::size_t sender) const noexcept {

@@ -21,6 +21,7 @@
 #include <memory>
 #include <mutex>
 #include <new>
+#include <optional>
 #include <span>
 #include <utility>
 #include <vector>
@@ -196,6 +197,14 @@ class shard_moves {
   void thread_ends() noexcept {
     const std::lock_guard lock(mutex_);
     thread_ = nullptr;
+  }
+  /// Where a session goes that has just stuck this shard, if it should leave.
+  [[nodiscard]] std::optional<std::size_t> home_of_hog() noexcept {
+    // A spare thread must not use the balancer.
+    if (!board.balance || shard.rescued() || board.all.size() < 2) return std::nullopt;
+    for (std::size_t i = 0; i != reports_.size(); ++i) reports_[i] = board.all[i]->report();
+    const std::size_t to = balancer_.home_of_hog(reports_, nanoseconds(now_ns()));
+    return to != shard.index ? std::optional<std::size_t>(to) : std::nullopt;
   }
   /// run() begins.
   void go_on() noexcept {
@@ -389,13 +398,14 @@ class shard_moves {
 
   moved take(shard_moves& from, const balance_decision& d) noexcept {
     some chosen;
-    const std::size_t n = from.take_waiting(chosen, d.things);
+    // What sticks shards would stick this one.
+    const std::size_t n = from.take_waiting(chosen, d.things, false);
     return {from.move_all(std::span(chosen).first(n), *this, d.reason), 0};
   }
   moved give(shard_moves& to, const balance_decision& d) noexcept {
     some chosen;
     if (d.load_ppm == balance_decision::any) {
-      const std::size_t n = take_waiting(chosen, d.things);
+      const std::size_t n = take_waiting(chosen, d.things, true);
       return {move_all(std::span(chosen).first(n), to, d.reason), 0};
     }
     return give_load(to, d);
@@ -409,10 +419,20 @@ class shard_moves {
       things_.clear();
       std::uint64_t sum = 0;
       std::size_t seen = 0;
+      bool others = false;
       for (movable_core* c = first_; c != nullptr && seen != most_sampled; c = c->next_, ++seen) {
         if (c->forbidden()) continue;
+        others = others || (c->ppm_ != 0 && !c->is_hog());
         things_.push_back({reinterpret_cast<std::uintptr_t>(c), c->ppm_});
         sum += c->ppm_;
+      }
+      // What sticks shards stays, as long as something else may go.
+      if (others) {
+        std::erase_if(things_, [&sum](const movable_load& l) {
+          const movable_core& c = *reinterpret_cast<const movable_core*>(l.id);
+          if (c.is_hog()) sum -= l.ppm;
+          return c.is_hog();
+        });
       }
       // Sessions whose work is not known share what was used, by their turns.
       const std::uint64_t all = std::uint64_t{reports_[shard.index].load.cpu_permille} * 1000;
@@ -439,12 +459,12 @@ class shard_moves {
   }
 
   /// Takes sessions that wait; any thread.
-  std::size_t take_waiting(some& chosen, std::size_t most) noexcept {
+  std::size_t take_waiting(some& chosen, std::size_t most, bool hogs) noexcept {
     const std::lock_guard lock(mutex_);
     std::size_t n = 0;
     for (movable_core* c = first_; c != nullptr && n != std::min(most, chosen.size());) {
       movable_core* const next = c->next_;
-      if (c->take()) {
+      if ((hogs || !c->is_hog()) && c->take()) {
         unlink(*c);
         chosen[n++] = c;
       }
