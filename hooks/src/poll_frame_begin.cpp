@@ -64,7 +64,7 @@ void poll_frame::begin_slow(void* owner, const site& what) noexcept {
   }
   if (owner == nullptr) {
     mode_ = mode::destroyed;
-    labelled() = {.before = nullptr, .held = task_};
+    labelled() = {.before = {}, .held = task_};
     return;
   }
   if (owner != &no_scheduler) {
@@ -76,8 +76,7 @@ void poll_frame::begin_slow(void* owner, const site& what) noexcept {
     }
   }
   mode_ = mode::labelled;
-  labelled() = {.before = ts.current, .held = task_};
-  ts.current = task_;
+  labelled() = {.before = {ts, task_}, .held = task_};
 }
 
 // Sets only the members that are needed to undo it.
