@@ -210,6 +210,12 @@ class io_context : public boost::asio::io_context {
   }
 #endif
 
+ protected:
+  /// For sharded_context: the context is a shard.
+  void be_shard(std::shared_ptr<const detail::shard_figures> figures) noexcept {
+    core_->be_shard(std::move(figures));
+  }
+
  private:
   void open(options opts) {
 #if defined(ASIO_PULSE_TRACKING)

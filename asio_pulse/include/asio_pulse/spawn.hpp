@@ -57,7 +57,9 @@ class pooled_stack {
     return where;
   }
   void deallocate(boost::context::stack_context& where) noexcept {
-    give_fiber(*static_cast<fiber_block*>(where.sp));
+    auto& b = *static_cast<fiber_block*>(where.sp);
+    b.unwinding = b.checking = false;
+    give_fiber(b);
   }
 
  private:
@@ -73,7 +75,16 @@ class suspended_coroutine {
     Handler handler(std::move(handler_));  // the call destroys this object
     std::move(handler)();
   }
-  void discard() { const Handler handler(std::move(handler_)); }
+  void discard() {
+    // At an automatic checkpoint nothing can be thrown, so the coroutine runs on, until it awaits
+    // something.
+    fiber_block& b = *fiber_at(reinterpret_cast<std::uintptr_t>(this));
+    if (b.automatic) {
+      b.unwinding = true;
+      return resume();
+    }
+    const Handler handler(std::move(handler_));
+  }
 
  private:
   Handler handler_;
@@ -110,6 +121,7 @@ class rest_of_coroutine {
 template <class Yield>
 bool suspend_coroutine(fiber_block& b) {
   if (asio_runs_on(b) || legacy_strand_stack::top() != nullptr) return false;
+  if (b.automatic && leaves_thread()) return false;
   if (!next_turn_provided()) return false;
   // Asio exchanges neither of these. What the resuming thread has is left as it is: it is empty
   // except in a nested run function inside a catch block.
@@ -140,6 +152,7 @@ struct spawned_function {
   requires std::invocable<Function&, Yield>
   decltype(auto) operator()(Yield yield) {
     fiber_block* const b = fiber_here();
+    if (this_fiber_thread.signals_differed) remember_signals();
     struct armed {
       fiber_block* b;
       ~armed() {

@@ -78,6 +78,43 @@ class fiber_offer {
   bool declined_ = false;
 };
 
+/// Whether the fiber, which was suspended at an automatic checkpoint, must be resumed by another
+/// thread that runs this context.
+[[nodiscard]] inline bool belongs_elsewhere(const fiber_block& b) noexcept {
+  const auto* const core = static_cast<const context_core*>(hooks::this_thread().arbiter);
+  return core != nullptr && core->belongs_elsewhere(b.pinned);
+}
+
+/// Whether the handler that runs here is one of a task's executor, and another thread may run the
+/// next one.
+[[nodiscard]] inline bool leaves_thread() noexcept {
+  const hooks::thread_state& ts = hooks::this_thread();
+  auto* const t = static_cast<task_state*>(ts.top.load(std::memory_order_relaxed)->task());
+  if (t == nullptr || t->serial.load(std::memory_order_acquire) == nullptr ||
+      !driver_of(*t).running_in_this_thread()) {
+    return false;
+  }
+  const auto& core = *static_cast<const context_core*>(ts.arbiter);
+  return core.wants_isolation(*t) || core.opts().spare_workers != 0 ||
+         (ts.state->load(std::memory_order_relaxed) & hooks::path_state::several_workers) != 0;
+}
+
+/// Stands for the executor of a handler that has no associated one. What Asio uses in this case
+/// differs by version.
+struct no_executor {};
+
+/// Whether the handler has an associated executor to which its rest can be posted.
+template <class Handler>
+concept names_executor =
+    !std::is_same_v<typename boost::asio::associated_executor<Handler, no_executor>::type,
+                    no_executor> &&
+    requires(typename boost::asio::associated_executor<Handler>::type executor, void (*f)()) {
+  boost::asio::post(executor, f);
+};
+
+template <class Handler, bool = names_executor<Handler>>
+class fiber_suspension;
+
 /// The rest of a handler, as given to an executor. If the executor destroys it, the fiber is
 /// unwound, unless it is still being offered.
 template <class Handler>
@@ -92,7 +129,9 @@ class fiber_rest {
 
   void operator()() {
     ready_fiber_thread();
-    run_fiber(*std::exchange(block_, nullptr));
+    fiber_block& b = *std::exchange(block_, nullptr);
+    if (b.automatic && belongs_elsewhere(b) && fiber_suspension<Handler>::send_on(b)) return;
+    run_fiber(b);
   }
 
  private:
@@ -129,7 +168,7 @@ class queued_rest {
     if (strand_impl* const strand = strand_here()) {
       // The drain of the strand, which is our caller on this stack, finds it when the batch is
       // done.
-      operation& op = make_operation(service_here());
+      operation& op = make_operation(context_service::here());
       const std::lock_guard lock(as_mutex(strand->*exposed<"strand.mutex">));
       (strand->*exposed<"strand.waiting">).push(&op);
       return;
@@ -142,7 +181,7 @@ class queued_rest {
       if (driver.push(&node_.emplace(rest_))) driver.send(*t);
       return;
     }
-    context_service& service = service_here();
+    context_service& service = context_service::here();
     operation& op = make_operation(service);
     static_cast<scheduler_type*>(service.scheduler())->post_immediate_completion(&op, false);
   }
@@ -152,6 +191,13 @@ class queued_rest {
    public:
     explicit operation(Rest& r) noexcept : rest_(r) {}
     void completed(void* owner) { owner == nullptr ? rest_.discard() : rest_.resume(); }
+    /// If it has to run on another thread: puts it back to where it was.
+    [[nodiscard]] bool sent_on(void* owner) noexcept {
+      const fiber_block& b = *fiber_at(reinterpret_cast<std::uintptr_t>(this));
+      if (!b.automatic || !belongs_elsewhere(b)) return false;
+      context_service::here().send_on(*this, owner);
+      return true;
+    }
 
    private:
     Rest& rest_;
@@ -171,13 +217,9 @@ class queued_rest {
     Rest& rest_;
   };
 
-  static context_service& service_here() noexcept {
-    const auto& core = *static_cast<context_core*>(hooks::this_thread().arbiter);
-    return static_cast<context_service&>(*core.port());
-  }
-
   operation& make_operation([[maybe_unused]] context_service& service) {
     operation& made = operation_.emplace(rest_);
+    fiber_at(reinterpret_cast<std::uintptr_t>(this))->queued = &made;
     BOOST_ASIO_HANDLER_CREATION((service.home(), made, "fiber", this, 0, "suspend"));
     return made;
   }
@@ -201,21 +243,8 @@ class suspended_fiber {
   fiber_block& block_;
 };
 
-/// Stands for the executor of a handler that has no associated one. What Asio uses in this case
-/// differs by version.
-struct no_executor {};
-
-/// Whether the handler has an associated executor to which its rest can be posted.
-template <class Handler>
-concept names_executor =
-    !std::is_same_v<typename boost::asio::associated_executor<Handler, no_executor>::type,
-                    no_executor> &&
-    requires(typename boost::asio::associated_executor<Handler>::type executor, void (*f)()) {
-  boost::asio::post(executor, f);
-};
-
 /// What a handler on a fiber needs in order to be suspended. It is on the fiber's stack.
-template <class Handler, bool = names_executor<Handler>>
+template <class Handler, bool>
 class fiber_suspension {
  public:
   explicit fiber_suspension(const Handler& handler) noexcept
@@ -224,6 +253,14 @@ class fiber_suspension {
   static bool suspend(fiber_block& b) {
     if (asio_runs_on(b)) return false;
     suspend_fiber(b, &fiber_suspension::park);
+    return true;
+  }
+  /// Queues the rest once more, for the thread that it belongs to. Returns false if there is no
+  /// memory for that.
+  static bool send_on(fiber_block& b) {
+    ++hooks::this_thread().phantom_turns;
+    if (!park(b)) return false;
+    context_service::here().let_others_look(true);
     return true;
   }
 
@@ -260,6 +297,7 @@ class fiber_suspension<Handler, false> {
 
   static bool suspend(fiber_block& b) {
     if (asio_runs_on(b) || legacy_strand_stack::top() != nullptr) return false;
+    if (b.automatic && leaves_thread()) return false;
     auto& self = *static_cast<fiber_suspension*>(b.suspension);
     struct clear {
       fiber_suspension& suspension;

@@ -5,9 +5,12 @@
 #include <asio_pulse/detail/asio/drain_memory.hpp>
 #include <asio_pulse/detail/asio_port.hpp>
 #include <asio_pulse/detail/context_core.hpp>
+#include <asio_pulse/detail/fiber_stack.hpp>
 
 #include <boost/asio/detail/call_stack.hpp>
 #include <boost/asio/detail/strand_service.hpp>
+
+#include <time.h>
 
 #include <atomic>
 #include <cstdint>
@@ -22,6 +25,44 @@ namespace asio_pulse::detail {
 class queue_port : public asio_port {
  public:
   [[nodiscard]] void* scheduler() const noexcept override { return &scheduler_; }
+
+  /// Puts an operation, which was taken out of `owner` and has to run on another thread, back to its
+  /// end. The turn that it was taken out in must end now.
+  void send_on(operation_type& op, void* owner) noexcept {
+    if (owner != &scheduler_) {
+      // The drain of the strand, which is our caller, finds it when the batch is done.
+      auto* const strand = static_cast<strand_impl*>(owner);
+      {
+        const std::lock_guard lock(as_mutex(strand->*exposed<"strand.mutex">));
+        (strand->*exposed<"strand.waiting">).push(&op);
+      }
+      return let_others_look(false);
+    }
+    ++hooks::this_thread().phantom_turns;
+    bool alone = true;
+    {
+      const scheduler_lock lock(scheduler_.*exposed<"scheduler.mutex">);
+      operation_queue& queue = scheduler_.*exposed<"scheduler.queue">;
+      for (operation_type* at = queue.front(); at != nullptr && alone;
+           at = asio_detail::op_queue_access::next(at)) {
+        alone = is_reactor(at) || is_ours(at);
+      }
+      // The turn that ends subtracts a unit of work.
+      scheduler_.work_started();
+      queue.push(&op);
+    }
+    let_others_look(alone);
+  }
+
+  /// Wakes the context's other threads: one of them has to run what this one has just put back. If
+  /// there is nothing else for it to do (`wait`), this one gives them time. It does not wait for them,
+  /// since the thread may be in a long handler. An estimate: this costs a tenth of a CPU until it is not.
+  void let_others_look(bool wait) noexcept {
+    wake_all(scheduler_);
+    if (!wait) return;
+    const timespec moment{.tv_sec = 0, .tv_nsec = 50'000};
+    (void)nanosleep(&moment, nullptr);
+  }
 
   void append(parked_work& to, void* operation, std::uint32_t number) noexcept override {
     auto* const op = static_cast<operation_type*>(operation);
@@ -215,6 +256,33 @@ class queue_port : public asio_port {
   }
 
  protected:
+  /// Handlers that were suspended at automatic checkpoints run to their ends, while what they may use
+  /// still exists. Those in the queues of strands and executors do so a little later, when Asio
+  /// destroys these.
+  void finish_suspended() noexcept {
+    for (;;) {
+      operation_type* found = nullptr;
+      {
+        const scheduler_lock lock(scheduler_.*exposed<"scheduler.mutex">);
+        operation_queue& queue = scheduler_.*exposed<"scheduler.queue">;
+        operation_queue others;
+        while (operation_type* const op = queue.front()) {
+          queue.pop();
+          const fiber_block* const b = fiber_at(reinterpret_cast<std::uintptr_t>(op));
+          if (found == nullptr && b != nullptr && b->automatic && b->queued == op) {
+            found = op;
+          } else {
+            others.push(op);
+          }
+        }
+        queue.push(others);
+        before_marker_known_ = false;
+      }
+      if (found == nullptr) return;
+      found->destroy();
+    }
+  }
+
   explicit queue_port(scheduler_type& s) noexcept : scheduler_(s) {}
   ~queue_port() = default;
   queue_port(const queue_port&) = delete;
