@@ -279,8 +279,7 @@ TEST_F(stall_stacks, coroutines_that_await_it) {
   int seen_in_stuck_child = 0;
   also = [&](const asio_pulse::stack_trace& stack, std::size_t at) {
     // The report may be of the first child, which ends meanwhile.
-    if (!stack[at].function.starts_with("stalls::stuck_child(")) return;
-    ++seen_in_stuck_child;
+    if (stack[at].function.starts_with("stalls::child(")) return;
     std::vector<std::string_view> awaiting;
     for (const asio_pulse::stack_frame& f : stack) {
       if (!f.awaiting) continue;
@@ -288,10 +287,17 @@ TEST_F(stall_stacks, coroutines_that_await_it) {
       EXPECT_TRUE(f.file.ends_with("stall_stacks_test.cpp")) << asio_pulse::format(stack);
       EXPECT_GT(f.line, 0U);
     }
-    ASSERT_EQ(awaiting.size(), 3U) << asio_pulse::format(stack);
-    EXPECT_TRUE(awaiting[0].starts_with("stalls::loop_that_gets_stuck("));
-    EXPECT_TRUE(awaiting[1].starts_with("stalls::session("));
-    EXPECT_TRUE(awaiting[2].starts_with("stalls::whole_job("));
+    if (stack[at].function.starts_with("stalls::stuck_child(")) {
+      ++seen_in_stuck_child;
+      ASSERT_EQ(awaiting.size(), 3U) << asio_pulse::format(stack);
+      EXPECT_TRUE(awaiting[0].starts_with("stalls::loop_that_gets_stuck("));
+      awaiting.erase(awaiting.begin());
+    } else if (awaiting.empty()) {
+      return;  // the loop itself, which has gone on to the next child meanwhile
+    }
+    ASSERT_EQ(awaiting.size(), 2U) << asio_pulse::format(stack);
+    EXPECT_TRUE(awaiting[0].starts_with("stalls::session("));
+    EXPECT_TRUE(awaiting[1].starts_with("stalls::whole_job("));
     EXPECT_TRUE(stack[at + 1].awaiting) << asio_pulse::format(stack);
   };
   blames({"stalls::child(", "stalls::stuck_child(", "stalls::loop_that_gets_stuck("},

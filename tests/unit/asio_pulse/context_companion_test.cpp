@@ -75,6 +75,16 @@ class context_companion_test : public testing::Test {
     return new context_core(options{}, false, std::make_unique<fake_companion>(to));
   }
 
+  /// One poll of a handler of the context. This thread has to be one of its workers.
+  void poll() {
+    struct operation : hooks::tracked_operation {
+      operation() noexcept {}
+    };
+    static constexpr hooks::site handler{"handler", false};
+    operation op;
+    const hooks::poll_frame frame(&port_, op, handler);
+  }
+
   told told_;
   empty_port port_;
   core_ref core_{make(told_)};
@@ -193,14 +203,6 @@ TEST_F(resting_workers, are_counted_whoever_comes_and_goes) {
 }
 
 TEST_F(context_companion_test, is_asked_by_each_worker_when_there_is_something_new) {
-  struct operation : hooks::tracked_operation {
-    operation() noexcept {}
-  };
-  static constexpr hooks::site handler{"handler", false};
-  const auto poll = [this] {
-    operation op;
-    const hooks::poll_frame frame(&port_, op, handler);
-  };
   const hooks::worker_scope worker(&port_, *core_, true);
   poll();
   (void)now();
@@ -212,14 +214,6 @@ TEST_F(context_companion_test, is_asked_by_each_worker_when_there_is_something_n
 }
 
 TEST_F(context_companion_test, hears_of_updates_and_says_whether_workers_have_to_look) {
-  struct operation : hooks::tracked_operation {
-    operation() noexcept {}
-  };
-  static constexpr hooks::site handler{"handler", false};
-  const auto poll = [this] {
-    operation op;
-    const hooks::poll_frame frame(&port_, op, handler);
-  };
   const hooks::worker_scope worker(&port_, *core_, true);
   poll();
   (void)now();
