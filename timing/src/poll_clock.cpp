@@ -26,6 +26,9 @@ ticks ticks_of(std::uint64_t ns) noexcept {
 }
 
 #if ASIO_PULSE_TIMING_HAS_TSC
+// A lap is exact if its error is at most this part of it.
+constexpr std::uint64_t error_divisor = 128;
+
 struct limits {
   ticks chain;         // longest time between two readings of the exact clock
   ticks harmless;      // a disturbed segment that is too short to hold a preemption
@@ -154,7 +157,6 @@ poll_clock::measured poll_clock::take_slow(ticks now, bool disturbed) noexcept {
   const ticks gap = gap_;
   const bool forked = fork_epoch_ != detail::fork_epoch();
   const std::uint64_t cpu_at_start = anchor_cpu_ + ns_of(minus(start, anchor_at_));
-  const bool from_anchor = start == anchor_at_;
   const ticks since_anchor = minus(now, anchor_at_);
   const reading at = read_exact();
   anchor(at);
@@ -176,7 +178,10 @@ poll_clock::measured poll_clock::take_slow(ticks now, bool disturbed) noexcept {
   const std::uint64_t own_ns =
       own <= limit().slow_reading && watch_->load(relaxed) == expected_ ? ns_of(own) : 0;
   const std::uint64_t spent = minus(minus(at.cpu, before), own_ns);
-  const bool exact = gap == 0 && at.cpu >= before && (vouched_ || from_anchor);
+  // What is not known is for how much of this time before `start` the thread had the CPU. If it is
+  // short beside what was spent, so is the error.
+  const ticks unknown = vouched_ ? gap : minus(start, anchor_at_);
+  const bool exact = at.cpu >= before && ns_of(unknown) <= spent / error_divisor;
   return {std::min(wall, ticks_of(spent)), exact || vouched};
 }
 

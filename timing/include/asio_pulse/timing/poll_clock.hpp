@@ -58,7 +58,8 @@ struct lap {
 /// \par Limits         Segments include time in interrupt handlers and time stolen by a hypervisor.
 ///                     Where the kernel does not clear the word on blocking (from 7.2), an
 ///                     undisturbed segment below 0.25 ms can include blocking and is not called
-///                     exact.
+///                     exact; a longer one is, unless 1/128 of it or more passed since the exact
+///                     clock was read before it.
 class poll_clock {
  public:
   constexpr poll_clock() noexcept = default;
@@ -201,8 +202,8 @@ class poll_clock {
   /// Restarts the segment after the thread may have slept (the reactor's wait).
   ///
   /// As stamp(), but makes a system call at most every 100 us. In between, the CPU time of a lap
-  /// that is preempted cannot be told from that of the waits since: the lap is inexact, and at most
-  /// both are charged.
+  /// that is preempted cannot be told from that of the waits since: at most both are charged, and
+  /// the lap is inexact unless the waits are short beside it.
   ///
   /// \par Cost  That of take(). If the thread slept, one system call, at most every 100 us.
   void waited() noexcept {
