@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: BSL-1.0
 // What can happen to the rseq-validated clock: fork, signals, blocking, other users of rseq,
 // threads without rseq.
-#include "support.hpp"
-
 #include "../../../timing/src/probe.hpp"
+#include "support.hpp"
 
 #include <gtest/gtest.h>
 
@@ -331,8 +330,8 @@ TEST_F(rseq_sharing, a_long_segment_after_a_short_wait_is_exact) {
 }
 
 TEST_F(rseq_sharing, so_it_is_where_the_kernel_does_not_show_blocking) {  // from Linux 7.2
-  auto& probed =
-      const_cast<asio_pulse::detail::probe_result&>(asio_pulse::detail::probe(clock_kind::rseq_tsc));
+  auto& probed = const_cast<asio_pulse::detail::probe_result&>(
+      asio_pulse::detail::probe(clock_kind::rseq_tsc));
   const bool before = std::exchange(probed.shows_blocking, false);
   poll_clock clock;
   EXPECT_TRUE(exact_after(clock, [&] {
