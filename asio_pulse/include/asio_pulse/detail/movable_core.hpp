@@ -163,14 +163,19 @@ class movable_core {
   virtual void wait(std::uint64_t number, std::optional<time> until) = 0;
   /// Ends a wait that is not needed any more.
   virtual void stop_waiting(bool for_socket) noexcept = 0;
+#if defined(ASIO_PULSE_DISABLE)
+  struct session_task {};
+#else
+  using session_task = task_ref;
+#endif
   /// Moves all objects to the other context, or none. Sets `task` to the one that the session
   /// continues as.
-  [[nodiscard]] virtual boost::system::error_code rebind(io_context& from,
-                                                         io_context& to) noexcept = 0;
+  [[nodiscard]] virtual boost::system::error_code rebind(io_context& from, io_context& to,
+                                                         session_task& task) noexcept = 0;
 
-#if !defined(ASIO_PULSE_DISABLE)
-  task_ref task_;  ///< that it belongs to; none if it belongs to no task
-#endif
+  /// The task that it belongs to; none if it belongs to no task. The owner's, and changed under the
+  /// mutex of `home_` only, so that this may read it as well.
+  session_task task_;
 
  private:
   friend class shard_moves;

@@ -189,8 +189,8 @@ class movable_objects final : public movable_core {
     if (for_socket) std::get<0>(parts_).cancel(ignored);
   }
 
-  [[nodiscard]] boost::system::error_code rebind(io_context& from,
-                                                 io_context& to) noexcept override {
+  [[nodiscard]] boost::system::error_code rebind(
+      io_context& from, io_context& to, [[maybe_unused]] session_task& task) noexcept override {
     try {
       moved_tasks tasks(from, to);
       auto all = std::apply(
@@ -224,7 +224,7 @@ class movable_objects final : public movable_core {
       limit_.reset();
       std::apply([](auto&... m) { (m.commit(), ...); }, all);
 #if !defined(ASIO_PULSE_DISABLE)
-      task_ = now != nullptr ? task_ref(*now) : task_ref();
+      task = now != nullptr ? task_ref(*now) : task_ref();
 #endif
       return ec;
     } catch (const boost::system::system_error& e) {

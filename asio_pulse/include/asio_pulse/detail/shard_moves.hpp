@@ -89,12 +89,13 @@ class shard_moves {
     const nanoseconds began(now_ns());
     c.wanted_.store(0, std::memory_order_relaxed);
     boost::system::error_code ec;
+    movable_core::session_task task;
     if (board.stopped.load(std::memory_order_relaxed)) {
       ec = error::shards_stopped;
     } else if (to.draining()) {
       ec = error::shard_drained;
     } else {
-      ec = c.rebind(shard.io, to.shard.io);
+      ec = c.rebind(shard.io, to.shard.io, task);
     }
     if (ec) {
       failures_.fetch_add(1, std::memory_order_relaxed);
@@ -105,6 +106,7 @@ class shard_moves {
     {
       const std::lock_guard lock(mutex_);
       unlink(c);
+      std::swap(c.task_, task);
     }
     c.home_.store(&to, std::memory_order_release);
     {
