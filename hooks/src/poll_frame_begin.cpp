@@ -70,7 +70,7 @@ void poll_frame::begin_slow(void* owner, const site& what) noexcept {
   }
   if (owner == nullptr) {
     mode_ = mode::destroyed;
-    labelled() = {.before = nullptr, .held = task_};
+    labelled() = {.before = {}, .held = task_};
     return;
   }
   if (owner != &no_scheduler) {
@@ -82,8 +82,7 @@ void poll_frame::begin_slow(void* owner, const site& what) noexcept {
     }
   }
   mode_ = mode::labelled;
-  labelled() = {.before = ts.current, .held = task_};
-  ts.current = task_;
+  labelled() = {.before = {ts, task_}, .held = task_};
 }
 
 // Sets only the members that are needed to undo it.

@@ -110,7 +110,7 @@ void poll_frame::end_slow() noexcept {
     case mode::measured:
       return end_measured(ts, measured());
     case mode::labelled:
-      ts.current = labelled().before;
+      labelled().before.restore(ts);
       [[fallthrough]];
     case mode::destroyed:
       if (labelled().held != nullptr) release(*labelled().held);

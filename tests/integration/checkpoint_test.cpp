@@ -5,6 +5,7 @@
 #include <support/scenario.hpp>
 //
 #include <asio_pulse/spawn.hpp>
+#include <asio_pulse/task_group.hpp>
 
 #include <boost/asio/detached.hpp>
 #include <boost/asio/error.hpp>
@@ -15,6 +16,7 @@
 #include <gmock/gmock.h>
 
 #include <algorithm>
+#include <functional>
 #include <mutex>
 #include <set>
 
@@ -548,6 +550,50 @@ TEST(preemption_budget, in_a_coroutine_that_moves_between_threads) {
   }
   run_on(io, 2);
   EXPECT_EQ(wrong, 0);
+}
+
+/// Runs `inside` in a scope of `other`, in a poll of a task that nothing but the poll holds.
+/// Returns the task that is in force after the scope, and that of an operation which is created
+/// there; and the number of that task.
+struct after_a_scope {
+  std::uint64_t current = 0;
+  std::uint64_t created = 0;
+  std::uint64_t polled = 0;
+
+  explicit after_a_scope(const std::function<void()>& inside) {
+    asio_pulse::io_context io{steady()};
+    const asio_pulse::task other{io, unlimited("other")};
+    {
+      const asio_pulse::task short_lived{io, unlimited("short-lived")};
+      polled = short_lived.id();
+      asio_pulse::post(short_lived, [&, inside] {
+        {
+          const asio_pulse::task_scope scope(other);
+          inside();
+        }
+        current = asio_pulse::this_task::id();
+        asio::post(io, [this] { created = asio_pulse::this_task::id(); });
+      });
+    }
+    io.run();
+  }
+};
+
+TEST(preemption_budget, in_a_scope_the_poll_keeps_its_task) {
+  const after_a_scope seen([] { ASIO_PULSE_PREEMPTION_BUDGET(10ms); });
+  EXPECT_EQ(seen.current, seen.polled);
+  EXPECT_EQ(seen.created, seen.polled);
+}
+
+TEST(task_scope, gives_way_to_the_task_that_the_poll_got_inside) {
+  std::uint64_t made = 0;
+  const after_a_scope seen([&] {
+    asio_pulse::this_task::begin(unlimited("made"));
+    made = asio_pulse::this_task::id();
+  });
+  EXPECT_NE(made, seen.polled);
+  EXPECT_EQ(seen.current, made);
+  EXPECT_EQ(seen.created, made);
 }
 
 TEST(preemption_budget, does_not_restart_the_quantum) {

@@ -66,9 +66,10 @@ bool leave_no_yield(const poll_mark& entered) noexcept;
 /// Reports that `what` was left in another poll than the one that entered it.
 void report_misuse(const char* what) noexcept;
 
-/// Makes `t` the task to which new operations belong, and returns the previous one. Out of line,
-/// because it is used in scopes in which a fiber may be suspended.
-hooks::task_record* exchange_current(hooks::task_record* t) noexcept;
+/// Makes `t` the task to which new operations belong, and ends that. Out of line, because they are
+/// used in scopes in which a fiber may be suspended.
+[[nodiscard]] hooks::label_before enter_task(hooks::task_record* t) noexcept;
+void leave_task(const hooks::label_before& before) noexcept;
 
 }  // namespace detail
 
@@ -169,7 +170,8 @@ class preemption_budget {
 
  private:
   hooks::task_record* task_ = nullptr;
-  hooks::task_record* before_ = nullptr;
+  hooks::task_record* before_ = nullptr;  // in force before
+  hooks::task_record* polled_ = nullptr;  // what the poll was charged to before
 };
 
 }  // namespace asio_pulse

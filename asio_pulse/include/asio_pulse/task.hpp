@@ -123,14 +123,14 @@ class task {
 class task_scope {
  public:
   explicit task_scope(const task& t) noexcept
-      : keep_(t.state_), before_(detail::exchange_current(keep_.get())) {}
-  ~task_scope() { detail::exchange_current(before_); }
+      : keep_(t.state_), before_(detail::enter_task(keep_.get())) {}
+  ~task_scope() { detail::leave_task(before_); }
   task_scope(const task_scope&) = delete;
   task_scope& operator=(const task_scope&) = delete;
 
  private:
   detail::task_ref keep_;
-  hooks::task_record* before_;
+  hooks::label_before before_;
 };
 
 namespace detail {

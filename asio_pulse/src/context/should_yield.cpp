@@ -153,8 +153,12 @@ void detail::report_misuse(const char* what) noexcept {
   }
 }
 
-hooks::task_record* detail::exchange_current(hooks::task_record* t) noexcept {
-  return std::exchange(hooks::this_thread().current, t);
+hooks::label_before detail::enter_task(hooks::task_record* t) noexcept {
+  return {hooks::this_thread(), t};
+}
+
+void detail::leave_task(const hooks::label_before& before) noexcept {
+  before.restore(hooks::this_thread());
 }
 
 critical_section::critical_section() noexcept {
@@ -219,6 +223,8 @@ preemption_budget::preemption_budget(const budget_place& place,
   hooks::acquire(*task_);
   before_ = ts.current;
   if (before_ != nullptr) hooks::acquire(*before_);
+  polled_ = frame->task();
+  if (polled_ != nullptr) hooks::acquire(*polled_);
   frame->reassign(task_);
   ts.current = task_;
 }
@@ -227,11 +233,12 @@ preemption_budget::~preemption_budget() {
   if (task_ == nullptr) return;
   hooks::thread_state& ts = hooks::this_thread();
   hooks::poll_frame* const frame = poll_of(ts);
-  if (frame != nullptr && frame->task() == task_) frame->reassign(before_);
-  // Inside a poll, the poll holds the reference to its task. Outside of polls there is no reference
-  // to hold.
-  if (ts.current == task_)
-    ts.current = frame != nullptr && frame->task() == before_ ? before_ : nullptr;
+  const bool ends = frame != nullptr && frame->task() == task_;
+  if (ends) frame->reassign(polled_);
+  // The poll, or a scope around this one, holds what was in force before. Outside of that poll
+  // there is no reference to hold.
+  if (ts.current == task_) ts.current = ends ? before_ : nullptr;
+  if (polled_ != nullptr) hooks::release(*polled_);
   if (before_ != nullptr) hooks::release(*before_);
   hooks::release(*task_);
 }

@@ -2,7 +2,7 @@
 #pragma once
 
 #include <asio_pulse/detail/task_state.hpp>
-#include <asio_pulse/hooks/thread_state.hpp>
+#include <asio_pulse/hooks/poll_path.hpp>
 
 #include <utility>
 
@@ -42,14 +42,14 @@ class task_ref {
 class label_scope {
  public:
   explicit label_scope(hooks::task_record* t) noexcept
-      : ts_(hooks::this_thread()), saved_(std::exchange(ts_.current, t)) {}
-  ~label_scope() { ts_.current = saved_; }
+      : ts_(hooks::this_thread()), before_(ts_, t) {}
+  ~label_scope() { before_.restore(ts_); }
   label_scope(const label_scope&) = delete;
   label_scope& operator=(const label_scope&) = delete;
 
  private:
   hooks::thread_state& ts_;
-  hooks::task_record* saved_;
+  hooks::label_before before_;
 };
 
 }  // namespace asio_pulse::detail
