@@ -96,22 +96,20 @@ class tracked_operation {
 };
 
 /// The task that was in force before a scope put another one in its place. If it was that of the
-/// poll, the scope gives way to the poll's task at its end: inside the scope the poll may have got
-/// another task (poll_frame::reassign()), and have released the last reference to the old one.
+/// poll, and the poll has got another task inside the scope (poll_frame::reassign()), the last
+/// reference to it may have been released: then the poll's present task takes its place.
 ///
-/// \par Cost  Two loads and a compare; one branch at the end.
+/// \par Cost  Four loads and a compare; two loads and a branch at the end.
 class label_before {
  public:
   label_before() noexcept = default;
-  label_before(thread_state& ts, task_record* t) noexcept
-      : task_(std::exchange(ts.current, t)), of_poll_(task_ != nullptr && task_ == polled(ts)) {}
-  void restore(thread_state& ts) const noexcept { ts.current = of_poll_ ? polled(ts) : task_; }
+  label_before(thread_state& ts, task_record* t) noexcept;
+  void restore(thread_state& ts) const noexcept;
 
  private:
-  [[nodiscard]] static task_record* polled(const thread_state& ts) noexcept;
-
   task_record* task_ = nullptr;
-  bool of_poll_ = false;
+  const poll_frame* poll_ = nullptr;  ///< whose task it was; null if it was not that of the poll
+  timing::ticks began_ = 0;           ///< when that poll began: the next one can have its address
 };
 
 /// A poll. It lives on the stack of the operation's completion function, from before the handler is
@@ -228,6 +226,10 @@ class poll_frame {
   void split() noexcept;
   /// Makes the rest of this poll work of `t`. The poll takes a reference of its own.
   void reassign(task_record* t) noexcept;
+  /// Whether reassign() has given it a task.
+  [[nodiscard]] bool reassigned() const noexcept {
+    return mode_ == mode::measured && measured().assigned != nullptr;
+  }
   /// A critical section begins in this poll, at `now`. If it is not left before, it ends with the
   /// poll. Call this before the section is counted in thread_state::critical.
   void critical_entered(timing::ticks now) noexcept;
@@ -352,9 +354,18 @@ class poll_frame {
   } more_;
 };
 
-inline task_record* label_before::polled(const thread_state& ts) noexcept {
+inline label_before::label_before(thread_state& ts, task_record* t) noexcept
+    : task_(std::exchange(ts.current, t)) {
   const poll_frame* const top = ts.top.load(std::memory_order_relaxed);
-  return top != nullptr ? top->task() : ts.base;
+  if (top == nullptr || task_ == nullptr || top->task() != task_) return;
+  poll_ = top;
+  began_ = top->started(ts.clock.last());
+}
+
+inline void label_before::restore(thread_state& ts) const noexcept {
+  const bool left = poll_ != nullptr && poll_ == ts.top.load(std::memory_order_relaxed) &&
+                    poll_->reassigned() && poll_->started(ts.clock.last()) == began_;
+  ts.current = left ? poll_->task() : task_;
 }
 
 /// Makes a location that of the operations created in its scope.
