@@ -171,6 +171,7 @@ class sharded_acceptor {
   /// A connection comes to its shard.
   struct arrival {
     void operator()() {
+      if (to->shards.draining(shard) && moves_on()) return;
       tcp::socket s(to->shards.shard(shard));
       boost::system::error_code ec;
       s.assign(protocol, fd.get(), ec);
@@ -183,6 +184,16 @@ class sharded_acceptor {
       detail::begin_connection(socket);
 #endif
       to->begin(std::move(s));
+    }
+    // It was sent before the drain of its shard began.
+    [[nodiscard]] bool moves_on() {
+      const std::size_t here = std::exchange(shard, to->shards.place_index());
+      try {
+        if (shard != here && to->shards.try_post(shard, std::move(*this))) return true;
+      } catch (const std::bad_alloc&) {  // it stays
+      }
+      shard = here;  // NOLINT(bugprone-use-after-move): nothing was moved from it
+      return false;
     }
 
     std::shared_ptr<shared> to;

@@ -149,8 +149,12 @@ class sharded_context {
     wait_for_run();
     for (const auto& s : shards_) s->destroy_messages();
     for (const auto& s : shards_) s->work.reset();
-    for (const auto& s : shards_) s->io.shutdown();
     drains_.clear();
+    // A coroutine whose operation is destroyed is unwound by its executor, which may be that of a
+    // context that was shut down already. It uses what the body of this class still has.
+    for (std::size_t pass = 0; pass <= size(); ++pass) {
+      for (const auto& s : shards_) s->io.shutdown();
+    }
   }
 
   [[nodiscard]] std::size_t size() const noexcept { return shards_.size(); }
@@ -385,6 +389,7 @@ class sharded_context {
   ///
   /// \par Errors  std::out_of_range.
   void undrain(std::size_t shard) {
+    const std::lock_guard lock(drain_mutex_);
     at(shard).moves->set_draining(false);
     drains_.end(shard, boost::asio::error::operation_aborted);
   }
@@ -471,11 +476,18 @@ class sharded_context {
   template <class Handler>
   void start_drain(detail::shard_state& s, Handler&& handler) {
     auto waiting = detail::shard_drains::waiting(std::move(handler), s.io.get_executor());
-    std::size_t others = 0;
-    for (const auto& m : moves_) others += m.get() != s.moves && !m->draining() ? 1U : 0U;
-    if (others == 0) return waiting->complete(error::shard_drained);
-    drains_.add(s.index, std::move(waiting));
-    (void)s.moves->set_draining(true);
+    {
+      const std::lock_guard lock(drain_mutex_);
+      const bool others = std::any_of(moves_.begin(), moves_.end(), [&s](const auto& m) {
+        return m.get() != s.moves && !m->draining();
+      });
+      if (others) {
+        drains_.add(s.index, std::move(waiting));
+        (void)s.moves->set_draining(true);
+        return;
+      }
+    }
+    waiting->complete(error::shard_drained);
   }
 
   /// A shard's context has stopped, or has run out of work after `n` handlers. Returns true when it
@@ -721,6 +733,7 @@ class sharded_context {
   detail::move_board board_;
   std::vector<std::unique_ptr<detail::shard_moves>> moves_;
   detail::shard_drains drains_;
+  std::mutex drain_mutex_;  // a drain begins, or is ended by undrain()
   std::atomic<std::uint64_t> placement_failures_{0};
   std::atomic<std::size_t> foreign_choices_{0};  // of threads that are no shards
 

@@ -11,6 +11,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <mutex>
 #include <string>
 
 namespace asio_pulse::detail {
@@ -30,6 +31,13 @@ group_ref group_like(const group_state& g, context_core& in) {
 }  // namespace
 
 task_state* context_core::continue_task(task_state& from) {
+  // What this poll has used until now is the old task's, and goes along.
+  hooks::thread_state& ts = hooks::this_thread();
+  if (ts.arbiter != nullptr) {
+    hooks::poll_frame* const frame = poll_of(ts);
+    if (frame != nullptr && frame->task() == &from) frame->reassign(&from);
+    hooks::charge_pending();
+  }
   task_options o;
   o.name = from.name.get();
   o.isolatable = from.isolatable;
@@ -40,7 +48,14 @@ task_state* context_core::continue_task(task_state& from) {
     o.deadline = timing::to_ns(rank->deadline);
   }
   const group_ref group = from.group();
-  if (group) o.group = group_like(*group.get(), *this);
+  group_ref joined;
+  if (group) {
+    // Two sessions of a group that come from two shards make it once.
+    static std::mutex making;
+    const std::lock_guard lock(making);
+    joined = group_like(*group.get(), *this);
+    o.group = joined;
+  }
   const birth how = from.accepted    ? birth::accepted
                     : from.connected ? birth::connected
                                      : birth::declared;

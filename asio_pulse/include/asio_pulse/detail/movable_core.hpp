@@ -98,8 +98,9 @@ class moved_tasks {
 /// own it. *waiting*: nobody does; who changes the state is its owner. *taken*: a thread that moves
 /// it, of any shard. The wait of Asio that belongs to an old number finds another number, and does
 /// nothing; so it does not matter when the reactor of the shard that the session has left gives it
-/// back. A wait that is over while the state is starting or taken sets `fired`, and the owner sees it
-/// when it gives the session back.
+/// back. A wait that is over while the state is starting or taken sets `fired`, and one that is cancelled
+/// then sets `cancelled`; the owner sees it when it gives the session back. A session that has moved and
+/// waits again stays *taken* until the thread of its shard begins the next wait.
 ///
 /// \par Memory order  Whoever sets `waiting` does so with release, after its last use of the session;
 ///                    whoever changes it does so with acquire.
@@ -182,8 +183,8 @@ class movable_core {
 
   using word = std::uint64_t;
   static constexpr word running = 0, starting = 1, waiting = 2, taken = 3;
-  static constexpr word states = 3, fired = 4;
-  static constexpr unsigned number_shift = 3;
+  static constexpr word states = 3, fired = 4, cancelled = 8;
+  static constexpr unsigned number_shift = 4;
 
   void start_waiting();
   /// Makes it the caller's if it waits.
@@ -195,6 +196,13 @@ class movable_core {
   }
   /// Gives a session back that was taken and not moved.
   void give_back() noexcept;
+  /// Makes it running, and forgets what has happened to its wait. Returns whether that was cancelled.
+  bool stop_moving() noexcept {
+    const word w = word_.load(std::memory_order_relaxed);
+    const word before =
+        word_.exchange(w >> number_shift << number_shift | running, std::memory_order_acq_rel);
+    return (before & cancelled) != 0;
+  }
   [[nodiscard]] bool want(std::size_t shard, move_reason why) noexcept {
     std::uint32_t none = 0;
     return wanted_.compare_exchange_strong(none, wish(shard, why), std::memory_order_seq_cst,

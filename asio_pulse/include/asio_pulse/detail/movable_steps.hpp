@@ -56,8 +56,14 @@ inline void movable_core::idle(resumption& op, std::optional<time> until) {
   move_reason why{};
   if (shard_moves* const to = target(why)) {
     op.waits_again = true;
+    // Nobody else changes it now. As the session waits, it can be cancelled from here on.
+    word_.store(word_.load(std::memory_order_relaxed) | taken, std::memory_order_release);
     if (!home()->move(*this, *to, why)) return;
     op.waits_again = false;  // it stays
+    if (stop_moving()) {
+      op.result = boost::asio::error::operation_aborted;
+      return home()->enqueue(*this);
+    }
   }
   try {
     start_waiting();
@@ -99,6 +105,10 @@ inline std::optional<std::size_t> movable_core::wanted_shard() const noexcept {
 
 inline void movable_core::go_on_waiting(resumption& op) {
   op.waits_again = false;
+  if (stop_moving()) {
+    op.result = boost::asio::error::operation_aborted;
+    return op.resume();
+  }
   op_ = &op;
   try {
     start_waiting();
@@ -123,8 +133,9 @@ inline void movable_core::start_waiting() {
   const boost::intrusive_ptr<movable_core> here(this);
   if (!word_.compare_exchange_strong(w, number << number_shift | waiting,
                                      std::memory_order_seq_cst)) {
-    // A spare thread of this shard was faster.
-    ASIO_PULSE_ASSERT((w & fired) != 0);
+    // A spare thread of this shard was faster, or it was cancelled.
+    ASIO_PULSE_ASSERT((w & (fired | cancelled)) != 0);
+    op_->waits_again = true;  // it looks again what has happened
     return home()->enqueue(*this);
   }
   // An order that has found it not yet waiting: order() looks at the state after it has set `wanted_`,
@@ -142,10 +153,11 @@ inline void movable_core::start_waiting() {
 
 inline void movable_core::give_back() noexcept {
   word w = word_.load(std::memory_order_relaxed);
-  if ((w & fired) == 0 &&
+  if ((w & (fired | cancelled)) == 0 &&
       word_.compare_exchange_strong(w, (w & ~states) | waiting, std::memory_order_acq_rel)) {
     return;
   }
+  op_->waits_again = true;  // it looks again what has happened: to the socket, and to the time
   home()->enqueue(*this);
 }
 
@@ -182,14 +194,19 @@ inline void movable_core::abandoned(std::uint64_t number) noexcept {
 }
 
 inline bool movable_core::cancel() noexcept {
-  word w = word_.load(std::memory_order_relaxed);
-  if ((w & states) != waiting ||
-      !word_.compare_exchange_strong(w, (w & ~states) | taken, std::memory_order_acq_rel)) {
-    return false;
+  for (word w = word_.load(std::memory_order_relaxed);;) {
+    if ((w & states) == running) return false;
+    const bool mine = (w & states) == waiting;
+    const word next = mine ? (w & ~states) | taken : w | cancelled;
+    if (!word_.compare_exchange_weak(w, next, std::memory_order_acq_rel,
+                                     std::memory_order_relaxed)) {
+      continue;
+    }
+    if (!mine) return true;  // its owner sees it
+    op_->result = boost::asio::error::operation_aborted;
+    home()->enqueue(*this);
+    return true;
   }
-  op_->result = boost::asio::error::operation_aborted;
-  home()->enqueue(*this);
-  return true;
 }
 
 inline boost::system::error_code movable_core::order(std::size_t shard) noexcept {
@@ -217,6 +234,7 @@ inline boost::system::error_code movable_core::order(std::size_t shard) noexcept
 inline void movable_core::end() noexcept {
   if (ended_.exchange(true, std::memory_order_acq_rel)) return;
   home()->remove(*this);
+  stop_waiting(false);  // a limit that was not reached is work, and uses the context's service
 }
 
 }  // namespace asio_pulse::detail

@@ -8,6 +8,7 @@
 #include <boost/asio/post.hpp>
 #include <boost/system/error_code.hpp>
 
+#include <algorithm>
 #include <cstddef>
 #include <memory>
 #include <mutex>
@@ -38,7 +39,8 @@ class shard_drains {
         boost::asio::associated_executor_t<Handler, boost::asio::io_context::executor_type>;
     class with_handler final : public waiter {
      public:
-      with_handler(Handler&& its, executor ex) : work_(std::move(ex)), handler_(std::move(its)) {}
+      with_handler(Handler&& its, executor ex, boost::asio::io_context::executor_type drained)
+          : work_(std::move(ex)), ticks_(std::move(drained)), handler_(std::move(its)) {}
       void complete(boost::system::error_code ec) override {
         const auto work = std::move(work_);
         boost::asio::post(work.get_executor(),
@@ -47,10 +49,12 @@ class shard_drains {
 
      private:
       boost::asio::executor_work_guard<executor> work_;
+      /// The shard has to go on looking whether it is empty, whosever executor the handler has.
+      boost::asio::executor_work_guard<boost::asio::io_context::executor_type> ticks_;
       Handler handler_;
     };
     executor ex = boost::asio::get_associated_executor(h, of_shard);
-    return std::make_unique<with_handler>(std::move(h), std::move(ex));
+    return std::make_unique<with_handler>(std::move(h), std::move(ex), of_shard);
   }
 
   void add(std::size_t shard, waiter_ptr w) {
@@ -59,20 +63,18 @@ class shard_drains {
   }
   /// Completes those who wait for this shard.
   void end(std::size_t shard, boost::system::error_code ec) {
-    std::vector<std::pair<std::size_t, waiter_ptr>> ended;
-    {
-      const std::lock_guard lock(mutex_);
-      for (std::size_t i = 0; i != waiters_.size();) {
-        if (waiters_[i].first != shard) {
-          ++i;
-          continue;
-        }
-        ended.push_back(std::move(waiters_[i]));
-        std::swap(waiters_[i], waiters_.back());
-        waiters_.pop_back();
+    for (;;) {
+      waiter_ptr w;
+      {
+        const std::lock_guard lock(mutex_);
+        const auto at = std::find_if(waiters_.begin(), waiters_.end(),
+                                     [shard](const auto& e) { return e.first == shard; });
+        if (at == waiters_.end()) return;
+        w = std::move(at->second);
+        waiters_.erase(at);
       }
+      w->complete(ec);
     }
-    for (auto& [of, w] : ended) w->complete(ec);
   }
   [[nodiscard]] bool any(std::size_t shard) const {
     const std::lock_guard lock(mutex_);
@@ -83,8 +85,9 @@ class shard_drains {
   }
   /// Destroys them; their handlers are not called.
   void clear() {
+    decltype(waiters_) ended;
     const std::lock_guard lock(mutex_);
-    waiters_.clear();
+    ended.swap(waiters_);
   }
 
  private:

@@ -44,11 +44,14 @@ class alignas(64) published_load {
   /// Zero: the handler has ended.
   void poll_began(time at) noexcept { set(poll_began_, at.count()); }
   void moved_in(time at) noexcept { set(moved_in_, at.count()); }
-  void raise(flag f) noexcept { flags_.fetch_or(f, std::memory_order_relaxed); }
+  /// Sequentially consistent, as is(); see shard_moves::move().
+  void raise(flag f) noexcept { flags_.fetch_or(f, std::memory_order_seq_cst); }
   void lower(flag f) noexcept {
     flags_.fetch_and(~static_cast<std::uint32_t>(f), std::memory_order_relaxed);
   }
-  [[nodiscard]] bool is(flag f) const noexcept { return (get(flags_) & f) != 0; }
+  [[nodiscard]] bool is(flag f) const noexcept {
+    return (flags_.load(std::memory_order_seq_cst) & f) != 0;
+  }
   [[nodiscard]] time window_ended() const noexcept { return time(get(window_ended_)); }
 
   /// \par Cost  Ten loads of one cache line.

@@ -9,6 +9,7 @@
 #include <asio_pulse/shard_options.hpp>
 #include <asio_pulse/timing/timebase.hpp>
 
+#include <boost/asio/error.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/steady_timer.hpp>
 
@@ -90,6 +91,8 @@ class shard_moves {
     c.wanted_.store(0, std::memory_order_relaxed);
     boost::system::error_code ec;
     movable_core::session_task task;
+    // Before the look at draining(): either this sees the drain, or empty() sees this.
+    to.arriving_.fetch_add(1, std::memory_order_seq_cst);
     if (board.stopped.load(std::memory_order_relaxed)) {
       ec = error::shards_stopped;
     } else if (to.draining()) {
@@ -98,6 +101,7 @@ class shard_moves {
       ec = c.rebind(shard.io, to.shard.io, task);
     }
     if (ec) {
+      to.arriving_.fetch_sub(1, std::memory_order_relaxed);
       failures_.fetch_add(1, std::memory_order_relaxed);
       tell({shard.index, to.shard.index, why, ec});
       return ec;
@@ -113,6 +117,7 @@ class shard_moves {
       const std::lock_guard lock(to.mutex_);
       to.link(c);
     }
+    to.arriving_.fetch_sub(1, std::memory_order_release);
     const nanoseconds now(now_ns());
     note_move(shard.figures, to.shard.figures, why, c.name(), now - began, now);
     c.op_->goes_to(to.shard.io);
@@ -129,10 +134,19 @@ class shard_moves {
 #endif
       op.announce_in(shard.io);
     }
-    c.word_.store(
-        (c.word_.load(std::memory_order_relaxed) & ~(movable_core::states | movable_core::fired)) |
-            movable_core::running,
-        std::memory_order_release);
+    using core = movable_core;
+    for (core::word w = c.word_.load(std::memory_order_relaxed);;) {
+      if ((w & core::cancelled) != 0) {
+        op.waits_again = false;
+        op.result = boost::asio::error::operation_aborted;
+      }
+      const core::word next = w >> core::number_shift << core::number_shift |
+                              (op.waits_again ? core::taken : core::running);
+      if (c.word_.compare_exchange_weak(w, next, std::memory_order_acq_rel,
+                                        std::memory_order_relaxed)) {
+        break;
+      }
+    }
     shard.enqueue(op);
   }
 
@@ -303,15 +317,16 @@ class shard_moves {
         if (!ec) tick();
       });
       shard.work_finished();
-    } catch (...) {  // no memory: the next session that may move starts it again
-      ticking_.store(false, std::memory_order_release);
+    } catch (...) {  // no memory: in the next turn again
+      shard.enqueue(starter_);
     }
   }
 
   void tick() noexcept {
     if (!wanted() || board.stopped.load(std::memory_order_relaxed)) {
-      ticking_.store(false, std::memory_order_release);
-      // It may have been wanted again meanwhile.
+      // It may have been wanted again meanwhile. An exchange, so that the look at wanted() comes after
+      // it, and sees what a start() that came before it was called for.
+      (void)ticking_.exchange(false, std::memory_order_acq_rel);
       if (!wanted() || ticking_.exchange(true, std::memory_order_acq_rel)) return;
     }
     measure();
@@ -321,6 +336,8 @@ class shard_moves {
       busy = busy || reports_[i].load.cpu_permille > 10 ||
              (i != shard.index && reports_[i].poll_began.count() != 0);
     }
+    // The handler that runs on this thread is this one, unless another thread stands in for it.
+    if (!shard_state::helps()) reports_[shard.index].poll_began = nanoseconds{0};
     if (board.balance || draining()) decide();
     if (draining() && empty()) {
       shard.figures.load.raise(published_load::drained);
@@ -335,7 +352,8 @@ class shard_moves {
 
   /// Whether neither a session that may move nor an accepted connection is left.
   [[nodiscard]] bool empty() noexcept {
-    if (movables() != 0) return false;
+    // Acquire pairs with the release after a session was linked.
+    if (arriving_.load(std::memory_order_seq_cst) != 0 || movables() != 0) return false;
     bool found = false;
 #if !defined(ASIO_PULSE_DISABLE)
     service_of(shard.io).core()->tasks().for_each([&found](const task_state& t) {
@@ -371,8 +389,13 @@ class shard_moves {
   }
 
   void decide() noexcept {
+    // The reports are of this time. Moves take time as well, and a shard that makes them for long is
+    // stuck itself: the rest is left to the next tick.
+    const nanoseconds now(now_ns());
+    const nanoseconds enough =
+        now + std::min<nanoseconds>(board.settings.stuck_after / 2, std::chrono::milliseconds{1});
     for (int rounds = 0; rounds != 16; ++rounds) {
-      const nanoseconds now(now_ns());
+      if (rounds != 0 && nanoseconds(now_ns()) > enough) return;
       const balance_decision d = balancer_.decide(reports_, now);
       shard.figures.stays.store(static_cast<std::uint8_t>(d.why), std::memory_order_relaxed);
       if (d.what == balance_decision::kind::stay) return;
@@ -420,9 +443,10 @@ class shard_moves {
             {.id = reinterpret_cast<std::uintptr_t>(c), .ppm = c->ppm_, .before = c->before_});
         sum += c->ppm_;
       }
-      // Sessions whose work is not known share what was used, by their turns.
+      // Sessions whose work is not known share what was used, by their turns. Sessions of one declared
+      // task, each of which seems to use what the task uses, share it as well.
       const std::uint64_t all = std::uint64_t{reports_[shard.index].load.cpu_permille} * 1000;
-      if (sum != 0 && sum < all / 4) {
+      if (sum != 0 && (sum < all / 4 || sum > all + all / 4)) {
         for (movable_load& l : things_) {
           l.ppm = static_cast<std::uint32_t>(l.ppm * all / sum);
           if (l.before != movable_load::unknown)
@@ -497,6 +521,7 @@ class shard_moves {
 
   alignas(apart) std::atomic<std::size_t> count_{0};
   std::mutex drain_mutex_;
+  std::atomic<std::uint32_t> arriving_{0};  ///< moves to this shard under way; see move()
   std::atomic<std::uint64_t> failures_{0};
   std::atomic<std::size_t> next_{0};
   std::atomic<bool> ticking_{false};
