@@ -15,8 +15,11 @@
 
 #include <gmock/gmock.h>
 
+#include <atomic>
+#include <future>
 #include <optional>
 #include <stdexcept>
+#include <thread>
 
 namespace {
 
@@ -230,6 +233,90 @@ TEST(shards_move, callbacks_move_too_unless_they_are_bound_to_an_executor) {
   shards.run();
   EXPECT_EQ(bound, error::not_movable);
   EXPECT_THAT(seen, testing::ElementsAre(1, 1));
+}
+
+TEST(shards_move, a_limit_that_was_not_reached_is_no_work) {
+  std::optional<movable_ref> outlives;
+  {
+    sharded_context shards(2, unmoved());
+    sockets_of_shard p(shards);
+    const auto began = std::chrono::steady_clock::now();
+    on_shard_zero(shards, [&]() -> asio::awaitable<void> {
+      tcp::socket socket = std::move(p.here);
+      movable here(socket);
+      outlives = here.handle();
+      asio::steady_timer canceller(shards.shard(0), 1ms);
+      canceller.async_wait([&](boost::system::error_code) { EXPECT_TRUE(outlives->cancel()); });
+      boost::system::error_code ec;
+      co_await here.async_idle(began + 1h, asio::redirect_error(asio::use_awaitable, ec));
+      EXPECT_EQ(ec, asio::error::operation_aborted);
+    });
+    EXPECT_LT(std::chrono::steady_clock::now(), began + 30min);
+  }
+  EXPECT_FALSE(outlives->shard());
+  outlives.reset();
+}
+
+TEST(shards_move, a_session_is_cancelled_while_it_moves_all_the_time) {
+  sharded_context shards(2, unmoved());
+  sockets_of_shard p(shards);
+  std::promise<movable_ref> made;
+  std::atomic<bool> ends{false};
+  asio::co_spawn(
+      shards.shard(0),
+      [&]() -> asio::awaitable<void> {
+        tcp::socket socket = std::move(p.here);
+        movable here(socket);
+        made.set_value(here.handle());
+        boost::system::error_code ec;
+        while (!ends) co_await here.async_idle(asio::redirect_error(asio::use_awaitable, ec));
+        EXPECT_EQ(ec, asio::error::operation_aborted);
+      },
+      asio::detached);
+  runner r(shards);
+  const movable_ref session = made.get_future().get();
+  std::thread moves([&] {
+    for (std::size_t to = 0; session.shard(); to = 1 - to) (void)session.move_to(to);
+  });
+  std::this_thread::sleep_for(5ms);
+  ends = true;
+  while (session.shard() && !session.cancel()) std::this_thread::yield();  // it is about to wait
+  shards.join();
+  r.get();
+  moves.join();
+}
+
+TEST(shards_move, a_session_in_a_request_to_another_shard_is_destroyed_with_the_shards) {
+  std::atomic<int> destroyed{0};
+  struct counts {
+    std::atomic<int>& of;
+    ~counts() { ++of; }
+  };
+  {
+    sharded_context shards(2, unmoved());
+    sockets_of_shard p(shards);
+    std::promise<void> sent;
+    std::promise<void> go;
+    shards.post(1, [&] { go.get_future().wait(); });
+    asio::co_spawn(
+        shards.shard(0),
+        [&]() -> asio::awaitable<void> {
+          tcp::socket socket = std::move(p.here);
+          const counts at_the_end{destroyed};
+          movable here(socket);
+          asio::post(shards.shard(0), [&] { sent.set_value(); });
+          co_await shards.on(
+              1, [] {}, asio::use_awaitable);
+          ADD_FAILURE() << "shard 1 was stopped before";
+        },
+        asio::detached);
+    runner r(shards);
+    sent.get_future().wait();
+    shards.stop();
+    go.set_value();
+    r.get();
+  }
+  EXPECT_EQ(destroyed, 1);
 }
 
 TEST(shards_move, idle_ends_by_time_also_on_another_shard_and_by_cancel) {
