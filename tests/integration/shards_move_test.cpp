@@ -236,7 +236,7 @@ TEST(shards_move, callbacks_move_too_unless_they_are_bound_to_an_executor) {
 }
 
 TEST(shards_move, a_limit_that_was_not_reached_is_no_work) {
-  std::optional<movable_ref> outlives;
+  movable_ref outlives;
   {
     sharded_context shards(2, unmoved());
     sockets_of_shard p(shards);
@@ -246,15 +246,14 @@ TEST(shards_move, a_limit_that_was_not_reached_is_no_work) {
       movable here(socket);
       outlives = here.handle();
       asio::steady_timer canceller(shards.shard(0), 1ms);
-      canceller.async_wait([&](boost::system::error_code) { EXPECT_TRUE(outlives->cancel()); });
+      canceller.async_wait([&](boost::system::error_code) { EXPECT_TRUE(outlives.cancel()); });
       boost::system::error_code ec;
       co_await here.async_idle(began + 1h, asio::redirect_error(asio::use_awaitable, ec));
       EXPECT_EQ(ec, asio::error::operation_aborted);
     });
     EXPECT_LT(std::chrono::steady_clock::now(), began + 30min);
   }
-  EXPECT_FALSE(outlives->shard());
-  outlives.reset();
+  EXPECT_FALSE(outlives.shard());
 }
 
 TEST(shards_move, a_session_is_cancelled_while_it_moves_all_the_time) {
