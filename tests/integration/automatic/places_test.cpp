@@ -15,7 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include <optional>
+#include <latch>
 #include <string>
 #include <thread>
 #include <tuple>
@@ -271,6 +271,48 @@ TEST_P(automatic_joined, the_handler_waits_for_its_thread) {
   if (!sanitized) {
     EXPECT_LT(cpu, joined_for / 2) << "it spins";
   }
+}
+
+// A worker that was alone in a context, and has left it, is not taken for the one that rests there.
+TEST(automatic_places, a_thread_that_leaves_another_context_takes_no_pins_along) {
+  const auto elsewhere = [](auto f) { std::thread(f).join(); };
+  asio_pulse::io_context first{eager()}, second{eager()};
+  int others = 0;
+  asio::post(first, asio_pulse::preemptible([&] {
+               asio::post(first, [&] { ++others; });
+               EXPECT_TRUE(checked_until_changed(others));  // while it is alone
+               elsewhere([&] { first.poll(); });            // now there are two
+             }));
+  first.run();
+  std::latch rested{1}, over{1};
+  std::thread rests([&] {
+    first.poll();
+    rested.count_down();
+    over.wait();  // it does not come back
+  });
+  rested.wait();
+  const pid_t mine = gettid();
+  bool ended = false;
+  int moved = 0, long_ones = 0;
+  asio::post(second, asio_pulse::preemptible([&] {
+               asio::post(second, [&] {
+                 elsewhere([&] { first.poll(); });
+                 elsewhere([&] { second.run_for(10ms); });
+                 ++long_ones;
+               });
+               const auto give_up = std::chrono::steady_clock::now() + 5s;
+               while (long_ones == 0 && std::chrono::steady_clock::now() < give_up) {
+                 burn(2us);
+                 check();
+                 moved += gettid() != mine ? 1 : 0;
+               }
+               ended = true;
+             }));
+  second.run();
+  EXPECT_TRUE(ended);
+  EXPECT_EQ(moved, 0);
+  over.count_down();
+  rests.join();
 }
 
 }  // namespace

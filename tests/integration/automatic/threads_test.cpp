@@ -157,7 +157,7 @@ TEST(automatic_threads, a_handler_waits_for_its_thread_which_is_in_a_long_handle
 TEST(automatic_threads, a_handler_whose_thread_has_left_goes_on_on_another_one) {
   asio_pulse::io_context io{eager()};
   bool ended = false;
-  int others = 0;
+  std::atomic<int> others{0};
   asio::post(io, asio_pulse::preemptible([&] {
                asio::post(io, [&] { ++others; });
                checked_until_changed(others);
@@ -181,7 +181,7 @@ TEST(automatic_threads, a_handler_whose_thread_has_left_goes_on_on_another_one) 
 TEST(automatic_threads, a_thread_that_rests_between_two_polls_keeps_nothing_back) {
   asio_pulse::io_context io{eager()};
   std::atomic<bool> ended{false};
-  int others = 0;
+  std::atomic<int> others{0};
   auto work = asio::make_work_guard(io);
   asio::post(io, asio_pulse::preemptible([&] {
                asio::post(io, [&] { ++others; });
