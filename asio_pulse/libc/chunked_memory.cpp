@@ -46,6 +46,11 @@ inline void check() noexcept {
   if ((asio_pulse_fuel -= piece_units) < 0) asio_pulse_out_of_fuel();
 }
 
+// Whether a call of this size is cut.
+[[gnu::always_inline]] inline bool cut(std::size_t n) noexcept {
+  return __builtin_expect(n >= large, 0) && asio_pulse_no_chunks <= 0;
+}
+
 inline std::uintptr_t at(const void* p) noexcept { return reinterpret_cast<std::uintptr_t>(p); }
 
 [[gnu::cold, gnu::noinline]] void* forwards(void* to, const void* from, std::size_t n) {
@@ -95,12 +100,12 @@ int asio_pulse_chunked_memory_is_linked = 1;  // the target makes the linker loo
 
 void* memcpy(void* __restrict to, const void* __restrict from, std::size_t n) noexcept {
   if (__builtin_expect(real_memcpy == nullptr, 0)) return early_move(to, from, n);
-  return __builtin_expect(n >= large, 0) ? move(to, from, n) : real_memcpy(to, from, n);
+  return cut(n) ? move(to, from, n) : real_memcpy(to, from, n);
 }
 
 void* memmove(void* to, const void* from, std::size_t n) noexcept {
   if (__builtin_expect(real_memmove == nullptr, 0)) return early_move(to, from, n);
-  return __builtin_expect(n >= large, 0) ? move(to, from, n) : real_memmove(to, from, n);
+  return cut(n) ? move(to, from, n) : real_memmove(to, from, n);
 }
 
 void* memset(void* to, int c, std::size_t n) noexcept {
@@ -110,7 +115,7 @@ void* memset(void* to, int c, std::size_t n) noexcept {
     for (std::size_t i = 0; i < n; ++i) early[i] = static_cast<char>(c);
     return to;
   }
-  if (__builtin_expect(n >= large, 0)) {
+  if (cut(n)) {
     for (; n > piece; n -= piece, t += piece) {
       real_memset(t, c, piece);
       check();
@@ -128,7 +133,7 @@ void* memchr(const void* in, int c, std::size_t n) noexcept {
     }
     return nullptr;
   }
-  if (__builtin_expect(n >= large, 0)) {
+  if (cut(n)) {
     for (; n > piece; n -= piece, p += piece) {
       if (void* const found = real_memchr(p, c, piece)) return found;
       check();
@@ -146,7 +151,7 @@ int memcmp(const void* one, const void* two, std::size_t n) noexcept {
     }
     return 0;
   }
-  if (__builtin_expect(n >= large, 0)) {
+  if (cut(n)) {
     for (; n > piece; n -= piece, a += piece, b += piece) {
       if (const int order = real_memcmp(a, b, piece)) return order;
       check();

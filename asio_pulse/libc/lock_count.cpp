@@ -9,7 +9,7 @@
 // that has a constructor, no exception of its own.
 //
 // A count never falls below zero: who unlocks what another handler has locked must not make the next
-// lock look as if it were none.
+// lock look as if it were none. Nor a lock that is held: so the addresses are added up, too.
 #include "lock_count.h"
 
 #include <dlfcn.h>
@@ -26,7 +26,8 @@
 #include <cstring>
 
 extern "C" {
-constinit __thread int asio_pulse_locks_held __attribute__((tls_model("initial-exec"))) = 0;
+constinit __thread asio_pulse_held_locks asio_pulse_locks_held
+    __attribute__((tls_model("initial-exec"))) = {0, 0};
 constinit __thread const void* asio_pulse_lock_taken __attribute__((tls_model("initial-exec"))) =
     nullptr;
 int asio_pulse_locks_are_counted = 1;
@@ -59,18 +60,21 @@ template <class Function>
 }
 
 [[gnu::always_inline]] inline void taken(const volatile void* lock) noexcept {
-  ++asio_pulse_locks_held;
+  ++asio_pulse_locks_held.count;
+  asio_pulse_locks_held.sum += reinterpret_cast<std::uintptr_t>(lock);
   asio_pulse_lock_taken = const_cast<const void*>(lock);
 }
-[[gnu::always_inline]] inline void given() noexcept {
-  asio_pulse_locks_held -= asio_pulse_locks_held > 0 ? 1 : 0;
+[[gnu::always_inline]] inline void given(const volatile void* lock) noexcept {
+  asio_pulse_locks_held.count -= asio_pulse_locks_held.count > 0 ? 1 : 0;
+  asio_pulse_locks_held.sum -= reinterpret_cast<std::uintptr_t>(lock);
 }
 
 struct while_inside {
-  explicit while_inside(const volatile void* lock) noexcept { taken(lock); }
+  explicit while_inside(const volatile void* l) noexcept : lock(l) { taken(l); }
   while_inside(const while_inside&) = delete;
   while_inside& operator=(const while_inside&) = delete;
-  ~while_inside() { given(); }
+  ~while_inside() { given(lock); }
+  const volatile void* const lock;
 };
 
 }  // namespace
@@ -93,7 +97,7 @@ struct while_inside {
   PULSE_REAL(name);                                                   \
   extern "C" __attribute__((visibility("default"))) int name params { \
     const int error = PULSE_CALL(name) args;                          \
-    if (__builtin_expect(error == 0, 1)) given();                     \
+    if (__builtin_expect(error == 0, 1)) given(l);                    \
     return error;                                                     \
   }
 
@@ -142,7 +146,7 @@ extern "C" int ftrylockfile(FILE* l) noexcept {
 PULSE_REAL(funlockfile);
 extern "C" void funlockfile(FILE* l) noexcept {
   PULSE_CALL(funlockfile)(l);
-  given();
+  given(l);
 }
 
 // ---- functions that run code of the program under a lock of the library
@@ -185,10 +189,10 @@ extern "C" int __cxa_guard_acquire(std::int64_t* guard) {
 PULSE_REAL(__cxa_guard_release);
 extern "C" void __cxa_guard_release(std::int64_t* guard) noexcept {
   PULSE_CALL(__cxa_guard_release)(guard);
-  given();
+  given(guard);
 }
 PULSE_REAL(__cxa_guard_abort);
 extern "C" void __cxa_guard_abort(std::int64_t* guard) noexcept {
   PULSE_CALL(__cxa_guard_abort)(guard);
-  given();
+  given(guard);
 }

@@ -53,6 +53,7 @@ struct fiber_call {
         ~armed() { b.suspend = nullptr; }
       } const while_it_runs{b};
       b.suspension = &suspension;
+      b.may_suspend = &fiber_suspension<Handler>::may_suspend;
       b.suspend = &fiber_suspension<Handler>::suspend;
       std::apply(std::move(handler), std::move(args));
     } catch (const fiber_unwind&) {  // NOLINT(bugprone-empty-catch): the handler is unwound
@@ -71,7 +72,7 @@ inline void give_job(fiber_block& b, void (*job)(fiber_block&, void*), void* arg
     remember_signals();
   }
   fiber_machine& m = machine_of(b);
-  m.locks = 0;
+  m.locks = {};
   m.job = job;
   m.argument = argument;
 }
@@ -129,6 +130,7 @@ struct operation_call {
         ~armed() { b.suspend = nullptr; }
       } const while_it_runs{b};
       b.suspension = &suspension;
+      b.may_suspend = &fiber_suspension<unknowing_handler>::may_suspend;
       b.suspend = &operation_call::suspend;
       call.operation->complete(call.owner, boost::system::error_code(), 0);
     } catch (...) {

@@ -117,11 +117,19 @@ class rest_of_coroutine {
   void (*destroy_)(void*) noexcept = nullptr;
 };
 
+/// See fiber_block::may_suspend.
+inline bool may_suspend_coroutine(const fiber_block& b) noexcept {
+  return !asio_runs_on(b) && legacy_strand_stack::top() == nullptr && runs_its_context() &&
+         !leaves_thread();
+}
+
 /// Suspends a coroutine of Asio as Asio's own operations do.
 template <class Yield>
 bool suspend_coroutine(fiber_block& b) {
-  if (asio_runs_on(b) || legacy_strand_stack::top() != nullptr) return false;
-  if (b.automatic && leaves_thread()) return false;
+  if (b.automatic ? !may_suspend_coroutine(b)
+                  : asio_runs_on(b) || legacy_strand_stack::top() != nullptr) {
+    return false;
+  }
   if (!next_turn_provided()) return false;
   // Asio exchanges neither of these. What the resuming thread has is left as it is: it is empty
   // except in a nested run function inside a catch block.
@@ -161,6 +169,7 @@ struct spawned_function {
     } const while_it_runs{b};
     if (b != nullptr) {
       b->suspension = &yield;
+      b->may_suspend = &may_suspend_coroutine;
       b->suspend = &suspend_coroutine<Yield>;
     }
     return function(yield);

@@ -32,6 +32,8 @@ namespace {
 // What the way from the check to another stack needs, a signal handler of the program included. The
 // registers are saved already, which takes up to 3 KiB. A guess.
 constexpr std::uintptr_t least_stack = 6144;
+// The same if a hook of the program is called on the way. A guess, too.
+constexpr std::uintptr_t least_stack_with_hooks = 3 * least_stack;
 
 /// The hook that another copy of the library has installed before. Relaxed: the code that it points
 /// to was there before it was installed.
@@ -50,11 +52,15 @@ enum class refusal : std::uint8_t {
 };
 
 /// Why the handler must not be suspended now. The cheapest questions come first.
-refusal why_not(const hooks::thread_state& ts, const fiber_block& b, const context_core& core,
+refusal why_not(const hooks::thread_state& ts, const fiber_block& b, context_core& core,
                 const hooks::poll_frame& frame) noexcept {
   fiber_thread& mine = this_fiber_thread;
   if (asio_pulse_locks_are_counted == 0) return refusal::uncounted;
-  if (*mine.locks != 0) return refusal::lock;
+  // A coroutine (it has no fiber of ours on its stack) shares the sum with the others of its thread, in
+  // which somebody may have given back what he has not taken.
+  if (mine.locks->count != 0 || (mine.locks->sum != 0 && b.discard != nullptr)) {
+    return refusal::lock;
+  }
   if (ts.critical.load(std::memory_order_relaxed) != 0 || ts.no_yield != 0 ||
       hooks::registry::calling()) {
     return refusal::critical;
@@ -64,9 +70,11 @@ refusal why_not(const hooks::thread_state& ts, const fiber_block& b, const conte
   }
   if (omp_get_level != nullptr && omp_get_level() != 0) return refusal::parallel;
   const auto here = reinterpret_cast<std::uintptr_t>(__builtin_frame_address(0));
-  if (here - b.bottom() < least_stack) return refusal::stack;
+  if (here - b.bottom() < (core.hooks().wants_yields() ? least_stack_with_hooks : least_stack)) {
+    return refusal::stack;
+  }
   if (b.suspend == nullptr || b.holds(&frame) || core.closed() || core.port() == nullptr ||
-      !core.port()->locks() || !core.returns_here(ts)) {
+      !core.port()->locks() || !b.may_suspend(b) || !core.returns_here(ts)) {
     return refusal::place;
   }
   if (blocked_signals() != mine.signals) {
@@ -76,9 +84,11 @@ refusal why_not(const hooks::thread_state& ts, const fiber_block& b, const conte
   return refusal::none;
 }
 
-/// For the metrics of the site, if they are collected.
-void note(hooks::poll_recorder* recorder, std::uint64_t key, refusal why,
-          const void* place) noexcept {
+/// For the metrics of the site, if they are collected. Out of line, and not the same at every call: the
+/// thread may be another one than at the beginning of the check.
+ASIO_PULSE_DETAIL_NOINLINE void note(std::uint64_t key, refusal why, const void* place) noexcept {
+  asm volatile("" ::: "memory");
+  hooks::poll_recorder* const recorder = hooks::this_thread().recorder;
   if (recorder == nullptr) return;
   if (why == refusal::none) return recorder->note_suspended(key);
   recorder->note_refused(key, why == refusal::lock, asio_pulse_lock_taken, place);
@@ -154,7 +164,7 @@ void on_check(void* place) noexcept {
       }
     }
     // The poll that was interrupted has ended, and so has its frame, if it was suspended.
-    note(hooks::this_thread().recorder, key, why, place);
+    note(key, why, place);
     count(core, why);
   }
   b->checking = false;

@@ -58,7 +58,9 @@ bool context_core::wants_fiber(const hooks::thread_state& /*ts*/,
   }
   // The rest of a handler that has a fiber.
   if (fiber_at(reinterpret_cast<std::uintptr_t>(operation)) != nullptr) return false;
-  if (owner != port->scheduler()) return true;  // in a strand, which may drain on a fiber
+  // Of a strand, which may drain on a fiber. Every other owner is a scheduler that is not observed, and
+  // that a handler of this context runs: its rest could not be queued there.
+  if (owner != port->scheduler()) return port->drains_strand(const_cast<void*>(owner));
   return fiber_here() == nullptr && !port->in_legacy_strand();
 }
 

@@ -2,6 +2,7 @@
 //
 // The threads that run a context: they join, rest and leave.
 #include "context_companion.hpp"
+#include "lock_count.h"
 #include "parking.hpp"
 
 #include <asio_pulse/detail/context_core.hpp>
@@ -20,7 +21,11 @@ bool context_core::runs_handlers(const hooks::thread_state& ts) const noexcept {
 
 void context_core::attached(hooks::thread_state& ts) noexcept {
   acquire();
-  this_fiber_thread.signals_differed = true;  // the program may have blocked others since
+  if (asio_pulse_locks_are_counted != 0) {
+    this_fiber_thread.signals_differed = true;  // the program may have blocked others since
+  }
+  // It may come from resting in another context, to which it does not come back.
+  if (!ts.nested && pins_threads()) unpin_this_thread();
   companion_->joined(ts);
   if (ts.recorder != nullptr) {
     ts.recorder->updates_seen = updates_.load(std::memory_order_relaxed);
@@ -50,10 +55,12 @@ void context_core::let_go_of_resting() noexcept {
 
 void context_core::let_go() noexcept {
   // The worker that rests does not come back, so other threads resume what it has suspended. It is the
-  // one that was alone before. Relaxed: a thread that joins has synchronised with it through the
-  // scheduler's mutex before it finds an operation that it has suspended.
-  if (const std::uint32_t cell = lone_cell_.exchange(0, std::memory_order_relaxed)) {
-    unpin_thread(cell);
+  // one that was alone before, unless that has left meanwhile: then its pin is an old one. Relaxed: a
+  // thread that joins has synchronised with it through the scheduler's mutex before it finds an
+  // operation that it has suspended.
+  if (const std::uint64_t pin = lone_pin_.exchange(0, std::memory_order_relaxed)) {
+    unpin_thread(
+        {.number = static_cast<std::uint32_t>(pin >> 32), .stay = static_cast<std::uint32_t>(pin)});
   }
   gate_->count_worker(-1);
   leave();
@@ -62,7 +69,7 @@ void context_core::let_go() noexcept {
 void context_core::detached(hooks::thread_state& ts) noexcept {
   if (runs_handlers(ts)) gate_->count_worker(-1);
   // In a nested run function nothing was suspended that is pinned; see returns_here().
-  if (!ts.nested) unpin_thread(this_fiber_thread.cell);
+  if (!ts.nested && pins_threads()) unpin_this_thread();
   companion_->left(ts);
   leave();
 }
@@ -99,12 +106,16 @@ bool context_core::returns_here(const hooks::thread_state& ts) const noexcept {
   // Of a thread that runs the context through a base-class reference it is not known when it leaves,
   // and of one in a nested run function not which of them it has left.
   if (!ts.wrapped || ts.nested) return false;
-  const std::uint32_t cell = this_fiber_thread.cell;
+  const thread_pin pin = pin_here();
   if ((state.load(std::memory_order_relaxed) & hooks::path_state::several_workers) == 0) {
-    lone_cell_.store(cell, std::memory_order_relaxed);
+    lone_pin_.store(std::uint64_t{pin.number} << 32 | pin.stay, std::memory_order_relaxed);
     if (options_.spare_workers == 0) return true;
   }
-  return cell != 0;
+  return pin.number != 0;
+}
+
+bool context_core::pins_threads() const noexcept {
+  return asio_pulse_locks_are_counted != 0 || uses_fibers;
 }
 
 bool context_core::belongs_elsewhere(const thread_pin& pin) const noexcept {

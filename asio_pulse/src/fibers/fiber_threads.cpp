@@ -17,7 +17,9 @@
 
 // Weak: asio_pulse::lock_count replaces them.
 extern "C" {
-__attribute__((weak, visibility("default"))) constinit __thread int asio_pulse_locks_held = 0;
+__attribute__((
+    weak, visibility("default"))) constinit __thread asio_pulse_held_locks asio_pulse_locks_held = {
+    0, 0};
 __attribute__((weak, visibility("default"))) constinit __thread const void* asio_pulse_lock_taken =
     nullptr;
 __attribute__((weak, visibility("default"))) int asio_pulse_locks_are_counted = 0;
@@ -39,7 +41,7 @@ constinit std::array<cell, most_cells> cells{};
 
 }  // namespace
 
-int* counted_locks() noexcept { return &asio_pulse_locks_held; }
+asio_pulse_held_locks* counted_locks() noexcept { return &asio_pulse_locks_held; }
 
 std::uint32_t take_cell() noexcept {
   for (std::uint32_t n = 1; n < most_cells; ++n) {
@@ -60,7 +62,8 @@ void give_cell(std::uint32_t number) noexcept {
 
 thread_pin pin_here() noexcept {
   const std::uint32_t number = this_fiber_thread.cell;
-  // Relaxed: only the thread that has the cell changes it.
+  // Relaxed: nothing is published by it. Others change it only when this thread rests, whose pins hold
+  // nobody then.
   return {.number = number,
           .stay = number == 0 ? 0 : cells[number].stay.load(std::memory_order_relaxed)};
 }
@@ -72,8 +75,18 @@ bool pinned_elsewhere(const thread_pin& pin) noexcept {
   return cells[pin.number].stay.load(std::memory_order_relaxed) == pin.stay;
 }
 
-void unpin_thread(std::uint32_t number) noexcept {
+void unpin_this_thread() noexcept {
+  const std::uint32_t number = this_fiber_thread.cell;
+  // Relaxed: see pinned_elsewhere().
   if (number != 0) cells[number].stay.fetch_add(1, std::memory_order_relaxed);
+}
+
+void unpin_thread(const thread_pin& pin) noexcept {
+  if (pin.number == 0) return;
+  // Relaxed, as above. If the value is another one, the thread has gone elsewhere, where it may have new
+  // pins, or another thread has the cell.
+  std::uint32_t stay = pin.stay;
+  cells[pin.number].stay.compare_exchange_strong(stay, stay + 1, std::memory_order_relaxed);
 }
 
 std::uint64_t blocked_signals() noexcept {

@@ -31,7 +31,8 @@ inline void check() { asio_pulse_out_of_fuel(); }
 }
 
 /// The same until `others` has changed. Returns false if it did not for a long time.
-[[gnu::noinline]] inline bool checked_until_changed(const int& others) {
+template <class Count>
+[[gnu::noinline]] bool checked_until_changed(const Count& others) {
   const int before = others;
   const auto give_up = std::chrono::steady_clock::now() + 10s;
   while (others == before) {

@@ -180,6 +180,37 @@ TEST(automatic_checkpoint, is_held_up_by_a_lock_after_one_too_many_was_given_bac
       .join();
 }
 
+TEST(automatic_checkpoint, is_held_up_by_its_lock_after_it_gave_back_that_of_another_handler) {
+  std::thread([] {  // whose count is wrong from then on
+    asio_pulse::io_context io{eager()};
+    std::mutex handed_over, m;
+    handed_over.lock();
+    int others = 0;
+    asio::post(io, asio_pulse::preemptible([&] {
+                 const std::lock_guard lock(m);
+                 handed_over.unlock();
+                 asio::post(io, [&] { ++others; });
+                 checked_loop();
+                 EXPECT_EQ(others, 0);
+               }));
+    io.run();
+  })
+      .join();
+}
+
+TEST(automatic_checkpoint, is_not_held_up_by_locks_that_were_given_back_in_any_order) {
+  (void)suspended_only_around([](auto inside) {
+    std::mutex a, b, c;
+    a.lock();
+    b.lock();
+    a.unlock();
+    c.lock();
+    b.unlock();
+    inside();
+    c.unlock();
+  });
+}
+
 TEST(automatic_checkpoint, keeps_the_count_of_a_handler_that_was_suspended_with_a_lock) {
   asio_pulse::io_context io{eager()};
   std::mutex m;
@@ -479,7 +510,7 @@ TEST(automatic_checkpoint, waits_where_the_stack_is_nearly_used_up) {
   int others = 0, suspended = 0;
   asio::post(io, asio_pulse::preemptible([&] {
                asio::post(io, [&] { ++others; });
-               deep(asio_pulse::detail::fiber_here()->bottom() + 7168, suspended, others);
+               deep(asio_pulse::detail::fiber_here()->bottom() + 6144, suspended, others);
                EXPECT_EQ(suspended, 0);
                EXPECT_TRUE(checked_until_changed(others));
              }));

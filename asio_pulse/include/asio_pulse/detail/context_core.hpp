@@ -227,6 +227,8 @@ class context_core final : public hooks::path_arbiter {
   /// Whether a handler that is suspended here, in a part of the program that does not expect it,
   /// can be resumed by the same thread.
   [[nodiscard]] bool returns_here(const hooks::thread_state& ts) const noexcept;
+  /// Whether handlers may have to be resumed by the thread that they were suspended on.
+  [[nodiscard]] bool pins_threads() const noexcept;
   /// Whether an operation that this pin's thread has to run, and another one of the context's has
   /// taken out of the queue, must be put back.
   [[nodiscard]] bool belongs_elsewhere(const thread_pin& pin) const noexcept;
@@ -414,9 +416,9 @@ class context_core final : public hooks::path_arbiter {
   tier_metrics metrics_;
   std::atomic<std::uint32_t> references_{1};
   std::atomic<std::uint32_t> workers_{0};
-  /// The cell (see thread_pin) of the only worker, if it has run handlers on fibers; 0 if it has not,
-  /// or is not known. Relaxed: see let_go().
-  mutable std::atomic<std::uint32_t> lone_cell_{0};
+  /// The last pin of a worker that was alone: its number in the upper half, and 0 for none. Relaxed:
+  /// see let_go().
+  mutable std::atomic<std::uint64_t> lone_pin_{0};
   std::atomic<std::uint64_t> next_id_{1};
   std::atomic<timing::clock_kind> clock_in_use_{timing::clock_kind::none};
   /// Set while a thread may be polling that does not announce when it leaves.

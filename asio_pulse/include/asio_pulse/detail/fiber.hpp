@@ -66,8 +66,8 @@ struct fiber_machine {
   std::exception_ptr error;  ///< the exception that it ended with
   exception_state exceptions;
   int error_number = 0;
-  int locks = 0;      ///< held by the code on it, as far as they are counted
-  bool over = false;  ///< the fiber must end
+  asio_pulse_held_locks locks{};  ///< of the code on it
+  bool over = false;              ///< the fiber must end
 #if defined(ASIO_PULSE_DETAIL_FIBER_ASAN)
   void* fake_stack = nullptr;
   const void* outer_bottom = nullptr;
@@ -94,10 +94,10 @@ inline void enter_fiber(fiber_block& b) noexcept {
   ASIO_PULSE_ASSERT(m.inside);
   exception_state& exceptions = *this_fiber_thread.exceptions;
   int& error_here = *this_fiber_thread.error_number;
-  int& locks_here = *this_fiber_thread.locks;
+  asio_pulse_held_locks& locks_here = *this_fiber_thread.locks;
   const exception_state mine = std::exchange(exceptions, m.exceptions);
   const int error_number = std::exchange(error_here, m.error_number);
-  const int locks = std::exchange(locks_here, m.locks);
+  const asio_pulse_held_locks locks = std::exchange(locks_here, m.locks);
   b.thread = &ts;
   // From here on the watchdog's signal cannot take this thread's stack.
   ts.switching = true;

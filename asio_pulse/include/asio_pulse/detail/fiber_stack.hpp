@@ -18,6 +18,16 @@ extern "C" __cxa_eh_globals* __cxa_get_globals();  // NOLINT(bugprone-reserved-i
 }  // namespace __cxxabiv1
 #endif
 
+/// The locks that the code on a thread holds, as far as they are counted (lock_count.h): how many, and
+/// the sum of their addresses.
+#ifndef ASIO_PULSE_HELD_LOCKS
+#define ASIO_PULSE_HELD_LOCKS
+extern "C" struct asio_pulse_held_locks {
+  int count;
+  std::uintptr_t sum;
+};
+#endif
+
 /// \file
 /// The stacks of fibers, which are pooled, guarded, and found by the stack pointer.
 ///
@@ -56,14 +66,19 @@ struct thread_pin {
 /// Whether the pin names another thread than the calling one, and that thread is still in the run
 /// functions that it was in when the pin was made.
 [[nodiscard]] bool pinned_elsewhere(const thread_pin& pin) noexcept;
-/// The thread with this cell leaves its run functions: its pins hold nobody any more. 0: no thread.
-void unpin_thread(std::uint32_t cell) noexcept;
+/// The calling thread enters or leaves its run functions: its pins hold nobody any more.
+void unpin_this_thread() noexcept;
+/// The same for the thread that the pin names, unless it has done so itself. Number 0: no thread.
+void unpin_thread(const thread_pin& pin) noexcept;
 
 /// The block at the top of every slot, which describes what runs on it.
 struct alignas(64) fiber_block {
   /// Suspends what runs here, and returns true when it is resumed; returns false if it cannot be
   /// suspended. Null if it cannot be suspended now. Must be called on this stack.
   bool (*suspend)(fiber_block&) = nullptr;
+  /// Whether an automatic checkpoint may call `suspend`, as far as the place decides that. Valid while
+  /// `suspend` is not null. Changes nothing.
+  bool (*may_suspend)(const fiber_block&) noexcept = nullptr;
   void* suspension = nullptr;  ///< an object on this stack, for `suspend`
   /// The state of the thread that resumed it, so that the fiber need not look it up.
   hooks::thread_state* thread = nullptr;
@@ -154,9 +169,8 @@ struct fiber_thread {
   /// ready_fiber_thread().
   exception_state* exceptions = nullptr;
   int* error_number = nullptr;
-  /// The number of locks that the code on this thread holds, as far as they are counted
-  /// (lock_count.h). A fiber takes its own along.
-  int* locks = nullptr;
+  /// The locks that the code on this thread holds. A fiber takes its own along.
+  asio_pulse_held_locks* locks = nullptr;
   /// The signals that this thread blocks outside of signal handlers.
   std::uint64_t signals = 0;
   /// An automatic checkpoint has found other signals blocked: remember_signals() has to look again.

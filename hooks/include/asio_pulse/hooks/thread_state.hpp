@@ -112,6 +112,10 @@ struct run_state {
   own_atomic<bool> compensable{false};
   /// The run function is one of ours, and not that of the base class.
   bool wrapped = false;
+  /// The run function does not wait for handlers: poll() or poll_one().
+  bool polls = false;
+  /// In its last turn it has put back what another thread has to run, and there was nothing else.
+  bool waits_for_another = false;
   /// How the account is charged; see charging_mode.
   std::uint8_t charging = 0;
   /// arbiter_epoch when `plain_owner` was found out.
@@ -400,7 +404,12 @@ class worker_scope {
   /// construction.
   [[nodiscard]] std::size_t phantom_turns() const noexcept { return ts_.phantom_turns; }
   [[nodiscard]] std::size_t extra_turns() const noexcept { return ts_.extra_turns; }
-  void reset_turns() noexcept { ts_.phantom_turns = ts_.extra_turns = 0; }
+  void reset_turns() noexcept {
+    ts_.phantom_turns = ts_.extra_turns = 0;
+    ts_.waits_for_another = false;
+  }
+  void polls() noexcept { ts_.polls = true; }
+  [[nodiscard]] bool waits_for_another() const noexcept { return ts_.waits_for_another; }
 
  private:
   [[nodiscard]] bool come_back(void* scheduler, path_arbiter& arbiter, bool compensable) noexcept;

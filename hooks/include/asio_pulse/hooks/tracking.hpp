@@ -72,6 +72,18 @@ completes how(const Op& op) noexcept {
   }
 }
 
+/// What held_back() asks for operations of gated tasks. Out of line, so that it is not a part of each
+/// completion function.
+template <class Op>
+ASIO_PULSE_DETAIL_COLD bool gated(void* owner, Op& op) {
+  if (owner == nullptr) return false;
+  auto* const operation = static_cast<boost::asio::detail::scheduler_operation*>(&op);
+  const gate_verdict verdict = gate(owner, operation, op, how(op), site_of<Op>);
+  if (verdict == gate_verdict::runs) return false;
+  return verdict == gate_verdict::held ||
+         this_thread().arbiter->run_on_fiber(op, operation, owner, site_of<Op>);
+}
+
 /// Whether the turn of the operation ends here: it was put back, or has run on a fiber.
 template <class Op, class Pointer>
 ASIO_PULSE_DETAIL_INLINE bool held_back(void* owner, Op& op, Pointer& p) {
@@ -81,18 +93,12 @@ ASIO_PULSE_DETAIL_INLINE bool held_back(void* owner, Op& op, Pointer& p) {
       [[likely]] {
     return false;
   }
-  if (owner == nullptr) return false;
-  auto* const operation = static_cast<boost::asio::detail::scheduler_operation*>(&op);
-  const gate_verdict verdict = gate(owner, operation, op, how(op), site_of<Op>);
-  if (verdict == gate_verdict::runs) return false;
-  // The operation continues to live, or is freed when it completes: its guard must not free it.
+  // If so, the operation continues to live, or is freed when it completes, which may throw: its guard
+  // must not free it. The guard is not passed on, so that it can stay in registers.
   const auto memory = p.v;
   const auto object = p.p;
   p.v = p.p = nullptr;
-  if (verdict == gate_verdict::held ||
-      this_thread().arbiter->run_on_fiber(op, operation, owner, site_of<Op>)) {
-    return true;
-  }
+  if (gated(owner, op)) return true;
   p.v = memory;
   p.p = object;
   return false;

@@ -90,6 +90,8 @@ class context_service final : public boost::asio::execution_context::service, pu
   }
 
   [[nodiscard]] bool locks() const noexcept override { return locks_; }
+  /// More than there are entries in the queue. Any thread.
+  [[nodiscard]] long outstanding() const noexcept { return outstanding_work(scheduler_); }
 
   /// The service of the context whose handler this thread runs.
   [[nodiscard]] static context_service& here() noexcept {
