@@ -138,7 +138,7 @@ TEST(top_ui, shards_show_their_load_and_what_has_moved_and_why) {
   EXPECT_TRUE(shows(details, "95.0% of a CPU")) << details;
   EXPECT_TRUE(shows(details, "peer from 2, drain, 1.50s ago, in 40.0us")) << details;
   now.contexts[0].shard.draining = true;
-  EXPECT_TRUE(shows(shown(make_picture(now, nullptr), ui), "draining"));
+  EXPECT_TRUE(shows(shown(make_picture(now, nullptr), ui), "nothing: it is drained"));
   now.contexts[0].shard = {};
   EXPECT_TRUE(shows(shown(make_picture(now, nullptr), ui), "No shards"));
 }
