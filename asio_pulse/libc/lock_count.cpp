@@ -81,118 +81,120 @@ struct while_inside {
 
 // A sanitizer that is linked statically (clang's) has a function of its own, which must not be
 // passed over.
-#define PULSE_REAL(name)    \
-  static void* real_##name; \
+#define ASIO_PULSE_REAL(name) \
+  static void* real_##name;   \
   extern "C" __attribute__((weak)) decltype(name) __interceptor_##name
-#define PULSE_CALL(name) real(real_##name, &__interceptor_##name, #name)
+#define ASIO_PULSE_CALL(name) real(real_##name, &__interceptor_##name, #name)
 
-#define PULSE_TAKES(name, params, args, also)                         \
-  PULSE_REAL(name);                                                   \
+#define ASIO_PULSE_TAKES(name, params, args, also)                    \
+  ASIO_PULSE_REAL(name);                                              \
   extern "C" __attribute__((visibility("default"))) int name params { \
-    const int error = PULSE_CALL(name) args;                          \
+    const int error = ASIO_PULSE_CALL(name) args;                     \
     if (__builtin_expect(error == 0 || error == (also), 1)) taken(l); \
     return error;                                                     \
   }
-#define PULSE_GIVES(name, params, args)                               \
-  PULSE_REAL(name);                                                   \
+#define ASIO_PULSE_GIVES(name, params, args)                          \
+  ASIO_PULSE_REAL(name);                                              \
   extern "C" __attribute__((visibility("default"))) int name params { \
-    const int error = PULSE_CALL(name) args;                          \
+    const int error = ASIO_PULSE_CALL(name) args;                     \
     if (__builtin_expect(error == 0, 1)) given(l);                    \
     return error;                                                     \
   }
 
 // EOWNERDEAD: the lock is held, and its last owner has died with it.
-PULSE_TAKES(pthread_mutex_lock, (pthread_mutex_t * l) noexcept, (l), EOWNERDEAD)
-PULSE_TAKES(pthread_mutex_trylock, (pthread_mutex_t * l) noexcept, (l), EOWNERDEAD)
-PULSE_TAKES(pthread_mutex_timedlock, (pthread_mutex_t * l, const timespec* t) noexcept, (l, t),
-            EOWNERDEAD)
-PULSE_TAKES(pthread_mutex_clocklock, (pthread_mutex_t * l, clockid_t c, const timespec* t) noexcept,
-            (l, c, t), EOWNERDEAD)
-PULSE_GIVES(pthread_mutex_unlock, (pthread_mutex_t * l) noexcept, (l))
-PULSE_TAKES(pthread_rwlock_rdlock, (pthread_rwlock_t * l) noexcept, (l), 0)
-PULSE_TAKES(pthread_rwlock_tryrdlock, (pthread_rwlock_t * l) noexcept, (l), 0)
-PULSE_TAKES(pthread_rwlock_timedrdlock, (pthread_rwlock_t * l, const timespec* t) noexcept, (l, t),
-            0)
-PULSE_TAKES(pthread_rwlock_clockrdlock,
-            (pthread_rwlock_t * l, clockid_t c, const timespec* t) noexcept, (l, c, t), 0)
-PULSE_TAKES(pthread_rwlock_wrlock, (pthread_rwlock_t * l) noexcept, (l), 0)
-PULSE_TAKES(pthread_rwlock_trywrlock, (pthread_rwlock_t * l) noexcept, (l), 0)
-PULSE_TAKES(pthread_rwlock_timedwrlock, (pthread_rwlock_t * l, const timespec* t) noexcept, (l, t),
-            0)
-PULSE_TAKES(pthread_rwlock_clockwrlock,
-            (pthread_rwlock_t * l, clockid_t c, const timespec* t) noexcept, (l, c, t), 0)
-PULSE_GIVES(pthread_rwlock_unlock, (pthread_rwlock_t * l) noexcept, (l))
-PULSE_TAKES(pthread_spin_lock, (pthread_spinlock_t * l) noexcept, (l), 0)
-PULSE_TAKES(pthread_spin_trylock, (pthread_spinlock_t * l) noexcept, (l), 0)
-PULSE_GIVES(pthread_spin_unlock, (pthread_spinlock_t * l) noexcept, (l))
+ASIO_PULSE_TAKES(pthread_mutex_lock, (pthread_mutex_t * l) noexcept, (l), EOWNERDEAD)
+ASIO_PULSE_TAKES(pthread_mutex_trylock, (pthread_mutex_t * l) noexcept, (l), EOWNERDEAD)
+ASIO_PULSE_TAKES(pthread_mutex_timedlock, (pthread_mutex_t * l, const timespec* t) noexcept, (l, t),
+                 EOWNERDEAD)
+ASIO_PULSE_TAKES(pthread_mutex_clocklock,
+                 (pthread_mutex_t * l, clockid_t c, const timespec* t) noexcept, (l, c, t),
+                 EOWNERDEAD)
+ASIO_PULSE_GIVES(pthread_mutex_unlock, (pthread_mutex_t * l) noexcept, (l))
+ASIO_PULSE_TAKES(pthread_rwlock_rdlock, (pthread_rwlock_t * l) noexcept, (l), 0)
+ASIO_PULSE_TAKES(pthread_rwlock_tryrdlock, (pthread_rwlock_t * l) noexcept, (l), 0)
+ASIO_PULSE_TAKES(pthread_rwlock_timedrdlock, (pthread_rwlock_t * l, const timespec* t) noexcept,
+                 (l, t), 0)
+ASIO_PULSE_TAKES(pthread_rwlock_clockrdlock,
+                 (pthread_rwlock_t * l, clockid_t c, const timespec* t) noexcept, (l, c, t), 0)
+ASIO_PULSE_TAKES(pthread_rwlock_wrlock, (pthread_rwlock_t * l) noexcept, (l), 0)
+ASIO_PULSE_TAKES(pthread_rwlock_trywrlock, (pthread_rwlock_t * l) noexcept, (l), 0)
+ASIO_PULSE_TAKES(pthread_rwlock_timedwrlock, (pthread_rwlock_t * l, const timespec* t) noexcept,
+                 (l, t), 0)
+ASIO_PULSE_TAKES(pthread_rwlock_clockwrlock,
+                 (pthread_rwlock_t * l, clockid_t c, const timespec* t) noexcept, (l, c, t), 0)
+ASIO_PULSE_GIVES(pthread_rwlock_unlock, (pthread_rwlock_t * l) noexcept, (l))
+ASIO_PULSE_TAKES(pthread_spin_lock, (pthread_spinlock_t * l) noexcept, (l), 0)
+ASIO_PULSE_TAKES(pthread_spin_trylock, (pthread_spinlock_t * l) noexcept, (l), 0)
+ASIO_PULSE_GIVES(pthread_spin_unlock, (pthread_spinlock_t * l) noexcept, (l))
 // C11's. thrd_success is 0.
-PULSE_TAKES(mtx_lock, (mtx_t * l), (l), 0)
-PULSE_TAKES(mtx_trylock, (mtx_t * l), (l), 0)
-PULSE_TAKES(mtx_timedlock, (mtx_t* __restrict l, const timespec* __restrict t), (l, t), 0)
-PULSE_GIVES(mtx_unlock, (mtx_t * l), (l))
+ASIO_PULSE_TAKES(mtx_lock, (mtx_t * l), (l), 0)
+ASIO_PULSE_TAKES(mtx_trylock, (mtx_t * l), (l), 0)
+ASIO_PULSE_TAKES(mtx_timedlock, (mtx_t* __restrict l, const timespec* __restrict t), (l, t), 0)
+ASIO_PULSE_GIVES(mtx_unlock, (mtx_t * l), (l))
 
 // The locks of stdio's streams, if the program takes them itself.
-PULSE_REAL(flockfile);
+ASIO_PULSE_REAL(flockfile);
 extern "C" void flockfile(FILE* l) noexcept {
-  PULSE_CALL(flockfile)(l);
+  ASIO_PULSE_CALL(flockfile)(l);
   taken(l);
 }
-PULSE_REAL(ftrylockfile);
+ASIO_PULSE_REAL(ftrylockfile);
 extern "C" int ftrylockfile(FILE* l) noexcept {
-  const int error = PULSE_CALL(ftrylockfile)(l);
+  const int error = ASIO_PULSE_CALL(ftrylockfile)(l);
   if (error == 0) taken(l);
   return error;
 }
-PULSE_REAL(funlockfile);
+ASIO_PULSE_REAL(funlockfile);
 extern "C" void funlockfile(FILE* l) noexcept {
-  PULSE_CALL(funlockfile)(l);
+  ASIO_PULSE_CALL(funlockfile)(l);
   given(l);
 }
 
 // ---- functions that run code of the program under a lock of the library
 
 // The function may throw: std::call_once().
-PULSE_REAL(pthread_once);
+ASIO_PULSE_REAL(pthread_once);
 extern "C" int pthread_once(pthread_once_t* once, void (*f)()) {
   const while_inside w(once);
-  return PULSE_CALL(pthread_once)(once, f);
+  return ASIO_PULSE_CALL(pthread_once)(once, f);
 }
-PULSE_REAL(call_once);
+ASIO_PULSE_REAL(call_once);
 extern "C" void call_once(once_flag* once, void (*f)()) {
   const while_inside w(once);
-  PULSE_CALL(call_once)(once, f);
+  ASIO_PULSE_CALL(call_once)(once, f);
 }
-PULSE_REAL(dl_iterate_phdr);
+ASIO_PULSE_REAL(dl_iterate_phdr);
 extern "C" int dl_iterate_phdr(int (*f)(dl_phdr_info*, std::size_t, void*), void* data) {
   const while_inside w(nullptr);
-  return PULSE_CALL(dl_iterate_phdr)(f, data);
+  return ASIO_PULSE_CALL(dl_iterate_phdr)(f, data);
 }
 // Handlers of atexit(), and destructors of static objects. It does not return.
-PULSE_REAL(exit);
+ASIO_PULSE_REAL(exit);
 extern "C" void exit(int status) noexcept {
   taken(nullptr);
-  PULSE_CALL(exit)(status);
+  ASIO_PULSE_CALL(exit)(status);
   __builtin_unreachable();
 }
 
 // The initialisation of a function's static.
-extern "C" int __cxa_guard_acquire(std::int64_t*);  // NOLINT(bugprone-reserved-identifier)
-extern "C" void __cxa_guard_release(
-    std::int64_t*) noexcept;                                // NOLINT(bugprone-reserved-identifier)
-extern "C" void __cxa_guard_abort(std::int64_t*) noexcept;  // NOLINT(bugprone-reserved-identifier)
-PULSE_REAL(__cxa_guard_acquire);
+// NOLINTBEGIN(bugprone-reserved-identifier,readability-identifier-naming): the ABI's names
+extern "C" int __cxa_guard_acquire(std::int64_t*);
+extern "C" void __cxa_guard_release(std::int64_t*) noexcept;
+extern "C" void __cxa_guard_abort(std::int64_t*) noexcept;
+ASIO_PULSE_REAL(__cxa_guard_acquire);
 extern "C" int __cxa_guard_acquire(std::int64_t* guard) {
-  const int mine = PULSE_CALL(__cxa_guard_acquire)(guard);
+  const int mine = ASIO_PULSE_CALL(__cxa_guard_acquire)(guard);
   if (mine != 0) taken(guard);
   return mine;
 }
-PULSE_REAL(__cxa_guard_release);
+ASIO_PULSE_REAL(__cxa_guard_release);
 extern "C" void __cxa_guard_release(std::int64_t* guard) noexcept {
-  PULSE_CALL(__cxa_guard_release)(guard);
+  ASIO_PULSE_CALL(__cxa_guard_release)(guard);
   given(guard);
 }
-PULSE_REAL(__cxa_guard_abort);
+ASIO_PULSE_REAL(__cxa_guard_abort);
 extern "C" void __cxa_guard_abort(std::int64_t* guard) noexcept {
-  PULSE_CALL(__cxa_guard_abort)(guard);
+  ASIO_PULSE_CALL(__cxa_guard_abort)(guard);
   given(guard);
 }
+// NOLINTEND(bugprone-reserved-identifier,readability-identifier-naming)

@@ -60,7 +60,7 @@ __attribute__((visibility("hidden"))) void asio_pulse_refuel(void* place)
 /* Called on the thread and the stack of the checked code, in the middle of any expression. All registers were saved
  * before, the x87 stack is empty, and errno is restored afterwards. It may switch to another stack, and should return
  * on the same thread: checked code may have kept addresses of thread-locals. It must not throw. It may write asio_pulse_fuel: the value that it leaves is the one that counts. */
-typedef void (*asio_pulse_checkpoint_hook)(void* place);
+typedef void (*asio_pulse_checkpoint_hook)(void* place);  // NOLINT(modernize-use-using): C
 
 /* Installs the hook of the process, or none (a null pointer). There is one hook a process, however many modules have a copy
  * of the stub: its cell is a unique symbol (STB_GNU_UNIQUE), which the dynamic linker keeps once, RTLD_LOCAL or not. The

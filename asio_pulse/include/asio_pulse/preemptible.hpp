@@ -153,7 +153,7 @@ struct operation_call {
 };
 
 /// So that a context with options::preemptible finds it.
-inline const bool operation_runner_set = [] {
+inline const bool operation_runner_set = [] {  // NOLINT(*-global-init): it is constant-initialised
   the_operation_runner.store(&operation_call::on_fiber, std::memory_order_relaxed);
   return true;
 }();

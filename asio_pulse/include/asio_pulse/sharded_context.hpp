@@ -474,7 +474,7 @@ class sharded_context {
   }
 
   template <class Handler>
-  void start_drain(detail::shard_state& s, Handler&& handler) {
+  void start_drain(detail::shard_state& s, Handler handler) {
     auto waiting = detail::shard_drains::waiting(std::move(handler), s.io.get_executor());
     {
       const std::lock_guard lock(drain_mutex_);

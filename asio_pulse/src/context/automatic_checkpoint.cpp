@@ -20,8 +20,10 @@
 
 // The stub is linked to code with checks, and to no other program.
 extern "C" {
+// NOLINTBEGIN(readability-redundant-declaration): weak here
 __attribute__((weak)) void asio_pulse_set_checkpoint_hook(asio_pulse_checkpoint_hook) noexcept;
 __attribute__((weak)) asio_pulse_checkpoint_hook asio_pulse_get_checkpoint_hook() noexcept;
+// NOLINTEND(readability-redundant-declaration)
 // Of OpenMP's run-time library, whichever the program is linked with.
 __attribute__((weak)) int omp_get_level();  // NOLINT(readability-identifier-naming)
 }

@@ -23,7 +23,7 @@ group_ref group_like(const group_state& g, context_core& in) {
   group_options o{.name = std::string(g.title()),
                   .weight = g.weight.load(std::memory_order_relaxed)};
   if (const group_state* const above = g.above()) o.parent = group_like(*above, in);
-  const group_ref made = make_group(in, o);
+  group_ref made = make_group(in, o);
   made.get()->budget.configure(g.budget);
   return made;
 }

@@ -12,6 +12,6 @@ namespace asio_pulse::detail {
 
 /// A cell for thread_pin; 0 if there is none left. It is returned when the thread ends.
 [[nodiscard]] std::uint32_t take_cell() noexcept;
-void give_cell(std::uint32_t cell) noexcept;
+void give_cell(std::uint32_t number) noexcept;
 
 }  // namespace asio_pulse::detail

@@ -104,7 +104,7 @@ class moved_tasks {
 ///
 /// \par Memory order  Whoever sets `waiting` does so with release, after its last use of the session;
 ///                    whoever changes it does so with acquire.
-class movable_core {
+class movable_core {  // NOLINT(*-virtual-class-destructor): intrusive_ptr_release() deletes it
  public:
   using time = std::chrono::steady_clock::time_point;
 

@@ -34,13 +34,14 @@ class shard_drains {
 
   /// A handler that is posted to its executor, or to that of the shard.
   template <class Handler>
-  static waiter_ptr waiting(Handler&& h, boost::asio::io_context::executor_type of_shard) {
+  static waiter_ptr waiting(Handler h, const boost::asio::io_context::executor_type& of_shard) {
     using executor =
         boost::asio::associated_executor_t<Handler, boost::asio::io_context::executor_type>;
     class with_handler final : public waiter {
      public:
-      with_handler(Handler&& its, executor ex, boost::asio::io_context::executor_type drained)
-          : work_(std::move(ex)), ticks_(std::move(drained)), handler_(std::move(its)) {}
+      with_handler(Handler&& its, const executor& ex,
+                   const boost::asio::io_context::executor_type& drained)
+          : work_(ex), ticks_(drained), handler_(std::move(its)) {}
       void complete(boost::system::error_code ec) override {
         const auto work = std::move(work_);
         boost::asio::post(work.get_executor(),
@@ -53,8 +54,8 @@ class shard_drains {
       boost::asio::executor_work_guard<boost::asio::io_context::executor_type> ticks_;
       Handler handler_;
     };
-    executor ex = boost::asio::get_associated_executor(h, of_shard);
-    return std::make_unique<with_handler>(std::move(h), std::move(ex), of_shard);
+    const executor ex = boost::asio::get_associated_executor(h, of_shard);
+    return std::make_unique<with_handler>(std::move(h), ex, of_shard);
   }
 
   void add(std::size_t shard, waiter_ptr w) {

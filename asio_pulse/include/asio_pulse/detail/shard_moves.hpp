@@ -29,9 +29,7 @@
 /// \file
 /// Moves sessions from one shard to another: by order, and as shard_balancer decides.
 
-namespace asio_pulse {
-
-namespace detail {
+namespace asio_pulse::detail {
 
 /// What the shards of one sharded_context share for moves.
 struct move_board {
@@ -536,5 +534,4 @@ class shard_moves {
   starter starter_{*this};
 };
 
-}  // namespace detail
-}  // namespace asio_pulse
+}  // namespace asio_pulse::detail
