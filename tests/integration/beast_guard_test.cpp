@@ -109,11 +109,19 @@ asio_pulse::options quick() {
 TEST(request_guard, an_admitted_request_is_a_task_of_its_group) {
   server s{quick()};
   client c{s.where()};
-  for (int i = 0; i != 10; ++i) {
+  std::uint64_t served = 0;
+  // Where the server's thread gets little of the CPU, its queue is too long at times.
+  for (int i = 0; i != 500 && served != 10; ++i) {
     c.send("/");
-    EXPECT_EQ(c.receive().body(), "served");
+    const std::string body = c.receive().body();
+    if (body == "served") {
+      ++served;
+    } else {
+      EXPECT_EQ(body, "The server is overloaded.\n");
+    }
   }
-  EXPECT_EQ(s.tenant.stats().admitted, 10U);
+  EXPECT_EQ(served, 10U);
+  EXPECT_EQ(s.tenant.stats().admitted, served);
   EXPECT_GE(s.tenant.stats().cpu, 9 * 500us);
   EXPECT_EQ(s.other.stats().cpu, 0ns);
 }
