@@ -19,7 +19,7 @@ constexpr auto recently = 1s;
 constexpr auto shortly = 500ms;
 constexpr auto pause_after_refusal = 10ms;
 // A window that is longer, because the shard slept or was stuck, says nothing about most of the time.
-constexpr auto longest_window = 100ms;
+constexpr auto longest_load_window = 100ms;
 // An excess as small as this, in thousandths of a CPU, is not worth a move.
 constexpr double least_excess = 5;
 
@@ -285,7 +285,7 @@ void shard_balancer::sum_up(const shard_report& mine) noexcept {
     return;
   }
   const time length =
-      std::min<time>(mine.window_ended - std::max(mine.window_began, last_window_), longest_window);
+      std::min<time>(mine.window_ended - std::max(mine.window_began, last_window_), longest_load_window);
   const bool own_doing = gave_at_ > mine.window_began - journey;
   last_window_ = mine.window_ended;
   excess_ = (others_[me_].measured - mean_) / reference;
