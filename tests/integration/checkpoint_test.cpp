@@ -566,7 +566,7 @@ struct after_a_scope {
     {
       const asio_pulse::task short_lived{io, unlimited("short-lived")};
       polled = short_lived.id();
-      asio_pulse::post(short_lived, [&, inside] {
+      asio_pulse::post(short_lived, [&] {
         {
           const asio_pulse::task_scope scope(other);
           inside();

@@ -322,11 +322,15 @@ testing::AssertionResult exact_after(poll_clock& clock, Before before) {
   });
 }
 
-TEST_F(rseq_sharing, a_long_segment_after_a_short_wait_is_exact) {
-  EXPECT_TRUE(exact_after(clock_, [&] {
+testing::AssertionResult exact_after_a_short_wait(poll_clock& clock) {
+  return exact_after(clock, [&] {
     std::this_thread::sleep_for(1us);
-    clock_.waited();
-  }));
+    clock.waited();
+  });
+}
+
+TEST_F(rseq_sharing, a_long_segment_after_a_short_wait_is_exact) {
+  EXPECT_TRUE(exact_after_a_short_wait(clock_));
 }
 
 TEST_F(rseq_sharing, so_it_is_where_the_kernel_does_not_show_blocking) {  // from Linux 7.2
@@ -334,10 +338,7 @@ TEST_F(rseq_sharing, so_it_is_where_the_kernel_does_not_show_blocking) {  // fro
       asio_pulse::detail::probe(clock_kind::rseq_tsc));
   const bool before = std::exchange(probed.shows_blocking, false);
   poll_clock clock;
-  EXPECT_TRUE(exact_after(clock, [&] {
-    std::this_thread::sleep_for(1us);
-    clock.waited();
-  }));
+  EXPECT_TRUE(exact_after_a_short_wait(clock));
   EXPECT_TRUE(exact_after(clock, [&] {
     timing_test::work(100);
     clock.stamp();  // as between two handlers
