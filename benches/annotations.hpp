@@ -65,9 +65,29 @@ inline std::string stats_json(const io_context&) { return "{}"; }
 
 #include <string_view>
 
+#if defined(BENCH_AUTOMATIC)
+// No checkpoint in the source, and no budget: the compiler writes the checks.
+#include <asio_pulse/preemptible.hpp>
+
+#undef ASIO_PULSE_PREEMPTION_BUDGET
+#undef ASIO_PULSE_CHECKPOINT
+#define ASIO_PULSE_PREEMPTION_BUDGET(...) static_assert(true)
+#define ASIO_PULSE_CHECKPOINT() static_assert(true)
+#endif
+
 namespace bench {
 
+#if defined(BENCH_AUTOMATIC)
+/// The handlers of connections run on fibers.
+struct io_context : asio_pulse::io_context {
+  explicit io_context(int threads)
+      : asio_pulse::io_context(
+            asio_pulse::options{.preemptible = asio_pulse::preemptible_handlers::connections},
+            threads) {}
+};
+#else
 using io_context = asio_pulse::io_context;
+#endif
 using asio_pulse::should_yield;
 using asio_pulse::task_scope;
 
@@ -94,7 +114,7 @@ struct task : asio_pulse::task {
   std::uint64_t polls() const { return stats().polls; }
 };
 
-inline std::string stats_json(const io_context& io) {
+inline std::string stats_json(const asio_pulse::io_context& io) {
   const auto stats = io.stats();
   std::string json = "{";
   const auto add = [&json](const char* key, std::uint64_t value) {
@@ -104,6 +124,7 @@ inline std::string stats_json(const io_context& io) {
   add("yields", stats.yields);
   add("strand_breaks", stats.strand_breaks);
   add("checkpoint_yields", stats.checkpoint_yields);
+  add("automatic_suspensions", stats.automatic_suspensions);
   add("isolated", stats.isolated);
   add("isolations_refused", stats.isolations_refused);
   add("promotions", stats.promotions);

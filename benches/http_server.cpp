@@ -7,9 +7,19 @@
 //   http_server_pulse     asio_pulse::io_context, a budget and a checkpoint in the slow loop
 //   http_server_isolated  asio_pulse::io_context, the slow loop untouched but spawned as a declared
 //                         task that may be moved to the isolation pool
-// Prints "listening PORT" when it is ready, and one line of JSON on SIGTERM.
+//   http_server_automatic asio_pulse::io_context, the slow loop untouched: compiled with automatic
+//                         checkpoints, and handlers of connections run on fibers
+// The second one can also run as shards: asio_pulse::sharded_context, whose acceptor hands each
+// connection to one of them. Prints "listening PORT" when it is ready, and one line of JSON on SIGTERM.
 
 #include "annotations.hpp"
+
+#if !defined(BENCH_STOCK) && !defined(BENCH_ISOLATED)
+#include <asio_pulse/movable.hpp>
+#include <asio_pulse/sharded.hpp>
+#include <asio_pulse/sharded_acceptor.hpp>
+#define BENCH_SHARDS
+#endif
 
 #include <boost/asio/awaitable.hpp>
 #include <boost/asio/co_spawn.hpp>
@@ -34,6 +44,7 @@
 #include <exception>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <stdexcept>
 #include <stop_token>
 #include <string>
@@ -118,6 +129,13 @@ class hog {
   unsigned rounds_;
 };
 
+/// The slow request without a checkpoint.
+[[maybe_unused]] std::string hash_at_once(unsigned rounds) {
+  hash_chain chain{seed};
+  for (unsigned i = 0; i < rounds; ++i) chain.step();
+  return chain.hex();
+}
+
 struct counters {
   std::atomic<unsigned long> fast{0};
   std::atomic<unsigned long> hogs{0};
@@ -176,6 +194,18 @@ unsigned calibrate(std::chrono::nanoseconds target) {
                                static_cast<double>(best.count()));
 }
 
+void report(unsigned long fast, unsigned long hogs, const bench::io_context& io) {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  const auto seconds = [](const timeval& t) {
+    return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_usec) * 1e-6;
+  };
+  std::printf(R"({"fast":%lu,"hogs":%lu,"cpu_s":%.6f,"pulse":%s})"
+              "\n",
+              fast, hogs, seconds(usage.ru_utime) + seconds(usage.ru_stime),
+              bench::stats_json(io).c_str());
+}
+
 int serve(int threads, unsigned rounds, bool idle_thread) {
   bench::io_context io{threads};
   const hog slow{io, rounds};
@@ -205,17 +235,81 @@ int serve(int threads, unsigned rounds, bool idle_thread) {
   io.run();
   for (auto& worker : workers) worker.join();
 
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  const auto seconds = [](const timeval& t) {
-    return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_usec) * 1e-6;
-  };
-  std::printf(R"({"fast":%lu,"hogs":%lu,"cpu_s":%.6f,"pulse":%s})"
-              "\n",
-              served.fast.load(), served.hogs.load(),
-              seconds(usage.ru_utime) + seconds(usage.ru_stime), bench::stats_json(io).c_str());
+  report(served.fast, served.hogs, io);
   return 0;
 }
+
+#if defined(BENCH_SHARDS)
+enum class on_shards { still, slow, movable };
+
+/// As session(), but the slow request has no checkpoint. It may move wherever it waits for a request.
+asio::awaitable<void> movable_session(tcp::socket socket, unsigned rounds,
+                                      asio_pulse::sharded<counters>& served, bool moves) {
+  boost::beast::flat_buffer buffer;
+  std::optional<asio_pulse::movable> here;
+  if (moves) here.emplace(socket);
+  for (;;) {
+    if (here) co_await here->idle(buffer.size());
+    http::request<http::string_body> request;
+    co_await http::async_read(socket, buffer, request, asio::use_awaitable);
+    http::response<http::string_body> response{http::status::ok, request.version()};
+    response.set(http::field::server, "asio-pulse-bench");
+    response.set(http::field::content_type, "application/json");
+    response.keep_alive(request.keep_alive());
+    if (request.target() == "/fast") {
+      response.body() = R"({"status":"ok","items":[1,2,3],"method":")";
+      response.body() += std::string(request.method_string());
+      response.body() += "\"}";
+      served.local().fast.fetch_add(1, std::memory_order_relaxed);
+    } else {
+      response.body() = R"({"status":"ok","sha256":")" + hash_at_once(rounds) + "\"}";
+      served.local().hogs.fetch_add(1, std::memory_order_relaxed);
+    }
+    response.prepare_payload();
+    co_await http::async_write(socket, response, asio::use_awaitable);
+    if (!response.keep_alive()) break;
+  }
+}
+
+int serve_on_shards(int threads, unsigned rounds, on_shards how) {
+  asio_pulse::sharded_context shards{static_cast<std::size_t>(threads)};
+  const hog slow{shards.shard(0), rounds};
+  asio_pulse::sharded<counters> served{shards};
+  // The kernel would deal out the few connections of this bench by chance.
+  asio_pulse::sharded_acceptor acceptor{
+      shards,
+      {asio::ip::address_v4::loopback(), 0},
+      [&](tcp::socket socket) {
+        socket.set_option(tcp::no_delay{true});
+        const auto executor = socket.get_executor();
+        if (how == on_shards::still) {
+          asio::co_spawn(executor, session(std::move(socket), slow, served.local()),
+                         asio::detached);
+        } else {
+          asio::co_spawn(
+              executor,
+              movable_session(std::move(socket), rounds, served, how == on_shards::movable),
+              asio::detached);
+        }
+      },
+      {.mode = asio_pulse::accept_mode::one_listener}};
+
+  asio::signal_set signals{shards.shard(0), SIGTERM, SIGINT};
+  signals.async_wait([&shards](auto, auto) { shards.stop(); });
+  std::printf("listening %d\n", static_cast<int>(acceptor.local_endpoint().port()));
+  std::fflush(stdout);
+  shards.run();
+
+  unsigned long fast = 0;
+  unsigned long hogs = 0;
+  for (std::size_t i = 0; i != shards.size(); ++i) {
+    fast += served.at(i).fast;
+    hogs += served.at(i).hogs;
+  }
+  report(fast, hogs, shards.shard(0));
+  return 0;
+}
+#endif
 
 }  // namespace
 
@@ -224,12 +318,24 @@ int main(int argc, char** argv) try {
     std::printf("%u\n", calibrate(std::chrono::milliseconds{std::atoi(argv[2])}));
     return 0;
   }
+#if defined(BENCH_SHARDS)
+  if (argc == 5 && std::strcmp(argv[1], "serve") == 0 && std::atoi(argv[2]) > 0) {
+    const auto rounds = static_cast<unsigned>(std::strtoul(argv[3], nullptr, 10));
+    const std::string how = argv[4];
+    if (how == "shards") return serve_on_shards(std::atoi(argv[2]), rounds, on_shards::still);
+    if (how == "shards-slow") return serve_on_shards(std::atoi(argv[2]), rounds, on_shards::slow);
+    if (how == "movable") return serve_on_shards(std::atoi(argv[2]), rounds, on_shards::movable);
+  }
+#endif
   const bool idle = argc == 5 && std::strcmp(argv[4], "idle") == 0;
   if ((argc == 4 || idle) && std::strcmp(argv[1], "serve") == 0 && std::atoi(argv[2]) > 0) {
     return serve(std::atoi(argv[2]), static_cast<unsigned>(std::strtoul(argv[3], nullptr, 10)),
                  idle);
   }
-  std::fprintf(stderr, "usage: %s calibrate MILLISECONDS | serve THREADS ROUNDS [idle]\n", argv[0]);
+  std::fprintf(
+      stderr,
+      "usage: %s calibrate MILLISECONDS | serve THREADS ROUNDS [idle|shards|shards-slow|movable]\n",
+      argv[0]);
   return 2;
 } catch (const std::exception& e) {
   std::fprintf(stderr, "%s: %s\n", argv[0], e.what());

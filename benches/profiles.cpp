@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: BSL-1.0
 //
 // What a profile trades: the work that coroutines with checkpoints do on one thread, each with memory
-// of its own that the others displace from the caches, and how late a 1 ms timer is beside them.
+// of its own that the others displace from the caches, and how late a 1 ms timer is beside them; and
+// how long requests wait, and how many are served, while more come than can be served.
 
 #include "measure.hpp"
 
 #include <asio_pulse/asio_pulse.hpp>
 
 #include <boost/asio/detached.hpp>
+#include <boost/asio/post.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/use_awaitable.hpp>
 
@@ -67,6 +69,99 @@ asio::awaitable<void> probe(asio_pulse::io_context& io, clock_type::time_point e
   }
 }
 
+// ---- admission
+
+constexpr auto service = 200us;
+constexpr auto gap = 100us;  // half as long: twice what can be served
+constexpr auto steady_for = 2s;
+constexpr auto burst = 200ms;  // the queue then holds 100 ms of work, for 100 ms more
+
+struct served_requests {
+  std::vector<double> waited_ms;  // those that were admitted, from the time when they were due
+  std::uint64_t refused = 0;
+};
+
+/// Requests that come at fixed times, whatever the server does: one operation for each.
+class open_loop {
+ public:
+  open_loop(asio_pulse::io_context& io, std::chrono::nanoseconds length)
+      : io_(io), group_(io), begin_(clock_type::now()), end_(begin_ + length), due_(begin_) {
+    send();
+  }
+  [[nodiscard]] served_requests& result() { return result_; }
+
+ private:
+  // Those that are due by now join the queue behind what waits there.
+  void send() {
+    const auto now = clock_type::now();
+    for (; due_ <= now && due_ < end_; due_ += gap) {
+      asio::post(io_, [this, due = due_] { request(due); });
+    }
+    if (now >= end_) return;
+    timer_.expires_at(due_);
+    timer_.async_wait([this](auto) { send(); });
+  }
+  void request(clock_type::time_point due) {
+    if (!asio_pulse::admit(group_)) {
+      ++result_.refused;
+      return;
+    }
+    result_.waited_ms.push_back(
+        std::chrono::duration<double, std::milli>(clock_type::now() - due).count());
+    bench::spin(service);
+  }
+
+  asio_pulse::io_context& io_;
+  asio_pulse::task_group group_;
+  clock_type::time_point begin_;
+  clock_type::time_point end_;
+  clock_type::time_point due_;
+  asio::steady_timer timer_{io_};
+  served_requests result_;
+};
+
+served_requests served(std::string_view name, std::chrono::nanoseconds length) {
+  asio_pulse::options o = profile(name);
+  o.on_report = [](const asio_pulse::report&) {};
+  asio_pulse::io_context io{o, 1};
+  open_loop requests(io, length);
+  io.run();
+  if (requests.result().waited_ms.size() < 10) throw std::runtime_error("nothing was served");
+  return requests.result();
+}
+
+/// The cost of a request that is admitted, while nothing waits.
+double admission_ns(std::string_view name) {
+  constexpr int asked = 200'000;
+  asio_pulse::options o = profile(name);
+  asio_pulse::io_context io{o, 1};
+  const asio_pulse::task_group group(io);
+  double cost = 0;
+  asio::post(io, [&] {
+    const auto before = bench::thread_cpu_time();
+    for (int n = 0; n != asked; ++n) bench::keep(static_cast<bool>(asio_pulse::admit(group)));
+    const std::chrono::duration<double, std::nano> used = bench::thread_cpu_time() - before;
+    cost = used.count() / asked;
+  });
+  io.run();
+  return cost;
+}
+
+void admit(std::string_view name) {
+  served_requests overload = served(name, steady_for);
+  const served_requests one_burst = served(name, burst);
+  std::sort(overload.waited_ms.begin(), overload.waited_ms.end());
+  const double p99 = overload.waited_ms[overload.waited_ms.size() * 99 / 100];
+  const auto all = static_cast<double>(one_burst.refused + one_burst.waited_ms.size());
+  std::printf(
+      "{\"admit_ns\": %.1f, \"wait_p99_ms\": %.2f, \"served_per_s\": %.0f, "
+      "\"burst_refused_percent\": %.1f}\n",
+      admission_ns(name), p99,
+      static_cast<double>(overload.waited_ms.size()) /
+          std::chrono::duration<double>(steady_for).count(),
+      100 * static_cast<double>(one_burst.refused) / all);
+}
+
 void run(std::string_view name, int seconds) {
   asio_pulse::options o = profile(name);
   o.on_report = [](const asio_pulse::report&) {};
@@ -98,8 +193,12 @@ void run(std::string_view name, int seconds) {
 
 int main(int argc, char** argv) {
   try {
-    if (argc != 3) throw std::invalid_argument("usage: profiles_pulse PROFILE SECONDS");
-    run(argv[1], std::max(std::atoi(argv[2]), 1));
+    if (argc != 3) throw std::invalid_argument("usage: profiles_pulse PROFILE SECONDS | admission");
+    if (argv[2] == std::string_view("admission")) {
+      admit(argv[1]);
+    } else {
+      run(argv[1], std::max(std::atoi(argv[2]), 1));
+    }
   } catch (const std::exception& e) {
     std::fprintf(stderr, "profiles: %s\n", e.what());
     return 1;

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: BSL-1.0
 //
 // A Beast server on shards: one context with one thread for each of two shards, and a counter that
-// each shard has for itself. The clients run in the same program and add the counters up at the end.
+// each shard has for itself. A connection that waits for a request may move to another shard. The clients
+// run in the same program and add the counters up at the end.
 
 #include <asio_pulse/asio_pulse.hpp>
+#include <asio_pulse/movable.hpp>
 #include <asio_pulse/sharded.hpp>
 #include <asio_pulse/sharded_acceptor.hpp>
 #include <asio_pulse/sharded_context.hpp>
@@ -27,15 +29,19 @@ using asio::ip::tcp;
 
 using counters = asio_pulse::sharded<std::size_t>;
 
+// [movable]
 asio::awaitable<void> serve(tcp::socket socket, const counters& requests) {
+  asio_pulse::movable here(socket);
   boost::beast::flat_buffer buffer;
   boost::system::error_code ec;
   for (;;) {
     http::request<http::string_body> request;
+    co_await here.idle(buffer.size());  // the only place where the session may move
     co_await http::async_read(socket, buffer, request,
                               asio::redirect_error(asio::use_awaitable, ec));
     if (ec) co_return;
     ++requests.local();  // this shard's own: no lock, no atomic
+    // [movable]
     http::response<http::string_body> answer{http::status::ok, request.version()};
     answer.body() = "hello\n";
     answer.prepare_payload();

@@ -103,7 +103,8 @@ void attach(thread_state& ts, void* scheduler, path_arbiter& arbiter) noexcept {
   ts.state = &arbiter.state;
   ts.token = never(arbiter.state.load(std::memory_order_relaxed));
   ts.base = ts.current;
-  ts.shared = false;
+  ts.charging = 0;
+  ts.gates_all = arbiter.gates_all;
   ts.pending = 0;
   ts.pending_polls = 0;
   attach_clock(ts);

@@ -4,6 +4,7 @@
 #include "arbiters.hpp"
 #include "thread_account.hpp"
 
+#include <asio_pulse/hooks/always_preempt.hpp>
 #include <asio_pulse/hooks/assert.hpp>
 #include <asio_pulse/hooks/poll_path.hpp>
 
@@ -61,18 +62,32 @@ void accept_created(tracked_operation& op) noexcept {
   op.assign(listener);
 }
 
-bool gate(void* owner, void* operation, tracked_operation& op, completes how,
-          const site& what) noexcept {
-  if (op.has(tracked_operation::released)) return false;
+gate_verdict gate(void* owner, void* operation, tracked_operation& op, completes how,
+                  const site& what) noexcept {
+  if (op.has(tracked_operation::inside)) return gate_verdict::runs;
+  const bool released = op.has(tracked_operation::released);
   thread_state& ts = this_thread();
+  if (released && (ts.arbiter == nullptr || !ts.arbiter->uses_fibers)) return gate_verdict::runs;
+  if (const task_record* const t = op.task();
+      t != nullptr && t->gated.load(std::memory_order_relaxed) == gate_flag::unless_calm &&
+      ts.clock.last() < t->home->calm_until.load(std::memory_order_relaxed)) {
+    return gate_verdict::runs;
+  }
   if (ts.top.load(std::memory_order_relaxed) == nullptr) {
-    if ((owner != ts.owner || !ts.wrapped) && !recognise(ts, owner)) return false;
+    if ((owner != ts.owner || !ts.wrapped) && !recognise(ts, owner)) return gate_verdict::runs;
   } else if (owner == ts.owner || ts.arbiter == nullptr) {
     // The operation completes inside another handler of the same scheduler, so it has no turn of
     // its own that it could give up.
-    return false;
+    return gate_verdict::runs;
   }
-  return ts.arbiter->hold_back(ts, op, operation, owner, how, what);
+  path_arbiter& arbiter = *ts.arbiter;
+  if (!released && (op.task() != nullptr || detail::always_preempt()) &&
+      arbiter.hold_back(ts, op, operation, owner, how, what)) {
+    return gate_verdict::held;
+  }
+  return arbiter.uses_fibers && arbiter.wants_fiber(ts, op, operation, owner, what)
+             ? gate_verdict::on_fiber
+             : gate_verdict::runs;
 }
 
 task_record* connecting(void* scheduler, task_record* t) noexcept {

@@ -15,6 +15,10 @@ namespace asio_pulse::hooks {
 void poll_frame::begin_slow(void* owner, const site& what) noexcept {
   thread_state& ts = this_thread();
   task_ = tracked_operation::task_in(word_);
+  if ((word_ & tracked_operation::inside) != 0) {
+    mode_ = mode::unobserved;
+    return;
+  }
   if ((task_ == nullptr || what.drains) && ts.wrapped && ts.arbiter == nullptr &&
       owner == ts.plain_owner) {
     // In a context that is switched off. The drain's own work belongs to no task, as elsewhere (see
@@ -42,14 +46,16 @@ void poll_frame::begin_slow(void* owner, const site& what) noexcept {
   }
   if (plain && outer == nullptr && owner == ts.owner && !what.drains) {
     const std::uint32_t state = ts.state->load(std::memory_order_relaxed);
+    std::uint8_t charging = 0;
     if (state == ts.token && ts.clock.undisturbed() &&
-        (task_ == nullptr ||
-         (task_->home == ts.arbiter && !task_->shared.load(std::memory_order_relaxed)))) {
+        (task_ == nullptr || (task_->home == ts.arbiter &&
+                              ((charging = task_->charging.load(std::memory_order_relaxed)) &
+                               charging_mode::shared) == 0))) {
       // As the fast path, but another task was polled before, so the account changes.
       mode_ = mode::outermost;
       close_current_account(ts);
       ts.account = task_;
-      ts.shared = (state & path_state::several_workers) != 0;
+      ts.charging = charging | static_cast<std::uint8_t>(state & path_state::several_workers);
       watch_account(ts);
       start(ts, what, task_);
       return;
@@ -90,7 +96,7 @@ poll_frame::measuring& poll_frame::measure(thread_state& ts, task_record* before
   m.held = m.assigned = m.born = nullptr;
   m.judged = 0;
   m.hooked = m.account_saved = false;
-  m.outer_shared = ts.shared;
+  m.outer_charging = ts.charging;
   return m;
 }
 
@@ -111,7 +117,7 @@ void poll_frame::begin_measured(thread_state& ts, void* owner, const site& what,
     state = ts.state->load(std::memory_order_relaxed);
   }
   m.hooked = (state & path_state::poll_hooks) != 0;
-  bool shared = (state & path_state::several_workers) != 0;
+  auto charging = static_cast<std::uint8_t>(state & path_state::several_workers);
   if (outer != nullptr) {
     ++outer->inner_polls_;
     outer->inner_owner_ = owner;
@@ -146,18 +152,19 @@ void poll_frame::begin_measured(thread_state& ts, void* owner, const site& what,
     ts.token = chains && ts.wrapped && (state & path_state::poll_hooks) == 0 ? state : never(state);
   }
   if (task_ != nullptr && task_->home != ts.arbiter &&
-      !task_->shared.exchange(true, std::memory_order_relaxed)) {
+      (task_->charging.fetch_or(charging_mode::shared, std::memory_order_relaxed) &
+       charging_mode::shared) == 0) {
     // Its own workers may still charge it with plain stores. The new generation sends them through
     // the slow path.
     task_->home->state.fetch_add(path_state::generation, std::memory_order_relaxed);
   }
-  shared = shared || (task_ != nullptr && task_->shared.load(std::memory_order_relaxed));
+  if (task_ != nullptr) charging |= task_->charging.load(std::memory_order_relaxed);
   if (what.drains) {
     m.held = task_;
   } else {
     open_account(ts, m);
-    if (shared != ts.shared && ts.pending_polls != 0) settle(ts, ts.clock.last());
-    ts.shared = shared;
+    if (charging != ts.charging && ts.pending_polls != 0) settle(ts, ts.clock.last());
+    ts.charging = charging;
     watch_account(ts);
   }
   if ((word_ & tracked_operation::accepts) != 0) m.born = ts.arbiter->accepted(task_);
@@ -251,8 +258,11 @@ void poll_frame::reassign(task_record* t) noexcept {
   }
   ts.account = t;
   ts.cached_refs = 0;
-  ts.shared = ts.shared || (t != nullptr &&
-                            (t->home != ts.arbiter || t->shared.load(std::memory_order_relaxed)));
+  ts.charging &= charging_mode::shared;
+  if (t != nullptr) {
+    ts.charging |= t->charging.load(std::memory_order_relaxed);
+    if (t->home != ts.arbiter) ts.charging |= charging_mode::shared;
+  }
   watch_account(ts);
   task_ = t;
   if (task_record* before = std::exchange(m.assigned, t)) release(*before);

@@ -170,8 +170,8 @@ void poll_frame::close_account(thread_state& ts, measuring& m) noexcept {
   // The account may be that of a task that joined a group meanwhile, or of the next handler in a
   // strand's batch, which does not look whether its task is shared.
   if (m.outer != nullptr) {
-    ts.shared = m.outer_shared ||
-                (ts.account != nullptr && ts.account->shared.load(std::memory_order_relaxed));
+    ts.charging = m.outer_charging;
+    if (ts.account != nullptr) ts.charging |= ts.account->charging.load(std::memory_order_relaxed);
   }
 }
 

@@ -55,23 +55,35 @@ void poll_recorder::mark(kind what, timing::ticks now, std::uint32_t task,
 // Open addressing with a limited number of probes, so that a full table costs only a few compares.
 void poll_recorder::note_other(timing::ticks start, timing::ticks cost, std::uint64_t key,
                                const task_record* task) noexcept {
+  last_key_ = key;
+  last_ = &entry_of(key);
+  last_end_ = 0;  // another site, so this is not a repetition
+  note_short(start, cost, key, task);
+}
+
+// Makes the entry if there is none, and room for one.
+poll_recorder::entry& poll_recorder::entry_of(std::uint64_t key) noexcept {
   constexpr std::size_t farthest = 8;
   // Knuth's multiplicative hash, because the addresses differ in their middle bits.
   const auto home = static_cast<std::size_t>((key * 0x9e3779b97f4a7c15U) >> 56);
   static_assert(sites == 256, "eight bits of the hash");
-  last_key_ = key;
-  last_ = &entries_[other_sites];
-  last_end_ = 0;  // another site, so this is not a repetition
   for (std::size_t n = 0; n < farthest; ++n) {
     entry& e = entries_[(home + n) % sites];
     const std::uint64_t there = e.key.load(std::memory_order_relaxed);
     if (there == 0) e.key.store(key, std::memory_order_relaxed);
-    if (there == 0 || there == key) {
-      last_ = &e;
-      break;
-    }
+    if (there == 0 || there == key) return e;
   }
-  note_short(start, cost, key, task);
+  return entries_[other_sites];
+}
+
+void poll_recorder::note_refused(std::uint64_t key, bool locked, const void* lock,
+                                 const void* checked) noexcept {
+  entry& e = entry_of(key);
+  add(e.refused, 1);
+  if (!locked) return;
+  add(e.refused_lock, 1);
+  e.lock.store(lock, std::memory_order_relaxed);
+  e.checked.store(checked, std::memory_order_relaxed);
 }
 
 std::uint64_t poll_recorder::last_site() const noexcept {

@@ -70,6 +70,7 @@ worker_scope::worker_scope(void* scheduler, path_arbiter& arbiter, bool enabled,
   inner.wrapped = true;
   inner.compensable = compensable;
   inner.base = outer.base;
+  inner.nested = outer_poll_ != nullptr;
   if (enabled) {
     // These remain valid: what is known about other schedulers, and a recorder of this arbiter.
     inner.plain_owner = outer.plain_owner;

@@ -215,6 +215,44 @@ TEST_P(joining, nothing_is_lost_and_nothing_is_charged_twice) {
   for (const task_group& g : groups) EXPECT_EQ(g.stats().tasks, 0U);
 }
 
+// Invariants 103 and 104: by turns one thread is alone with a task, or several charge and move it. Each
+// group but the parent ends as soon as the task has left it.
+TEST(joining, workers_come_and_go_while_tasks_move) {
+  asio_pulse::io_context io{steady()};
+  const task_group parent(io);
+  std::vector<task> tasks;
+  for (int i = 0; i != 4; ++i) tasks.emplace_back(io, in_group(parent));
+  std::atomic<int> left{3000};
+  struct chain {
+    asio_pulse::io_context& io;
+    const task_group& parent;
+    std::atomic<int>& left;
+    void post(const task& t) const {
+      asio_pulse::post(t, [this, &t] {
+        if (left.fetch_sub(1) <= 0) return;
+        this_task::join(task_group(io, {.parent = parent}));
+        burn(2us);
+        asio::post(io, [] { burn(1us); });  // of the same task
+        post(t);
+      });
+    }
+  };
+  const chain work{io, parent, left};
+  for (const task& t : tasks) work.post(t);
+  // Each call comes in as a worker and leaves.
+  on_threads(2, [&](std::size_t) {
+    while (left.load() > 0) io.poll_one();
+  });
+  io.run();
+  auto used = 0ns;
+  for (const task& t : tasks) used += t.stats().cpu;
+  EXPECT_GE(used, 3000 * 1us);
+  // A task may lose the charge of a poll when another worker comes in, a group does not.
+  EXPECT_GE(parent.stats().cpu, used - 20ns);
+  EXPECT_LE(parent.stats().cpu, used + used / 10);
+  EXPECT_EQ(parent.stats().tasks, 0U);
+}
+
 TEST(join, a_group_ends_when_the_last_task_has_left_it) {
   asio_pulse::io_context io{steady()};
   const task member(io, unlimited("member"));

@@ -69,7 +69,7 @@ using asio_pulse::sharded_acceptor;
 using asio_pulse::sharded_context;
 using testing::HasSubstr;
 
-asio_pulse::shard_options quiet() { return {.context = steady()}; }
+asio_pulse::shard_options quiet_shards() { return {.context = steady()}; }
 
 std::size_t entries(const char* folder) {
   std::size_t n = 0;
@@ -84,7 +84,7 @@ std::size_t thread_count() { return entries("/proc/self/task"); }
 
 /// What the process makes once, for its first context.
 void first_context() {
-  sharded_context first(2, quiet());
+  sharded_context first(2, quiet_shards());
   first.finish();
   first.run();
 }
@@ -125,7 +125,7 @@ class shards_thread {
 class shards_of : public testing::TestWithParam<std::size_t> {
  protected:
   std::size_t count() const { return GetParam(); }
-  sharded_context shards{GetParam(), quiet()};
+  sharded_context shards{GetParam(), quiet_shards()};
 };
 INSTANTIATE_TEST_SUITE_P(count, shards_of, testing::Values(1, 2, 8),
                          testing::PrintToStringParamName());
@@ -283,7 +283,7 @@ TEST_P(shards_of, a_broadcast_comes_to_every_shard_once) {
 }
 
 TEST(shards, handlers_are_counted_while_the_library_is_switched_off) {
-  asio_pulse::shard_options o = quiet();
+  asio_pulse::shard_options o = quiet_shards();
   o.context.enabled = false;
   sharded_context shards(2, o);
   asio::post(shards.shard(0), [&] {
@@ -294,7 +294,7 @@ TEST(shards, handlers_are_counted_while_the_library_is_switched_off) {
 }
 
 TEST(shards, a_full_mailbox_refuses_and_the_function_is_not_moved_from) {
-  asio_pulse::shard_options o = quiet();
+  asio_pulse::shard_options o = quiet_shards();
   o.mailbox = 4;
   sharded_context shards(2, o);
   std::atomic<int> ran{0};
@@ -332,7 +332,7 @@ TEST(shards, a_full_mailbox_refuses_and_the_function_is_not_moved_from) {
 }
 
 TEST(shards, a_refused_request_completes_with_the_error) {
-  asio_pulse::shard_options o = quiet();
+  asio_pulse::shard_options o = quiet_shards();
   o.mailbox = 2;
   sharded_context shards(2, o);
   int answered = 0;
@@ -358,7 +358,7 @@ TEST(shards, a_refused_request_completes_with_the_error) {
 }
 
 TEST(shards, a_sender_that_is_faster_is_held_up) {
-  asio_pulse::shard_options o = quiet();
+  asio_pulse::shard_options o = quiet_shards();
   o.mailbox = 8;
   sharded_context shards(2, o);
   std::atomic<int> accepted{0};
@@ -388,7 +388,7 @@ TEST(shards, a_sender_that_is_faster_is_held_up) {
 }
 
 TEST(shards, a_shard_is_only_woken_when_it_sleeps) {
-  sharded_context shards(2, quiet());
+  sharded_context shards(2, quiet_shards());
   asio::post(shards.shard(0), [&] {
     for (int i = 0; i != 200; ++i) shards.post(1, [] {});
   });
@@ -403,7 +403,7 @@ TEST(shards, a_shard_is_only_woken_when_it_sleeps) {
 }
 
 TEST(shards, a_message_belongs_to_no_task_of_its_sender) {
-  sharded_context shards(2, quiet());
+  sharded_context shards(2, quiet_shards());
   const asio_pulse::task t(shards.shard(0), unlimited("sender"));
   std::uint64_t id = 99;
   asio_pulse::post(t, [&] { shards.post(1, [&] { id = asio_pulse::this_task::id(); }); });
@@ -413,8 +413,8 @@ TEST(shards, a_message_belongs_to_no_task_of_its_sender) {
 }
 
 TEST(shards, this_shard_is_empty_elsewhere) {
-  sharded_context a(2, quiet());
-  sharded_context b(1, quiet());
+  sharded_context a(2, quiet_shards());
+  sharded_context b(1, quiet_shards());
   EXPECT_FALSE(a.this_shard());
   std::optional<std::size_t> in_a;
   std::optional<std::size_t> in_b = 5;
@@ -499,7 +499,7 @@ TEST_P(shards_of, an_exception_leaves_run_and_nothing_else_is_lost) {
 TEST_P(shards_of, destruction_with_messages_and_requests_under_way) {
   std::atomic<int> alive{0};
   {
-    sharded_context dying(count(), quiet());
+    sharded_context dying(count(), quiet_shards());
     shards_thread r(dying);
     std::atomic<int> started{0};
     for (std::size_t i = 0; i != count(); ++i) {
@@ -531,7 +531,7 @@ TEST_P(shards_of, destruction_with_messages_and_requests_under_way) {
 TEST_P(shards_of, never_run_and_destroyed) {
   std::atomic<int> alive{0};
   {
-    sharded_context dying(count(), quiet());
+    sharded_context dying(count(), quiet_shards());
     dying.broadcast([c = living(alive)] {});
     (void)dying.on(
         0, [c = living(alive)] {}, asio::use_future);
@@ -541,7 +541,7 @@ TEST_P(shards_of, never_run_and_destroyed) {
 }
 
 TEST(shards, run_refuses_a_second_caller) {
-  sharded_context shards(2, quiet());
+  sharded_context shards(2, quiet_shards());
   shards_thread r(shards);
   std::promise<void> inside;
   shards.post(0, [&] { inside.set_value(); });
@@ -552,7 +552,7 @@ TEST(shards, run_refuses_a_second_caller) {
 }
 
 TEST(shards, stop_of_one_context_has_no_effect) {
-  sharded_context shards(2, quiet());
+  sharded_context shards(2, quiet_shards());
   shards_thread r(shards);
   std::promise<void> stopped;
   shards.post(1, [&] {
@@ -572,7 +572,7 @@ TEST(shards, descriptors_and_threads_are_back_where_they_were) {
   const std::size_t fds = descriptor_count();
   const std::size_t tasks = thread_count();
   for (int i = 0; i != 3; ++i) {
-    sharded_context shards(8, quiet());
+    sharded_context shards(8, quiet_shards());
     shards.broadcast([&] { shards.broadcast([] {}); });
     shards.finish();
     EXPECT_EQ(shards.run(), 8U + 64U);
@@ -598,7 +598,7 @@ TEST(shards, bad_input_is_refused_by_name) {
                 sharded_context(1, {.placement = static_cast<asio_pulse::placement_rule>(9)});
               }),
               HasSubstr("shard_options.placement"));
-  sharded_context shards(2, quiet());
+  sharded_context shards(2, quiet_shards());
   EXPECT_THROW((void)shards.shard(2), std::out_of_range);
   EXPECT_THROW(shards.post(2, [] {}), std::out_of_range);
   EXPECT_THROW(sharded_acceptor(shards, {asio::ip::address_v4::loopback(), 0}, [](tcp::socket) {},
@@ -613,7 +613,7 @@ TEST(shards, as_many_as_the_process_may_use) {
 
 TEST(shards, threads_are_pinned_if_that_is_wanted) {
   for (const bool pinned : {false, true}) {
-    asio_pulse::shard_options o = quiet();
+    asio_pulse::shard_options o = quiet_shards();
     o.pinned = pinned;
     sharded_context shards(2, o);
     sharded<int> cpus(shards);
@@ -638,7 +638,7 @@ TEST(shards, threads_are_pinned_if_that_is_wanted) {
 // ---- placement
 
 TEST(shards, a_placement_function_that_throws_falls_back_and_is_counted) {
-  asio_pulse::shard_options o = quiet();
+  asio_pulse::shard_options o = quiet_shards();
   std::atomic<int> calls{0};
   o.place = [&](const asio_pulse::placement_view& v) -> std::size_t {
     if (++calls % 2 == 0) throw std::runtime_error("no idea");
@@ -655,7 +655,7 @@ TEST(shards, a_placement_function_that_throws_falls_back_and_is_counted) {
 }
 
 TEST(shards, a_stuck_shard_gets_no_new_work) {
-  asio_pulse::shard_options o = quiet();
+  asio_pulse::shard_options o = quiet_shards();
   o.placement = asio_pulse::placement_rule::least_loaded;
   sharded_context shards(3, o);
   shards_thread r(shards);
@@ -722,7 +722,7 @@ TEST_P(acceptor_with, every_connection_is_served_once_on_its_shard) {
   first_context();
   const std::size_t fds = descriptor_count();
   {
-    sharded_context shards(count, quiet());
+    sharded_context shards(count, quiet_shards());
     sharded<int> served(shards);
     std::atomic<int> wrong{0};
     std::set<std::pair<std::size_t, std::uint64_t>> tasks;  // ids are unique in a context
@@ -773,7 +773,7 @@ TEST_P(acceptor_with, every_connection_is_served_once_on_its_shard) {
 
 TEST(sharded_acceptor, without_reuse_port_falls_back_and_says_so) {
   refuse_reuse_port = true;
-  sharded_context shards(2, quiet());
+  sharded_context shards(2, quiet_shards());
   std::atomic<int> accepted{0};
   sharded_acceptor acceptor(shards, {asio::ip::address_v4::loopback(), 0},
                             [&](tcp::socket) { ++accepted; });
@@ -798,7 +798,7 @@ TEST(sharded_acceptor, without_reuse_port_falls_back_and_says_so) {
 }
 
 TEST(sharded_acceptor, an_address_in_use_is_an_error) {
-  sharded_context shards(2, quiet());
+  sharded_context shards(2, quiet_shards());
   tcp::acceptor other(shards.shard(0), {asio::ip::address_v4::loopback(), 0});
   try {
     sharded_acceptor(shards, other.local_endpoint(), [](tcp::socket) {});
@@ -809,7 +809,7 @@ TEST(sharded_acceptor, an_address_in_use_is_an_error) {
 }
 
 TEST(sharded_acceptor, goes_on_when_there_are_descriptors_again) {
-  sharded_context shards(2, quiet());
+  sharded_context shards(2, quiet_shards());
   sharded_acceptor acceptor(shards, {asio::ip::address_v4::loopback(), 0},
                             [&](tcp::socket s) {
                               asio::co_spawn(shards.shard(shards.this_shard().value()),
@@ -831,7 +831,7 @@ TEST(sharded_acceptor, goes_on_when_there_are_descriptors_again) {
 
 TEST(sharded_acceptor, a_handler_that_throws_leaves_run_and_accepting_goes_on) {
   for (const accept_mode mode : {accept_mode::reuse_port, accept_mode::one_listener}) {
-    sharded_context shards(2, quiet());
+    sharded_context shards(2, quiet_shards());
     std::atomic<int> calls{0};
     sharded_acceptor acceptor(shards, {asio::ip::address_v4::loopback(), 0},
                               [&](tcp::socket) {

@@ -247,6 +247,18 @@ TEST(overload_rules, who_has_had_more_is_refused_at_a_shorter_delay) {
   EXPECT_TRUE(control.admits(group_shares::farthest, s + 2 * ms)) << "the CPU is not left idle";
 }
 
+TEST(overload_rules, under_a_policy_a_group_is_refused_by_its_own_wait) {
+  overload control({.target = 5 * ms, .interval = 100 * ms});
+  const overload::waits of_flood{.longest = 80 * ms, .own = 80 * ms};
+  const overload::waits of_small{.longest = 80 * ms, .own = ms};
+  EXPECT_TRUE(control.admits(1, of_flood, s)) << "may be a burst";
+  EXPECT_TRUE(control.admits(-1, of_small, s + 50 * ms));
+  EXPECT_FALSE(control.admits(1, of_flood, s + 100 * ms));
+  EXPECT_TRUE(control.admits(-1, of_small, s + 100 * ms));
+  EXPECT_TRUE(control.admits(0, of_small, s + 100 * ms));
+  EXPECT_FALSE(control.admits(0, {.longest = 80 * ms, .own = 6 * ms}, s + 101 * ms));
+}
+
 TEST(overload_rules, it_is_over_when_nothing_was_refused_for_an_interval) {
   overload control = overloaded(9 * ms, s);
   EXPECT_FALSE(control.admits(0, s));

@@ -13,7 +13,7 @@ provision_packages() {
   for group in "$@"; do
     case $group in
       test)
-        echo g++ cmake ninja-build ccache pkg-config libfmt-dev libdw-dev libgtest-dev libgmock-dev python3
+        echo g++ cmake ninja-build ccache pkg-config libfmt-dev libdw-dev libgtest-dev libgmock-dev libssl-dev python3
         echo libncurses-dev libcli11-dev            # pulse_top
         echo prometheus-cpp-dev libcurl4-openssl-dev    # the exporter
         ;;

@@ -63,6 +63,23 @@ inline asio_pulse::group_metrics make_group(std::string path, std::string name,
   return g;
 }
 
+inline asio_pulse::shard_metrics make_shard(std::uint64_t index, std::uint64_t shards,
+                                            std::uint64_t cpu_permille) {
+  asio_pulse::shard_metrics s;
+  fill_figures(s);
+  s.index = index;
+  s.shards = shards;
+  s.cpu_permille = cpu_permille;
+  s.keeps = asio_pulse::stay_reason::nothing_movable;
+  s.moves = {{.who = "peer",
+              .from = 2,
+              .to = index,
+              .why = asio_pulse::move_reason::drain,
+              .ago = std::chrono::milliseconds{1500},
+              .took = std::chrono::microseconds{40}}};
+  return s;
+}
+
 inline asio_pulse::worker_metrics make_worker(std::uint64_t thread, std::string running) {
   asio_pulse::worker_metrics w;
   fill_figures(w);
@@ -110,6 +127,7 @@ inline asio_pulse::process_metrics sample_metrics() {
   c.other_groups = make_group("", "", 400ms);
   c.group_count = 7;
   c.group_recent = 1s;
+  c.shard = make_shard(1, 4, 250);
   c.recent_interval = 2s;
   asio_pulse::stall_metrics stall;
   stall.at = std::chrono::system_clock::time_point(1'700'000'000s);

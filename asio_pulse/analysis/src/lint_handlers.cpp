@@ -28,6 +28,8 @@ constexpr nanoseconds long_batch = long_poll;
 constexpr int batch_to_poll = 2;
 // A poll that has lasted this long is shown as stuck. People notice a tenth of a second.
 constexpr nanoseconds stuck = 100ms;
+// There is a check every 20 us, so this is 2 ms during which others could have run.
+constexpr std::uint64_t many_refusals = 100;
 // How much of a system call's text a sentence contains.
 constexpr std::size_t call_bytes = 80;
 
@@ -41,6 +43,7 @@ class handler_rules {
     unseen_workers();
     batches();
     stalls();
+    refused_checkpoints();
   }
 
  private:
@@ -74,6 +77,24 @@ class handler_rules {
                            short_duration(site.longest), site.polls,
                            short_duration(mean_of(site.cpu, site.polls))),
                cut_it_up);
+    }
+  }
+
+  void refused_checkpoints() {
+    for (const site_metrics& site : now_.sites) {
+      if (site.refused < many_refusals || site.refused < site.suspended) continue;
+      std::string why = "that was not safe; the counters automatic_refused_... say why";
+      if (site.refused_lock * 2 >= site.refused) {
+        why = site.lock.empty() ? std::string("it held a lock")
+                                : fmt::format("it held a lock: {}", in_quotes(site.lock));
+      }
+      out_.add(
+          lint_kind::refused_checkpoint, harm::delays, site.longest, site.type,
+          fmt::format("{}{} was not suspended at {} of {} automatic checkpoints where its time "
+                      "was up: {}.",
+                      in_quotes(site.type), at(site.place), site.refused,
+                      site.refused + site.suspended, why),
+          "Hold the lock for shorter, or put the work that needs it into a handler of its own.");
     }
   }
 

@@ -61,4 +61,7 @@ void look_at_use(const context_metrics& now, const context_metrics* before,
 /// Looks at the shares of groups, and at refused requests. `before` may be null.
 void look_at_groups(const context_metrics& now, const context_metrics* before, findings&);
 
+/// Compares a shard with the others of the process.
+void look_at_shards(const process_metrics& all, const context_metrics& now, findings&);
+
 }  // namespace asio_pulse::detail

@@ -31,11 +31,12 @@ std::string detail::at(const source_place& place) {
 }
 
 std::string_view to_string(lint_kind kind) noexcept {
-  static constexpr std::array<std::string_view, 13> names{
+  static constexpr std::array<std::string_view, 16> names{
       "long_poll",     "self_waking",  "greedy_strand", "blocked_lock", "blocked_dns",
       "blocked_call",  "rising_delay", "hot_task",      "held_back",    "no_watchdog",
-      "not_collected", "over_share",   "overloaded"};
-  static_assert(static_cast<std::size_t>(lint_kind::overloaded) + 1 == names.size());
+      "not_collected", "over_share",   "overloaded",    "hot_shard",    "shared_cpu",
+      "refused_checkpoint"};
+  static_assert(static_cast<std::size_t>(lint_kind::refused_checkpoint) + 1 == names.size());
   const auto index = static_cast<std::size_t>(kind);
   return index < names.size() ? names[index] : "unknown";
 }
@@ -59,6 +60,7 @@ std::vector<lint> lints(const process_metrics& now, const process_metrics* befor
     detail::look_at_handlers(context, of_it);
     detail::look_at_use(context, earlier, interval, of_it);
     detail::look_at_groups(context, earlier, of_it);
+    detail::look_at_shards(now, context, of_it);
     for (detail::finding& f : of_it.all()) {
       f.what.context = context.number;
       f.what.anchor = to_string(f.what.kind);

@@ -19,6 +19,7 @@
 #include <iterator>
 #include <ostream>
 #include <set>
+#include <span>
 #include <unordered_map>
 #include <utility>
 
@@ -34,6 +35,16 @@ using namespace std::chrono_literals;
 constexpr std::uint64_t most_threads = 1'000'000'000;
 constexpr std::uint64_t first_made_up_thread = 2'000'000'000;
 constexpr std::uint64_t first_stall_track = 2'100'000'000;
+
+// The kernel's ids are below that. Each recording after the first gets a made-up process.
+constexpr std::uint64_t kernel_ids = std::uint64_t{1} << 22U;
+// Recordings that were not made at the same time.
+constexpr nanoseconds longest_apart = 24h;
+
+const recording& nothing() {
+  static const recording empty;
+  return empty;
+}
 
 constexpr std::size_t flush_bytes = std::size_t{1} << 16;
 
@@ -63,14 +74,22 @@ void keep_apart(std::vector<slice>& slices) {
   }
 }
 
+// Where the events of a recording are put among those of others.
+struct trace_place {
+  std::uint64_t process = 0;
+  std::size_t order = 0;
+  nanoseconds later{0};  // than the trace's beginning
+};
+
 class trace_writer {
  public:
-  trace_writer(const recording& r, std::ostream& out) : r_(r), out_(out) {
+  trace_writer(const recording& r, const trace_place& at, bool& first, std::ostream& out)
+      : r_(r), at_(at), out_(out), first_(first) {
     for (const recorded_task& t : r.tasks) tasks_.try_emplace(static_cast<std::uint32_t>(t.id), &t);
     for (const recorded_site& s : r.sites) names_.push_back(short_type(s.type));
   }
 
-  void write() {
+  void write_head() {
     // The time of day is a string, since a double cannot represent a number of this size exactly.
     put(R"({{"displayTimeUnit":"ns","otherData":{{"program":)");
     text(r_.program);
@@ -81,8 +100,17 @@ class trace_writer {
         timing::to_string(r_.clock),
         std::chrono::duration_cast<nanoseconds>(r_.begin.time_since_epoch()).count(),
         r_.length.count());
+    flush();
+  }
+
+  void write() {
     metadata("process_name", 0,
              fmt::format("{}{}{}", r_.program, r_.context.empty() ? "" : ": ", r_.context));
+    if (at_.order != 0) {
+      open('M', 0, -at_.later);
+      put(",\"name\":\"process_sort_index\",\"args\":{{\"sort_index\":{}}}", at_.order);
+      close();
+    }
     std::set<std::uint64_t> used;
     for (std::size_t i = 0; i < r_.workers.size(); ++i) {
       const std::uint64_t thread = r_.workers[i].thread;
@@ -90,7 +118,6 @@ class trace_writer {
       write_worker(i, usable ? thread : first_made_up_thread + i);
     }
     write_counters();
-    put("\n]}}\n");
     flush();
   }
 
@@ -108,9 +135,10 @@ class trace_writer {
   // Writes {"ph":"X","pid":1,"ts":12.345; the caller adds more, and calls close().
   void open(char phase, nanoseconds at) {
     if (buffer_.size() > flush_bytes) flush();
-    put("{}\n{{\"ph\":\"{}\",\"pid\":{},\"ts\":", first_ ? "" : ",", phase, r_.pid % most_threads);
+    put("{}\n{{\"ph\":\"{}\",\"pid\":{},\"ts\":", first_ ? "" : ",", phase,
+        at_.process % most_threads);
     first_ = false;
-    time(at);
+    time(at < nanoseconds::max() - at_.later ? at_.later + at : nanoseconds::max());
   }
   void open(char phase, std::uint64_t thread, nanoseconds at) {
     open(phase, at);
@@ -123,7 +151,7 @@ class trace_writer {
   }
 
   void metadata(std::string_view what, std::uint64_t thread, std::string_view name) {
-    open('M', thread, 0ns);
+    open('M', thread, -at_.later);
     put(",\"name\":\"{}\",\"args\":{{\"name\":", what);
     text(name);
     put("}}");
@@ -322,15 +350,40 @@ class trace_writer {
   }
 
   const recording& r_;
+  const trace_place at_;
   std::ostream& out_;
   std::unordered_map<std::uint32_t, const recorded_task*> tasks_;  // by the low bits of the id
   std::vector<std::string> names_;                                 // shortened names of sites
   std::string buffer_;
-  bool first_ = true;
+  bool& first_;
 };
 
 }  // namespace
 
-void write_trace(const recording& r, std::ostream& out) { trace_writer(r, out).write(); }
+void write_trace(std::span<const recording> all, std::ostream& out) {
+  if (all.empty()) all = std::span<const recording>(&nothing(), 1);
+  const auto begin =
+      std::min_element(all.begin(), all.end(), [](const recording& a, const recording& b) {
+        return a.begin < b.begin;
+      })->begin;
+  bool first = true;
+  trace_writer(all.front(), {}, first, out).write_head();
+  for (std::size_t i = 0; i != all.size(); ++i) {
+    const recording& r = all[i];
+    // A recording may say anything about its time.
+    const bool near = static_cast<double>(r.begin.time_since_epoch().count()) -
+                          static_cast<double>(begin.time_since_epoch().count()) <
+                      static_cast<double>(nanoseconds(longest_apart).count());
+    const trace_place at{.process = i == 0 ? r.pid : r.pid % kernel_ids + i * kernel_ids,
+                         .order = i,
+                         .later = near ? nanoseconds(r.begin - begin) : longest_apart};
+    trace_writer(r, at, first, out).write();
+  }
+  out << "\n]}\n";
+}
+
+void write_trace(const recording& r, std::ostream& out) {
+  write_trace(std::span<const recording>(&r, 1), out);
+}
 
 }  // namespace asio_pulse

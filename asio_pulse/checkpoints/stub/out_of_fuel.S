@@ -12,6 +12,13 @@
 asio_pulse_fuel:
 	.zero 4
 
+	.weak asio_pulse_no_chunks
+	.type asio_pulse_no_chunks, @object
+	.size asio_pulse_no_chunks, 4
+	.balign 4
+asio_pulse_no_chunks:
+	.zero 4
+
 /* The hook: one a process. */
 	.section .bss.asio_pulse_checkpoint_cell,"aw",@nobits
 	.globl asio_pulse_checkpoint_cell

@@ -109,11 +109,18 @@ static int within(uint64_t value, int least, int most) {
   return value < (uint64_t)least ? least : value > (uint64_t)most ? most : (int)value;
 }
 
+/* Out of line, and not the same at every call: the C library declares that it is, but the hook may return on another thread, if
+ * the first one has left its context. */
+__attribute__((noinline)) static int* errno_here(void) {
+  __asm__ volatile("" ::: "memory");
+  return &errno;
+}
+
 static void call_hook(void* argument) {
   void** const both = argument;
-  const int error = errno;
+  const int error = *errno_here();
   ((asio_pulse_checkpoint_hook)both[0])(both[1]);
-  errno = error;
+  *errno_here() = error;
 }
 
 void asio_pulse_refuel(void* place) {

@@ -37,6 +37,17 @@ extern "C" {
 #define ASIO_PULSE_FUEL_ASK (-(1 << 30))
 extern __thread int asio_pulse_fuel __attribute__((tls_model("initial-exec")));
 
+/* While it is above zero on a thread, asio_pulse::chunked_memory cuts no calls there: memcpy() and the others have no checks. For
+ * functions that are left out, and call them with a lock that is not counted:
+ *
+ *   ++asio_pulse_no_chunks;
+ *   memcpy(to, from, bytes);
+ *   --asio_pulse_no_chunks;
+ *
+ * Only its own thread uses it, and nothing in between may have checks: a handler that is suspended does not take it along. One
+ * word a process, as the fuel. Cost: nothing for small calls. */
+extern __thread int asio_pulse_no_chunks __attribute__((tls_model("initial-exec")));
+
 /* What a check calls. Preserves every register, does not need an aligned stack, and calls asio_pulse_refuel(return address).
  * Each module has its own copy. Not for callers that are written in C: there is no need for one. */
 __attribute__((visibility("hidden"))) void asio_pulse_out_of_fuel(void);
@@ -47,9 +58,9 @@ __attribute__((visibility("hidden"))) void asio_pulse_refuel(void* place)
     ASIO_PULSE_CHECKPOINT_NOEXCEPT;
 
 /* Called on the thread and the stack of the checked code, in the middle of any expression. All registers were saved
- * before, the x87 stack is empty, and errno is restored afterwards. It may switch to another stack, if it returns on the same
- * thread. It must not throw. It may write asio_pulse_fuel: the value that it leaves is the one that counts. */
-typedef void (*asio_pulse_checkpoint_hook)(void* place);
+ * before, the x87 stack is empty, and errno is restored afterwards. It may switch to another stack, and should return
+ * on the same thread: checked code may have kept addresses of thread-locals. It must not throw. It may write asio_pulse_fuel: the value that it leaves is the one that counts. */
+typedef void (*asio_pulse_checkpoint_hook)(void* place);  // NOLINT(modernize-use-using): C
 
 /* Installs the hook of the process, or none (a null pointer). There is one hook a process, however many modules have a copy
  * of the stub: its cell is a unique symbol (STB_GNU_UNIQUE), which the dynamic linker keeps once, RTLD_LOCAL or not. The

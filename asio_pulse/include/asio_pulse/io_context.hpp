@@ -162,16 +162,14 @@ class io_context : public boost::asio::io_context {
     return all([this] { return base_type::run(); });
   }
   count_type poll() {
-    hooks::worker_scope worker(service_.scheduler(), *core_, enabled());
-    run_begins();
-    const count_type n = base_type::poll();
-    return net(n + what_stop_overtook(), worker);
+    return all_ready([this] { return base_type::poll(); },
+                     [this] { return base_type::poll_one(); });
   }
   count_type run_one() {
     return one([this] { return base_type::run_one(); });
   }
   count_type poll_one() {
-    return one([this] { return base_type::poll_one(); });
+    return one([this] { return base_type::poll_one(); }, true);
   }
   template <class Rep, class Period>
   count_type run_for(const std::chrono::duration<Rep, Period>& rel_time) {
@@ -197,18 +195,22 @@ class io_context : public boost::asio::io_context {
     return all([this, &ec] { return base_type::run(ec); });
   }
   count_type poll(boost::system::error_code& ec) {
-    hooks::worker_scope worker(service_.scheduler(), *core_, enabled());
-    run_begins();
-    const count_type n = base_type::poll(ec);
-    return net(n + what_stop_overtook(), worker);
+    return all_ready([this, &ec] { return base_type::poll(ec); },
+                     [this, &ec] { return base_type::poll_one(ec); });
   }
   count_type run_one(boost::system::error_code& ec) {
     return one([this, &ec] { return base_type::run_one(ec); });
   }
   count_type poll_one(boost::system::error_code& ec) {
-    return one([this, &ec] { return base_type::poll_one(ec); });
+    return one([this, &ec] { return base_type::poll_one(ec); }, true);
   }
 #endif
+
+ protected:
+  /// For sharded_context: the context is a shard.
+  void be_shard(std::shared_ptr<const detail::shard_figures> figures) noexcept {
+    core_->be_shard(std::move(figures));
+  }
 
  private:
   void open(options opts) {
@@ -258,16 +260,48 @@ class io_context : public boost::asio::io_context {
     return inside.leave(net(n + what_stop_overtook(), worker));
   }
 
-  /// Runs at most one handler. Turns that ran none are repeated.
-  template <class Turn>
-  count_type one(Turn turn) {
+  /// Runs the handlers that are ready. Those that were suspended by automatic checkpoints, and that
+  /// another thread has to run, stay in the queue, so Asio's own loop would not end before that
+  /// thread has run them.
+  template <class Poll, class Turn>
+  count_type all_ready(Poll poll, Turn turn) {
     hooks::worker_scope worker(service_.scheduler(), *core_, enabled());
+    worker.polls();
     run_begins();
-    for (;;) {
+    if (!core_->pins_threads()) {
+      const count_type n = poll();
+      return net(n + what_stop_overtook(), worker);
+    }
+    count_type done = 0;
+    long idle = 0;  // turns in a row that ran nothing
+    while (!worker.waits_for_another() && idle <= service_.outstanding()) {
+      worker.reset_turns();
+      const count_type turns = turn();
+      if (turns == 0) break;
+      const count_type n = net(turns, worker);
+      done += n;
+      idle = worker.phantom_turns() == 0 ? 0 : idle + 1;
+    }
+    worker.reset_turns();
+    return done + net(what_stop_overtook(), worker);
+  }
+
+  /// Runs at most one handler. Turns that ran none are repeated, unless it `polls` and only another
+  /// thread could do more.
+  template <class Turn>
+  count_type one(Turn turn, bool polls = false) {
+    hooks::worker_scope worker(service_.scheduler(), *core_, enabled());
+    if (polls) worker.polls();
+    run_begins();
+    for (long idle = 0;; ++idle) {
       worker.reset_turns();
       const count_type n = turn();
       if (n == 0) return what_stop_overtook(1);
       if (worker.phantom_turns() == 0) return n;
+      if (polls && (worker.waits_for_another() ||
+                    (core_->pins_threads() && idle > service_.outstanding()))) {
+        return 0;
+      }
     }
   }
 

@@ -7,6 +7,7 @@
 
 #include <asio_pulse/hooks/requirements.hpp>
 //
+#include <asio_pulse/shard_balance.hpp>
 #include <asio_pulse/stack_trace.hpp>
 #include <asio_pulse/statistics.hpp>
 #include <asio_pulse/tier.hpp>
@@ -55,7 +56,7 @@ struct source_place {
   friend bool operator==(const source_place&, const source_place&) = default;
 };
 
-/// Describes a figure of a site, a task, a group or a worker: its meaning, and its names outside the process.
+/// Describes a figure of a site, a task, a group, a shard or a worker: its meaning, and its names outside the process.
 template <class Of>
 struct figure {
   enum class kind : std::uint8_t {
@@ -78,8 +79,8 @@ struct figure {
   std::string_view metric_help{};
 };
 
-/// The figures of site_metrics, task_metrics, group_metrics and worker_metrics, in their order on the
-/// wire. The wire format, the JSON of pulse_top, the Prometheus exporter and the tables in their
+/// The figures of site_metrics, task_metrics, group_metrics, shard_metrics and worker_metrics, in their
+/// order on the wire. The wire format, the JSON of pulse_top, the Prometheus exporter and the tables in their
 /// documentation are derived from it. A new figure needs a member, a row here, and the line that
 /// measures it. Members that are no figures, such as names, have code of their own.
 template <class Of>
@@ -95,6 +96,12 @@ struct site_metrics {
   std::uint64_t again = 0;
   std::chrono::nanoseconds cpu{0};
   std::chrono::nanoseconds longest{0};
+  /// Automatic checkpoints where it was time to suspend the handler (docs/auto_checkpoints.md).
+  std::uint64_t suspended = 0;
+  std::uint64_t refused = 0;
+  std::uint64_t refused_lock = 0;
+  /// The lock at the last of these, and the function that held it, as far as their names are known.
+  std::string lock{};
   friend bool operator==(const site_metrics&, const site_metrics&) = default;
 };
 
@@ -108,6 +115,14 @@ inline constexpr auto figure_table<site_metrics> = std::to_array<figure<site_met
     {"again", figure<site_metrics>::kind::counter, &site_metrics::again,
      "handlers run directly after another one of the same kind and task", "again",
      "site_self_waking_polls_total"},
+    {"suspended", figure<site_metrics>::kind::counter, &site_metrics::suspended,
+     "times that an automatic checkpoint has suspended a handler", "suspended",
+     "site_automatic_suspensions_total"},
+    {"refused", figure<site_metrics>::kind::counter, &site_metrics::refused,
+     "times that an automatic checkpoint would have suspended a handler, and it was not safe",
+     "refused", "site_automatic_refusals_total"},
+    {"refused_lock", figure<site_metrics>::kind::counter, &site_metrics::refused_lock,
+     "of these: times that a lock was held", "refused_lock", "site_automatic_lock_refusals_total"},
     {"longest", figure<site_metrics>::kind::peak, &site_metrics::longest,
      "CPU time of the longest run of a handler", "longest_ns", "site_longest_poll_seconds"},
 });
@@ -154,7 +169,7 @@ struct group_metrics {
   std::uint64_t admitted = 0;  ///< requests
   std::uint64_t refused_share = 0;
   std::uint64_t refused_overload = 0;
-  /// The queue delay of the context when the group's last request was decided about.
+  /// The queue delay when the group's last request was decided about.
   std::chrono::nanoseconds queue_delay{0};
   /// Whether it would use more CPU time if it got more, as far as admit() knows.
   bool wants_more = false;
@@ -186,11 +201,103 @@ inline constexpr auto figure_table<group_metrics> = std::to_array<figure<group_m
      "group_requests_refused_overload_total",
      "the group's requests refused because of an overload that no single group caused"},
     {"queue_delay", figure<group_metrics>::kind::peak, &group_metrics::queue_delay,
-     "the queue delay of the context when its last request was decided about", "queue_delay_ns",
+     "the queue delay when its last request was decided about", "queue_delay_ns",
      "group_queue_delay_seconds",
-     "the queue delay of the context when the group's last request was decided about, in seconds"},
+     "the queue delay when the group's last request was decided about, in seconds"},
     {"wants_more", figure<group_metrics>::kind::gauge, &group_metrics::wants_more,
      "whether it would use more CPU time if it got more, as far as admit() knows", "wants_more"},
+});
+
+/// Something that has moved to a shard.
+struct shard_move_metrics {
+  std::string who{};       ///< its task's name, or what else names it: any bytes, at most 47
+  std::uint64_t from = 0;  ///< the shard that it came from
+  std::uint64_t to = 0;
+  move_reason why = move_reason::imbalance;
+  std::chrono::nanoseconds ago{0};   ///< when it arrived, before the reading
+  std::chrono::nanoseconds took{0};  ///< from the decision until it had arrived
+  friend bool operator==(const shard_move_metrics&, const shard_move_metrics&) = default;
+};
+
+/// A shard of a sharded_context.
+struct shard_metrics {
+  std::uint64_t set = 0;              ///< number of the sharded_context in the process, from 1
+  std::uint64_t index = 0;            ///< of the shard
+  std::uint64_t shards = 0;           ///< of the sharded_context; 0: the context is no shard
+  std::uint64_t cpu_permille = 0;     ///< of a CPU, that its thread has used
+  std::chrono::nanoseconds delay{0};  ///< how long an operation waited for its turn
+  std::uint64_t movable = 0;          ///< connections and tasks that may move
+  bool draining = false;
+  /// Why the shard gives nothing away; `moves` if it does.
+  stay_reason keeps = stay_reason::balanced;
+  std::uint64_t in_imbalance = 0;  ///< moves to it, by their reason
+  std::uint64_t in_stuck = 0;
+  std::uint64_t in_drain = 0;
+  std::uint64_t in_ordered = 0;
+  std::uint64_t out_imbalance = 0;  ///< moves from it, by their reason
+  std::uint64_t out_stuck = 0;
+  std::uint64_t out_drain = 0;
+  std::uint64_t out_ordered = 0;
+  std::uint64_t received = 0;  ///< messages and answers of other shards
+  std::uint64_t wakes = 0;     ///< how often one of them found it asleep
+  bool pinned = false;
+  std::uint64_t cpu = 0;                    ///< that its thread is pinned to
+  std::vector<shard_move_metrics> moves{};  ///< the last ones to it, newest first, at most 8
+  friend bool operator==(const shard_metrics&, const shard_metrics&) = default;
+
+  [[nodiscard]] std::uint64_t moves_in() const noexcept {
+    return in_imbalance + in_stuck + in_drain + in_ordered;
+  }
+  [[nodiscard]] std::uint64_t moves_out() const noexcept {
+    return out_imbalance + out_stuck + out_drain + out_ordered;
+  }
+};
+
+template <>
+inline constexpr auto figure_table<shard_metrics> = std::to_array<figure<shard_metrics>>({
+    {"set", figure<shard_metrics>::kind::gauge, &shard_metrics::set,
+     "number of its sharded_context in the process", "set"},
+    {"index", figure<shard_metrics>::kind::gauge, &shard_metrics::index, "its number", "index"},
+    {"shards", figure<shard_metrics>::kind::gauge, &shard_metrics::shards,
+     "shards of its sharded_context", "shards"},
+    {"cpu_permille", figure<shard_metrics>::kind::gauge, &shard_metrics::cpu_permille,
+     "thousandths of a CPU that its thread has used, when it was last measured", "cpu_permille",
+     "shard_cpu_permille"},
+    {"delay", figure<shard_metrics>::kind::gauge, &shard_metrics::delay,
+     "how long an operation waited for its turn, when that was last measured", "delay_ns",
+     "shard_delay_seconds",
+     "how long an operation of the shard waited for its turn, when that was last measured, in "
+     "seconds"},
+    {"movable", figure<shard_metrics>::kind::gauge, &shard_metrics::movable,
+     "its connections and tasks that may move", "movable", "shard_movable"},
+    {"draining", figure<shard_metrics>::kind::gauge, &shard_metrics::draining,
+     "whether it gives everything away", "draining", "shard_draining"},
+    {"in_imbalance", figure<shard_metrics>::kind::counter, &shard_metrics::in_imbalance,
+     "moves to it because another shard had more load", "in_imbalance",
+     "shard_moves_in_imbalance_total"},
+    {"in_stuck", figure<shard_metrics>::kind::counter, &shard_metrics::in_stuck,
+     "moves to it from shards that were stuck", "in_stuck", "shard_moves_in_stuck_total"},
+    {"in_drain", figure<shard_metrics>::kind::counter, &shard_metrics::in_drain,
+     "moves to it from shards that were drained", "in_drain", "shard_moves_in_drain_total"},
+    {"in_ordered", figure<shard_metrics>::kind::counter, &shard_metrics::in_ordered,
+     "moves to it that the program ordered", "in_ordered", "shard_moves_in_ordered_total"},
+    {"out_imbalance", figure<shard_metrics>::kind::counter, &shard_metrics::out_imbalance,
+     "moves from it because it had more load than others", "out_imbalance",
+     "shard_moves_out_imbalance_total"},
+    {"out_stuck", figure<shard_metrics>::kind::counter, &shard_metrics::out_stuck,
+     "moves from it because it was stuck", "out_stuck", "shard_moves_out_stuck_total"},
+    {"out_drain", figure<shard_metrics>::kind::counter, &shard_metrics::out_drain,
+     "moves from it because it was drained", "out_drain", "shard_moves_out_drain_total"},
+    {"out_ordered", figure<shard_metrics>::kind::counter, &shard_metrics::out_ordered,
+     "moves from it that the program ordered", "out_ordered", "shard_moves_out_ordered_total"},
+    {"received", figure<shard_metrics>::kind::counter, &shard_metrics::received,
+     "messages and answers of other shards", "received", "shard_messages_total"},
+    {"wakes", figure<shard_metrics>::kind::counter, &shard_metrics::wakes,
+     "how often a message found it asleep", "wakes", "shard_wakes_total"},
+    {"pinned", figure<shard_metrics>::kind::gauge, &shard_metrics::pinned,
+     "whether its thread is pinned to a CPU", "pinned", "shard_pinned"},
+    {"cpu", figure<shard_metrics>::kind::gauge, &shard_metrics::cpu,
+     "the CPU that its thread is pinned to", "cpu"},
 });
 
 /// A thread that polls the context, or the slot of one that has left (`thread` is 0).
@@ -281,6 +388,7 @@ struct context_metrics {
   std::uint64_t group_count = 0;  ///< alive
   /// The recent CPU time of all groups. What a group's `recent` and `asked` are shares of.
   std::chrono::nanoseconds group_recent{0};
+  shard_metrics shard{};  ///< if the context is a shard
   std::chrono::nanoseconds recent_interval{0};
   std::vector<stall_metrics> stalls{};  ///< the most recent ones, newest first, at most 16
   std::uint64_t instrument_bytes = 0;   ///< memory held by the instruments

@@ -62,6 +62,22 @@ enum class handler_order : std::uint8_t {
 /// The enumerator's name; "unknown" for a value that is not an enumerator.
 std::string_view to_string(handler_order) noexcept;
 
+/// Which handlers run on a fiber, so that they can be suspended in the middle: by checkpoints that the
+/// program wrote, and by those that the compiler wrote (docs/auto_checkpoints.md).
+///
+/// By choosing more than `declared` you promise, for handlers that do not know of it, that other
+/// handlers of their context may run in the middle of them, at any call or loop: what they change must
+/// be right at each of these places, or be protected by a lock that is counted
+/// (asio_pulse::lock_count), a critical_section, or a strand.
+enum class preemptible_handlers : std::uint8_t {
+  declared,     ///< those that the program wraps in preemptible(), and coroutines of spawn()
+  connections,  ///< those, and the handlers of accepted and outgoing connections' tasks
+  all           ///< those, and all others that the context runs, except accepts' handlers
+};
+
+/// The enumerator's name; "unknown" for a value that is not an enumerator.
+std::string_view to_string(preemptible_handlers) noexcept;
+
 /// Which of the tasks that wait is served next while a context is saturated; see
 /// options::saturation. Within a task, and within a strand, the order is always Asio's.
 enum class scheduling : std::uint8_t {
@@ -383,6 +399,12 @@ struct options {
   /// mode, and the weights of groups. Without effect if `inspectable` is false. It is on by default
   /// because a process of the same user can stop or end this one anyway.
   bool controllable = true;
+
+  /// Which handlers run on a fiber. If it is not `declared`, stacks have 8 MiB of addresses instead of
+  /// `fiber_stack`, of which memory is what a handler uses, and some part of the program must include
+  /// <asio_pulse/preemptible.hpp>, which needs Boost.Context. A handler that gets no fiber, for lack of
+  /// memory, runs on its thread's stack.
+  preemptible_handlers preemptible = preemptible_handlers::declared;
 
   /// Profiles: values to begin with, which can be changed before the context is made. The trade is
   /// between how soon others get the CPU and how much work is done in all, because each change of the

@@ -81,9 +81,14 @@ class placer {
   /// The shard of the key: always the same one for as long as the number of shards is the same.
   /// With another number of shards only the keys move that have to. (Rendezvous hashing: Thaler and
   /// Ravishankar, 1998.) `shards` is at least 1.
-  [[nodiscard]] static std::size_t by_key(std::uint64_t key, std::size_t shards) noexcept;
+  ///
+  /// `without` has a bit for each of the first 64 shards that is not chosen: its keys are on others
+  /// meanwhile, and no other key moves. Not all shards may have one.
+  [[nodiscard]] static std::size_t by_key(std::uint64_t key, std::size_t shards,
+                                          std::uint64_t without = 0) noexcept;
   /// The same for text, by its FNV-1a hash.
-  [[nodiscard]] static std::size_t by_key(std::string_view key, std::size_t shards) noexcept;
+  [[nodiscard]] static std::size_t by_key(std::string_view key, std::size_t shards,
+                                          std::uint64_t without = 0) noexcept;
 
   /// What the program's function says. If it throws, or names a shard that there is not, the next
   /// one in turn.

@@ -53,6 +53,7 @@ struct fiber_call {
         ~armed() { b.suspend = nullptr; }
       } const while_it_runs{b};
       b.suspension = &suspension;
+      b.may_suspend = &fiber_suspension<Handler>::may_suspend;
       b.suspend = &fiber_suspension<Handler>::suspend;
       std::apply(std::move(handler), std::move(args));
     } catch (const fiber_unwind&) {  // NOLINT(bugprone-empty-catch): the handler is unwound
@@ -62,30 +63,102 @@ struct fiber_call {
   }
 };
 
+/// Makes the fiber, if there is none in the block, and gives it its next job.
+inline void give_job(fiber_block& b, void (*job)(fiber_block&, void*), void* argument) noexcept {
+  if (b.discard == nullptr) [[unlikely]] {
+    make_fiber(b);
+  }
+  if (this_fiber_thread.signals_differed) [[unlikely]] {
+    remember_signals();
+  }
+  fiber_machine& m = machine_of(b);
+  m.locks = {};
+  m.job = job;
+  m.argument = argument;
+}
+
 template <class Handler, class... Args>
 void call_preemptible(Handler&& handler, Args&&... args) {
   using handler_type = std::remove_reference_t<Handler>;
   hooks::thread_state& ts = hooks::this_thread();
   // No fiber is needed where no checkpoint can ever yield, nor on a fiber, which is suspended as a
   // whole.
-  fiber_block* const b =
-      ts.arbiter == nullptr || ts.top == nullptr || fiber_here() != nullptr
-          ? nullptr
-          : take_fiber(
-                fiber_size_class(static_cast<const context_core*>(ts.arbiter)->opts().fiber_stack));
+  fiber_block* const b = ts.arbiter == nullptr || ts.top == nullptr || fiber_here() != nullptr
+                             ? nullptr
+                             : take_fiber(fiber_size_class(
+                                   static_cast<const context_core*>(ts.arbiter)->fiber_bytes()));
   if (b == nullptr) {
     std::invoke(std::forward<Handler>(handler), std::forward<Args>(args)...);
     return;
   }
-  if (b->discard == nullptr) [[unlikely]] {
-    make_fiber(*b);
-  }
   fiber_call<handler_type, Args...> call{handler, {std::forward<Args>(args)...}};
-  fiber_machine& m = machine_of(*b);
-  m.job = &fiber_call<handler_type, Args...>::run;
-  m.argument = &call;
+  give_job(*b, &fiber_call<handler_type, Args...>::run, &call);
   run_fiber(*b);
 }
+
+#if defined(ASIO_PULSE_TRACKING)
+
+/// Stands for the handler of an operation that does not know that it runs on a fiber
+/// (options::preemptible).
+struct unknowing_handler {};
+
+/// Completes an operation on a fiber. Its poll is on the stack of the thread.
+struct operation_call {
+  operation_type* operation;
+  void* owner;
+
+  /// Whoever asks for it, the handler is suspended as at an automatic checkpoint: it is resumed by
+  /// the same thread, and never unwound.
+  static bool suspend(fiber_block& b) {
+    using suspension = fiber_suspension<unknowing_handler>;
+    if (b.automatic) return suspension::suspend(b);
+    const auto* const core = static_cast<const context_core*>(hooks::this_thread().arbiter);
+    if (!core->returns_here(hooks::this_thread())) return false;
+    b.pinned = pin_here();
+    b.automatic = true;
+    const bool done = suspension::suspend(b);
+    b.automatic = false;
+    return done;
+  }
+
+  static void run(fiber_block& b, void* argument) {
+    try {
+      const operation_call call = *static_cast<operation_call*>(argument);
+      fiber_suspension<unknowing_handler> suspension{unknowing_handler{}};
+      struct armed {
+        fiber_block& b;
+        ~armed() { b.suspend = nullptr; }
+      } const while_it_runs{b};
+      b.suspension = &suspension;
+      b.may_suspend = &fiber_suspension<unknowing_handler>::may_suspend;
+      b.suspend = &operation_call::suspend;
+      call.operation->complete(call.owner, boost::system::error_code(), 0);
+    } catch (...) {
+      machine_of(b).error = std::current_exception();
+    }
+  }
+
+  /// See operation_runner.
+  static bool on_fiber(context_core& core, hooks::tracked_operation& op, void* operation,
+                       void* owner, const hooks::site& what) {
+    fiber_block* const b = take_fiber(fiber_size_class(core.fiber_bytes()));
+    if (b == nullptr) return false;
+    operation_call call{static_cast<operation_type*>(operation), owner};
+    give_job(*b, &operation_call::run, &call);
+    const hooks::poll_frame poll(owner, op, what);
+    op.set(hooks::tracked_operation::inside);
+    run_fiber(*b);
+    return true;
+  }
+};
+
+/// So that a context with options::preemptible finds it.
+inline const bool operation_runner_set = [] {  // NOLINT(*-global-init): it is constant-initialised
+  the_operation_runner.store(&operation_call::on_fiber, std::memory_order_relaxed);
+  return true;
+}();
+
+#endif
 
 }  // namespace detail
 

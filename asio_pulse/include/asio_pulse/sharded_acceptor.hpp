@@ -138,11 +138,7 @@ class sharded_acceptor {
 
  private:
   struct shared {
-    shared(sharded_context& c, handler h) : shards(c), serve(std::move(h)) {
-      const options its = c.shard(0).get_options();
-      connection = its.accepted;
-      connection_tasks = its.accept_rule;
-    }
+    shared(sharded_context& c, handler h) : shards(c), serve(std::move(h)) {}
 
     void begin(tcp::socket s) {
       accepted.fetch_add(1, std::memory_order_relaxed);
@@ -151,8 +147,6 @@ class sharded_acceptor {
 
     sharded_context& shards;
     handler serve;
-    task_options connection;
-    bool connection_tasks = false;
     std::atomic<std::uint64_t> accepted{0};
     std::atomic<std::uint64_t> kept{0};
     std::atomic<std::uint64_t> failures{0};
@@ -177,6 +171,7 @@ class sharded_acceptor {
   /// A connection comes to its shard.
   struct arrival {
     void operator()() {
+      if (to->shards.draining(shard) && moves_on()) return;
       tcp::socket s(to->shards.shard(shard));
       boost::system::error_code ec;
       s.assign(protocol, fd.get(), ec);
@@ -184,9 +179,21 @@ class sharded_acceptor {
         to->failures.fetch_add(1, std::memory_order_relaxed);
         return;
       }
-      (void)fd.release();
-      if (to->connection_tasks) this_task::begin(to->connection);
+      [[maybe_unused]] const int socket = fd.release();
+#if !defined(ASIO_PULSE_DISABLE)
+      detail::begin_connection(socket);
+#endif
       to->begin(std::move(s));
+    }
+    // It was sent before the drain of its shard began.
+    [[nodiscard]] bool moves_on() {
+      const std::size_t here = std::exchange(shard, to->shards.place_index());
+      try {
+        if (shard != here && to->shards.try_post(shard, std::move(*this))) return true;
+      } catch (const std::bad_alloc&) {  // it stays
+      }
+      shard = here;  // NOLINT(bugprone-use-after-move): nothing was moved from it
+      return false;
     }
 
     std::shared_ptr<shared> to;
@@ -244,7 +251,21 @@ class sharded_acceptor {
       if (!acceptor_.is_open()) return;
       if (ec) return fail([this] { accept(); }, ec.value());
       accept();  // before the handler, which may throw
+      if (shared_->shards.draining(shard_) && moves_on(s)) return;
       shared_->begin(std::move(s));
+    }
+
+    // This shard is being drained: the connection goes to another one.
+    [[nodiscard]] bool moves_on(tcp::socket& s) {
+      boost::system::error_code ec;
+      descriptor fd(s.release(ec));
+      if (ec) return false;
+      try {
+        hand_over(std::move(fd));
+      } catch (const std::bad_alloc&) {  // the connection is closed
+        shared_->failures.fetch_add(1, std::memory_order_relaxed);
+      }
+      return true;
     }
 
     // ---- one listener for all: connections never come to the listener's reactor

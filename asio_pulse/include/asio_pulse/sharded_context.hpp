@@ -3,11 +3,16 @@
 
 #include <asio_pulse/hooks/requirements.hpp>
 //
+#include <asio_pulse/detail/movable_steps.hpp>
 #include <asio_pulse/detail/shard.hpp>
+#include <asio_pulse/detail/shard_drain.hpp>
+#include <asio_pulse/detail/shard_moves.hpp>
 #include <asio_pulse/error.hpp>
 #include <asio_pulse/io_context.hpp>
 #include <asio_pulse/options.hpp>
 #include <asio_pulse/placement.hpp>
+#include <asio_pulse/shard_balance.hpp>
+#include <asio_pulse/shard_options.hpp>
 
 #include <boost/asio/associated_executor.hpp>
 #include <boost/asio/async_result.hpp>
@@ -42,33 +47,6 @@
 
 namespace asio_pulse {
 
-/// The options of a sharded_context.
-///
-/// The order of the members is stable, so that designated initialisers continue to compile.
-struct shard_options {
-  /// The options of each shard's context. If it has a name, "/0", "/1", ... is added to it.
-  options context = {};
-
-  /// Pins the thread of each shard to one CPU. A CPU that other programs use as well is then lost to
-  /// its shard for as long as they use it, so this is for machines that run nothing else.
-  bool pinned = false;
-
-  /// The CPUs to pin to: shard i to the CPU `cpus[i % cpus.size()]`. Empty: those that the process
-  /// may run on. Has no effect without `pinned`.
-  std::vector<int> cpus = {};
-
-  /// How many messages one shard may send to another one before the other looks into its mailbox,
-  /// and how many of one shard may wait in the queue of the other. From 1 to 65536. Each takes 16
-  /// bytes for each of the other shards, whether it is used or not.
-  std::size_t mailbox = 256;
-
-  /// How place() chooses a shard.
-  placement_rule placement = placement_rule::round_robin;
-
-  /// If it is set, it chooses instead.
-  placement_function place = {};
-};
-
 /// Empty if the options are in range. Otherwise a text that names the option and the rule.
 ///
 /// \par Errors  std::bad_alloc.
@@ -83,16 +61,10 @@ inline constexpr bool is_awaitable<boost::asio::awaitable<T, Executor>> = true;
 
 }  // namespace detail
 
-/// What a shard has done since it was made.
-struct shard_statistics {
-  std::uint64_t received = 0;  ///< messages and answers of other shards
-  std::uint64_t wakes = 0;     ///< how often one of them found it asleep, and had to wake it
-  bool pinned = false;         ///< its thread is pinned to a CPU; false if the system refused
-};
-
 /// Several contexts with one thread each, the *shards*. They share nothing on the way of a handler.
 /// So they do not slow each other down as the threads of one context do, which share a queue and its
-/// mutex. But a handler never moves: work has to be placed well when it begins.
+/// mutex. But a handler never moves: work has to be placed well when it begins, or
+/// be a session that says that it may move (movable.hpp).
 ///
 ///     asio_pulse::sharded_context shards;                    // one for each CPU
 ///     asio_pulse::co_spawn(shards.place(), session(), asio::detached);
@@ -100,7 +72,8 @@ struct shard_statistics {
 ///
 /// A shard is an ordinary asio_pulse::io_context with a concurrency hint of 1. Code that takes one,
 /// or a boost::asio::io_context, can use it from any thread, but must not run it. Its stop() has no
-/// effect: it is run again. As only one thread runs it, `isolatable` and `spare_workers` have no effect (see options.hpp).
+/// effect: it is run again. As only one thread runs it, `isolatable` and `spare_workers` have no effect (see options.hpp),
+/// unless shard_options::rescue is set.
 ///
 /// **Messages.** Shards talk by messages: post(), on(), broadcast(). What one shard sends to another
 /// one arrives in the order in which it was sent. A message becomes a handler of the receiver, with
@@ -140,12 +113,27 @@ class sharded_context {
     if (options_.pinned && options_.cpus.empty()) options_.cpus = detail::allowed_cpus();
     thrown_.reserve(shards);
     shards_.reserve(shards);
+    const std::uint64_t set = detail::shard_figures::new_set();
     for (std::size_t i = 0; i != shards; ++i) {
       options its = options_.context;
       if (!its.name.empty()) its.name += '/' + std::to_string(i);
-      shards_.push_back(
-          std::make_unique<detail::shard_state>(i, shards, options_.mailbox, std::move(its)));
+      if (options_.rescue != 0) {
+        its.spare_workers = options_.rescue;
+        its.spare_cooldown =
+            std::min<std::chrono::nanoseconds>(its.spare_cooldown, std::chrono::milliseconds{10});
+      }
+      shards_.push_back(std::make_unique<detail::shard_state>(
+          i, shards, set, options_.mailbox, std::move(its), options_.rescue != 0));
       shards_.back()->work.emplace(shards_.back()->io.get_executor());
+    }
+    board_.balance = options_.balance;
+    board_.settings = options_.balancing;
+    board_.on_move = options_.on_move;
+    board_.drained = [this](std::size_t shard) { drains_.end(shard, {}); };
+    for (const auto& s : shards_) {
+      moves_.push_back(std::make_unique<detail::shard_moves>(*s, board_));
+      s->moves = moves_.back().get();
+      board_.all.push_back(s->moves);
     }
   }
   sharded_context(const sharded_context&) = delete;
@@ -161,7 +149,12 @@ class sharded_context {
     wait_for_run();
     for (const auto& s : shards_) s->destroy_messages();
     for (const auto& s : shards_) s->work.reset();
-    for (const auto& s : shards_) s->io.shutdown();
+    drains_.clear();
+    // A coroutine whose operation is destroyed is unwound by its executor, which may be that of a
+    // context that was shut down already. It uses what the body of this class still has.
+    for (std::size_t pass = 0; pass <= size(); ++pass) {
+      for (const auto& s : shards_) s->io.shutdown();
+    }
   }
 
   [[nodiscard]] std::size_t size() const noexcept { return shards_.size(); }
@@ -172,7 +165,7 @@ class sharded_context {
   ///
   /// \par Cost  A call and two loads.
   [[nodiscard]] std::optional<std::size_t> this_shard() const noexcept {
-    const detail::shard_state* const s = sender();
+    const detail::shard_state* const s = here();
     return s != nullptr ? std::optional<std::size_t>(s->index) : std::nullopt;
   }
 
@@ -204,6 +197,8 @@ class sharded_context {
       // A context whose work finish() has ended has stopped, and may have been sent something since.
       for (const auto& s : shards_) s->io.restart();
     }
+    board_.stopped.store(false, std::memory_order_relaxed);
+    for (const auto& m : moves_) m->go_on();
     std::vector<std::thread> threads;
     std::exception_ptr failure;
     try {
@@ -217,6 +212,7 @@ class sharded_context {
     for (std::thread& t : threads) t.join();
     const std::lock_guard lock(mutex_);
     running_ = false;
+    board_.stopped.store(true, std::memory_order_relaxed);
     if (!stopped_) {
       for (const auto& s : shards_) s->io.restart();
     }
@@ -352,10 +348,10 @@ class sharded_context {
   [[nodiscard]] io_context& place() { return shards_[place_index()]->io; }
   /// The shard of a key, such as a user's name or number: always the same one.
   [[nodiscard]] std::size_t place_index(std::uint64_t key) const noexcept {
-    return placer::by_key(key, size());
+    return placer::by_key(key, size(), drained());
   }
   [[nodiscard]] std::size_t place_index(std::string_view key) const noexcept {
-    return placer::by_key(key, size());
+    return placer::by_key(key, size(), drained());
   }
   template <class Key>
   requires(std::unsigned_integral<Key> || std::convertible_to<Key, std::string_view>)
@@ -368,6 +364,42 @@ class sharded_context {
     return placement_failures_.load(std::memory_order_relaxed);
   }
 
+  // ---- moves
+
+  /// Takes everything off a shard, for example before it is stopped for good: place() chooses others, a
+  /// sharded_acceptor gives it no more connections, and what may move leaves at its next quiet point.
+  /// Completes when neither a session that may move nor an accepted connection is left. What cannot move
+  /// is waited for.
+  ///
+  /// Work that names the shard, such as post() and shard(), still comes to it. A moved coroutine keeps
+  /// the shard it was started on at work (Asio's own guard), and completes there.
+  ///
+  /// The signature is void(boost::system::error_code).
+  ///
+  /// \par Thread safety  Any thread.
+  /// \par Errors         std::out_of_range and std::bad_alloc are thrown. Completes with
+  ///                     operation_aborted if undrain() is called, and with error::shard_drained if no
+  ///                     other shard would be left.
+  template <class CompletionToken>
+  auto drain(std::size_t shard, CompletionToken&& token) {
+    return boost::asio::async_initiate<CompletionToken, void(boost::system::error_code)>(
+        [this, s = &at(shard)](auto handler) { this->start_drain(*s, std::move(handler)); }, token);
+  }
+  /// Ends a drain. The shard gets work again.
+  ///
+  /// \par Errors  std::out_of_range.
+  void undrain(std::size_t shard) {
+    const std::lock_guard lock(drain_mutex_);
+    at(shard).moves->set_draining(false);
+    drains_.end(shard, boost::asio::error::operation_aborted);
+  }
+  /// \par Errors  std::out_of_range.
+  [[nodiscard]] bool draining(std::size_t shard) const { return at(shard).moves->draining(); }
+  /// What a shard publishes for balancing.
+  ///
+  /// \par Errors  std::out_of_range.
+  [[nodiscard]] shard_report report(std::size_t shard) const { return at(shard).moves->report(); }
+
   // ---- figures
 
   /// The load of a shard, as it has measured it. Starts a measurement if the last one is older than
@@ -377,9 +409,29 @@ class sharded_context {
   [[nodiscard]] shard_load load(std::size_t i) const { return at(i).load(); }
   /// \par Errors  std::out_of_range.
   [[nodiscard]] shard_statistics stats(std::size_t i) const {
-    const detail::shard_state& s = at(i);
-    return {s.received.load(std::memory_order_relaxed), s.wakes.load(std::memory_order_relaxed),
-            s.pinned.load(std::memory_order_relaxed)};
+    const detail::shard_figures& f = at(i).figures;
+    const detail::shard_moves& m = *at(i).moves;
+    shard_statistics r{.received = f.received.load(std::memory_order_relaxed),
+                       .wakes = f.wakes.load(std::memory_order_relaxed),
+                       .pinned = f.cpu.load(std::memory_order_relaxed) >= 0,
+                       .movables = m.movables(),
+                       .move_failures = m.failures(),
+                       .draining = m.draining()};
+    for (std::size_t why = 0; why != move_reasons; ++why) {
+      r.moved_out[why] = f.moves_out[why].load(std::memory_order_relaxed);
+      r.moved_in[why] = f.moves_in[why].load(std::memory_order_relaxed);
+    }
+    return r;
+  }
+
+  /// io_context::trace() of each shard. write_trace() makes one trace of them, with a lane for each.
+  ///
+  /// \par Errors  std::bad_alloc.
+  [[nodiscard]] std::vector<recording> traces() const {
+    std::vector<recording> all;
+    all.reserve(size());
+    for (const auto& s : shards_) all.push_back(s->io.trace());
+    return all;
   }
 
  private:
@@ -388,10 +440,14 @@ class sharded_context {
     throw std::out_of_range("asio_pulse::sharded_context: shard " + std::to_string(i) + " of " +
                             std::to_string(size()));
   }
-  /// The shard whose thread this is, if it is one of these.
-  [[nodiscard]] detail::shard_state* sender() const noexcept {
+  /// The shard whose handlers this thread runs, if it is one of these.
+  [[nodiscard]] detail::shard_state* here() const noexcept {
     detail::shard_state* const s = detail::shard_state::current();
     return s != nullptr && s->index < size() && shards_[s->index].get() == s ? s : nullptr;
+  }
+  /// The same, if the thread may use the shard's mailboxes.
+  [[nodiscard]] detail::shard_state* sender() const noexcept {
+    return detail::shard_state::helps() ? nullptr : here();
   }
 
   // ---- running
@@ -399,10 +455,11 @@ class sharded_context {
   void serve(detail::shard_state& s) noexcept {
     detail::name_shard_thread(s.index);
     if (options_.pinned && !options_.cpus.empty()) {
-      s.pinned.store(detail::pin_this_thread(options_.cpus[s.index % options_.cpus.size()]),
-                     std::memory_order_relaxed);
+      const int cpu = options_.cpus[s.index % options_.cpus.size()];
+      s.figures.cpu.store(detail::pin_this_thread(cpu) ? cpu : -1, std::memory_order_relaxed);
     }
     s.thread_begins();
+    s.moves->thread_begins();
     try {
       std::size_t n = 0;
       do n = s.run();
@@ -412,7 +469,25 @@ class sharded_context {
       thrown_.push_back(std::current_exception());  // it has room for one of each shard
       halt();
     }
+    s.moves->thread_ends();
     s.thread_ends();
+  }
+
+  template <class Handler>
+  void start_drain(detail::shard_state& s, Handler handler) {
+    auto waiting = detail::shard_drains::waiting(std::move(handler), s.io.get_executor());
+    {
+      const std::lock_guard lock(drain_mutex_);
+      const bool others = std::any_of(moves_.begin(), moves_.end(), [&s](const auto& m) {
+        return m.get() != s.moves && !m->draining();
+      });
+      if (others) {
+        drains_.add(s.index, std::move(waiting));
+        (void)s.moves->set_draining(true);
+        return;
+      }
+    }
+    waiting->complete(error::shard_drained);
   }
 
   /// A shard's context has stopped, or has run out of work after `n` handlers. Returns true when it
@@ -447,6 +522,7 @@ class sharded_context {
   // Ends run(); the mutex is held.
   void halt() {
     halted_ = true;
+    board_.stopped.store(true, std::memory_order_relaxed);
     for (const auto& s : shards_) s->io.stop();
     changed_.notify_all();
   }
@@ -542,11 +618,11 @@ class sharded_context {
     }
     /// Returns false, and does nothing, if there is no room. Afterwards it deletes itself.
     [[nodiscard]] bool send() noexcept {
-      std::size_t& open = from_.requests[to_.index];
-      if (open == from_.most) return false;
-      ++open;
+      std::atomic<std::size_t>& open = from_.requests[to_.index];
+      if (open.load(std::memory_order_relaxed) == from_.most) return false;
+      from_.add(open, 1);
       if (to_.send(ask_, from_.index)) return true;
-      --open;
+      from_.add(open, detail::shard_state::minus_one);
       return false;
     }
     void refuse() {
@@ -576,7 +652,7 @@ class sharded_context {
       explicit answer(request& r) : whole(r) {}
       void completed(void* owner) {
         std::unique_ptr<request> self(&whole);
-        --whole.from_.requests[whole.to_.index];
+        whole.from_.add(whole.from_.requests[whole.to_.index], detail::shard_state::minus_one);
         waiter<Handler, Result> asked(std::move(whole.waiter_));
         outcome<Result> result(std::move(whole.outcome_));
         self.reset();  // as in posted
@@ -610,35 +686,54 @@ class sharded_context {
             }
             return;
           }
-          // From a thread that is no shard, and from the shard itself.
-          boost::asio::post(to.io,
-                            [f = std::move(function),
-                             w = waiter<handler_type, Result>(std::move(handler), to)]() mutable {
-                              outcome<Result> o;
-                              o.call(std::move(f));
-                              std::move(w).complete(std::move(o));
-                            });
+          // From a thread that is no shard, or a spare one, and from the shard itself.
+          detail::shard_state* const home = here() != nullptr ? here() : &to;
+          boost::asio::post(
+              to.io, [f = std::move(function),
+                      w = waiter<handler_type, Result>(std::move(handler), *home)]() mutable {
+                outcome<Result> o;
+                o.call(std::move(f));
+                std::move(w).complete(std::move(o));
+              });
         },
         token, std::forward<F>(f));
   }
 
   // ---- placement
 
+  /// A bit for each shard that gets no work. 0 if all are drained.
+  [[nodiscard]] std::uint64_t drained() const noexcept {
+    const std::uint64_t bits = board_.drained_shards.load(std::memory_order_relaxed);
+    return bits == ~std::uint64_t{0} >> (max_shards - size()) ? 0 : bits;
+  }
+  [[nodiscard]] std::size_t in_turn(placer& choices, std::uint64_t without) const noexcept {
+    std::size_t shard = choices.round_robin(size());
+    while ((without >> shard & 1) != 0) shard = choices.round_robin(size());
+    return shard;
+  }
   [[nodiscard]] std::size_t choose(placer& choices, std::optional<std::size_t> from) noexcept {
+    const std::uint64_t without = drained();
     if (!options_.place && options_.placement == placement_rule::round_robin) {
-      return choices.round_robin(size());
+      return in_turn(choices, without);
     }
     std::array<shard_load, max_shards> loads;
-    for (std::size_t i = 0; i != size(); ++i) loads[i] = shards_[i]->load();
+    for (std::size_t i = 0; i != size(); ++i) {
+      loads[i] =
+          (without >> i & 1) != 0 ? shard_load{1000, std::chrono::hours{1}} : shards_[i]->load();
+    }
     const std::span<const shard_load> known(loads.data(), size());
     if (!options_.place) return choices.least_loaded(known);
     const placed_on p = choices.by_function(options_.place, {known, from});
     if (p.fell_back) placement_failures_.fetch_add(1, std::memory_order_relaxed);
-    return p.shard;
+    return (without >> p.shard & 1) != 0 ? in_turn(choices, without) : p.shard;
   }
 
   shard_options options_;
   std::vector<std::unique_ptr<detail::shard_state>> shards_;
+  detail::move_board board_;
+  std::vector<std::unique_ptr<detail::shard_moves>> moves_;
+  detail::shard_drains drains_;
+  std::mutex drain_mutex_;  // a drain begins, or is ended by undrain()
   std::atomic<std::uint64_t> placement_failures_{0};
   std::atomic<std::size_t> foreign_choices_{0};  // of threads that are no shards
 
@@ -674,6 +769,10 @@ inline std::string invalid_reason(std::size_t shards, const shard_options& o) {
   }
   if (std::string cpus = detail::invalid_cpus(o.cpus); !cpus.empty()) {
     return "asio_pulse::shard_options.cpus: " + cpus;
+  }
+  if (std::string reason = invalid_reason(o.balancing); !reason.empty()) return reason;
+  if (o.rescue > 64) {
+    return "asio_pulse::shard_options.rescue must be at most 64, not " + std::to_string(o.rescue);
   }
   return invalid_reason(o.context);
 }

@@ -57,7 +57,9 @@ class pooled_stack {
     return where;
   }
   void deallocate(boost::context::stack_context& where) noexcept {
-    give_fiber(*static_cast<fiber_block*>(where.sp));
+    auto& b = *static_cast<fiber_block*>(where.sp);
+    b.unwinding = b.checking = false;
+    give_fiber(b);
   }
 
  private:
@@ -73,7 +75,16 @@ class suspended_coroutine {
     Handler handler(std::move(handler_));  // the call destroys this object
     std::move(handler)();
   }
-  void discard() { const Handler handler(std::move(handler_)); }
+  void discard() {
+    // At an automatic checkpoint nothing can be thrown, so the coroutine runs on, until it awaits
+    // something.
+    fiber_block& b = *fiber_at(reinterpret_cast<std::uintptr_t>(this));
+    if (b.automatic) {
+      b.unwinding = true;
+      return resume();
+    }
+    const Handler handler(std::move(handler_));
+  }
 
  private:
   Handler handler_;
@@ -106,10 +117,19 @@ class rest_of_coroutine {
   void (*destroy_)(void*) noexcept = nullptr;
 };
 
+/// See fiber_block::may_suspend.
+inline bool may_suspend_coroutine(const fiber_block& b) noexcept {
+  return !asio_runs_on(b) && legacy_strand_stack::top() == nullptr && runs_its_context() &&
+         !leaves_thread();
+}
+
 /// Suspends a coroutine of Asio as Asio's own operations do.
 template <class Yield>
 bool suspend_coroutine(fiber_block& b) {
-  if (asio_runs_on(b) || legacy_strand_stack::top() != nullptr) return false;
+  if (b.automatic ? !may_suspend_coroutine(b)
+                  : asio_runs_on(b) || legacy_strand_stack::top() != nullptr) {
+    return false;
+  }
   if (!next_turn_provided()) return false;
   // Asio exchanges neither of these. What the resuming thread has is left as it is: it is empty
   // except in a nested run function inside a catch block.
@@ -140,6 +160,7 @@ struct spawned_function {
   requires std::invocable<Function&, Yield>
   decltype(auto) operator()(Yield yield) {
     fiber_block* const b = fiber_here();
+    if (this_fiber_thread.signals_differed) remember_signals();
     struct armed {
       fiber_block* b;
       ~armed() {
@@ -148,6 +169,7 @@ struct spawned_function {
     } const while_it_runs{b};
     if (b != nullptr) {
       b->suspension = &yield;
+      b->may_suspend = &may_suspend_coroutine;
       b->suspend = &suspend_coroutine<Yield>;
     }
     return function(yield);

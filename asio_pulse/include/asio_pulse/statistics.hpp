@@ -47,6 +47,16 @@ struct statistics {
   std::uint64_t policy_faults = 0;
   std::uint64_t classify_failures = 0;
   std::uint64_t updates = 0;
+  std::uint64_t automatic_checks = 0;
+  std::uint64_t automatic_suspensions = 0;
+  std::uint64_t automatic_refused_lock = 0;
+  std::uint64_t automatic_refused_uncounted = 0;
+  std::uint64_t automatic_refused_exception = 0;
+  std::uint64_t automatic_refused_critical = 0;
+  std::uint64_t automatic_refused_signal = 0;
+  std::uint64_t automatic_refused_parallel = 0;
+  std::uint64_t automatic_refused_stack = 0;
+  std::uint64_t automatic_refused_place = 0;
   std::uint64_t parked = 0;
   std::uint64_t tasks = 0;
   std::chrono::nanoseconds shadow_saved{0};
@@ -158,6 +168,52 @@ inline constexpr std::array statistic_table{
     statistic{"updates", statistic::kind::counter,
               "changes of the options, and of tasks' budgets, while the context exists",
               &statistics::updates, nullptr, "updates_total"},
+    statistic{"automatic_checks", statistic::kind::counter,
+              "checks that the compiler wrote (automatic checkpoints) and that reached the library",
+              &statistics::automatic_checks, nullptr, "automatic_checks_total"},
+    statistic{"automatic_suspensions", statistic::kind::counter,
+              "of checkpoint_yields: handlers suspended where the compiler wrote a check",
+              &statistics::automatic_suspensions, nullptr, "automatic_suspensions_total"},
+    statistic{"automatic_refused_lock", statistic::kind::counter,
+              "automatic checkpoints that did not suspend a handler "
+              "because a lock was held",
+              &statistics::automatic_refused_lock, nullptr, "automatic_refusals_total", "reason",
+              "lock"},
+    statistic{"automatic_refused_uncounted", statistic::kind::counter,
+              "automatic checkpoints that did not suspend a handler "
+              "because locks are not counted (asio_pulse::lock_count)",
+              &statistics::automatic_refused_uncounted, nullptr, "automatic_refusals_total",
+              "reason", "uncounted"},
+    statistic{"automatic_refused_exception", statistic::kind::counter,
+              "automatic checkpoints that did not suspend a handler "
+              "because an exception was in flight or being handled",
+              &statistics::automatic_refused_exception, nullptr, "automatic_refusals_total",
+              "reason", "exception"},
+    statistic{"automatic_refused_critical", statistic::kind::counter,
+              "automatic checkpoints that did not suspend a handler "
+              "because of a critical_section, a tracked lock or a hook",
+              &statistics::automatic_refused_critical, nullptr, "automatic_refusals_total",
+              "reason", "critical"},
+    statistic{"automatic_refused_signal", statistic::kind::counter,
+              "automatic checkpoints that did not suspend a handler "
+              "because other signals were blocked than at its start, as in a signal handler",
+              &statistics::automatic_refused_signal, nullptr, "automatic_refusals_total", "reason",
+              "signal"},
+    statistic{"automatic_refused_parallel", statistic::kind::counter,
+              "automatic checkpoints that did not suspend a handler "
+              "because of an OpenMP region",
+              &statistics::automatic_refused_parallel, nullptr, "automatic_refusals_total",
+              "reason", "parallel"},
+    statistic{"automatic_refused_stack", statistic::kind::counter,
+              "automatic checkpoints that did not suspend a handler "
+              "because its stack was nearly used up",
+              &statistics::automatic_refused_stack, nullptr, "automatic_refusals_total", "reason",
+              "stack"},
+    statistic{"automatic_refused_place", statistic::kind::counter,
+              "automatic checkpoints that did not suspend a handler "
+              "because its rest could not be queued for the same thread",
+              &statistics::automatic_refused_place, nullptr, "automatic_refusals_total", "reason",
+              "place"},
     statistic{"parked", statistic::kind::gauge, "operations put back and not yet released",
               &statistics::parked, nullptr, "parked_operations"},
     statistic{"tasks", statistic::kind::gauge, "tasks alive, without the unnamed one",

@@ -140,6 +140,14 @@ class serial_driver final : public serial_queue {
     to->post_immediate_completion(&make_operation(t, service), false);
   }
 
+  /// In a turn, by the handler that it runs: the handler has to go on on another thread, so the turn
+  /// ends. Returns false on the isolation pool, where that thread never looks.
+  [[nodiscard]] bool turn_over_to(const thread_pin& whose) noexcept {
+    if (pool_ != nullptr) return false;
+    turned_over_to_ = whose;
+    return true;
+  }
+
  private:
   struct turn_operation final : handler_operation<turn_operation> {
     static constexpr bool asio_pulse_drains = true;  // see hooks/site.hpp
@@ -195,6 +203,11 @@ class serial_driver final : public serial_queue {
       if (wants_away(t) && !empty()) break;
       on_exit.dismissed = !run_next();
       if (on_exit.dismissed) break;
+      if (turned_over_to_.number != 0) {
+        context_service& service = service_of(t);
+        service.let_others_look(service.only_waits(), std::exchange(turned_over_to_, {}));
+        break;
+      }
       ran = true;
       ends_early = over(t, ts.clock.last());
     }
@@ -246,8 +259,11 @@ class serial_driver final : public serial_queue {
   std::optional<turn_operation> operation_;  ///< in use by one driver at a time
   scheduler_type* pool_ = nullptr;           ///< the pool that the driver is on, or null
   scheduler_type* home_ = nullptr;           ///< where it returns to from the pool
+  thread_pin turned_over_to_{};              ///< see turn_over_to(); number 0: no thread
   std::exception_ptr thrown_;                ///< by a handler on the pool; rethrown at home
 };
+
+[[nodiscard]] const task_state& state_of(const task_executor& e) noexcept;
 
 inline serial_driver& driver_of(const task_state& t) noexcept {
   return static_cast<serial_driver&>(*t.serial.load(std::memory_order_acquire));
@@ -347,11 +363,16 @@ class task_executor {
 
  private:
   friend class task;
+  friend const detail::task_state& detail::state_of(const task_executor& e) noexcept;
   explicit task_executor(const detail::task_ref& t) noexcept : task_(t) {}
 
   detail::task_ref task_;
   std::optional<detail::tracked_home> work_;
   bool never_ = false;
 };
+
+namespace detail {
+inline const task_state& state_of(const task_executor& e) noexcept { return *e.task_; }
+}  // namespace detail
 
 }  // namespace asio_pulse

@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
+#include <string>
 #include <utility>
 #include <variant>
 
@@ -356,6 +357,12 @@ void add_groups(family_list& out, const context_metrics& c, const std::string& c
   }
 }
 
+labels shard_labels(const context_metrics& c, const std::string& context) {
+  return {{"context", context},
+          {"set", std::to_string(c.shard.set)},
+          {"shard", std::to_string(c.shard.index)}};
+}
+
 }  // namespace
 
 MetricFamily up_family(const prometheus_options& opts, bool up) {
@@ -387,6 +394,7 @@ std::vector<MetricFamily> to_families(const process_metrics& m, const prometheus
         "How long a ready handler waits for its turn, in seconds; measured with a probe that "
         "is posted every 10 ms while the context is busy.",
         entry.label, c.queue_delay);
+    if (c.shard.shards != 0) figure_sum(c.shard).export_to(out, shard_labels(c, entry.label));
     if (opts.workers) add_workers(out, c, entry.label);
     if (opts.top_sites != 0) add_sites(out, c, entry.label, opts.top_sites);
     if (opts.top_tasks != 0) add_tasks(out, c, entry.label, opts.top_tasks);

@@ -32,7 +32,6 @@ constexpr std::int32_t max_fuel = 32;
 bool context_core::wants_yield(hooks::thread_state& ts) noexcept {
   const timing::ticks now = timing::timebase::get().now();
   const timing::ticks stamped = ts.clock.last();
-  const timing::ticks segment = now - std::min(stamped, now);
   const slice_limits slice = live_.slice();
   // Fuel is the number of checkpoints until the clock is read again.
   if (ts.checked_at <= stamped) {
@@ -48,37 +47,51 @@ bool context_core::wants_yield(hooks::thread_state& ts) noexcept {
   ts.checked_at = now;
   ts.fuel = ts.fuel_step;
 
+  const slice_verdict verdict = judge_slice(ts, now);
+  if (verdict.wanted) {
+    yields(ts, verdict);
+    ts.fuel = 0;  // the next call looks again, in case that the caller does not yield
+  }
+  return verdict.wanted;
+}
+
+context_core::slice_verdict context_core::judge_slice(const hooks::thread_state& ts,
+                                                      timing::ticks now) noexcept {
   const hooks::poll_frame& frame = *ts.top.load(std::memory_order_relaxed);
+  const timing::ticks segment = now - std::min(ts.clock.last(), now);
+  const slice_limits slice = live_.slice();
   const timing::ticks elapsed = frame.accrued() + segment;
   const timing::ticks quantum =
       ts.pressure == 0 ? slice.quantum
                        : tightened_quantum(slice.quantum, slice.min_slice, ts.pressure);
-  const bool hinted = ts.hint->load(std::memory_order_relaxed) != ts.hint_seen;
-  bool wanted = hinted || elapsed >= quantum;
-  yield_reason why = hinted ? yield_reason::hint : yield_reason::quantum;
-  if (!wanted && elapsed >= slice.min_slice && frame.task() != nullptr) {
+  slice_verdict verdict;
+  verdict.hinted = ts.hint->load(std::memory_order_relaxed) != ts.hint_seen;
+  verdict.wanted = verdict.hinted || elapsed >= quantum;
+  verdict.why = verdict.hinted ? yield_reason::hint : yield_reason::quantum;
+  if (!verdict.wanted && elapsed >= slice.min_slice && frame.task() != nullptr) {
     // The segment since the last stamp was not charged yet.
-    wanted = frame.task()->budget.remaining(now) < segment ||
-             group_over_budget(state_of(*frame.task()), now);
-    why = yield_reason::budget;
+    verdict.wanted = frame.task()->budget.remaining(now) < segment ||
+                     group_over_budget(state_of(*frame.task()), now);
+    verdict.why = yield_reason::budget;
   }
-  if (!wanted && always_preempt()) {
-    wanted = true;
-    why = yield_reason::forced;
+  if (!verdict.wanted && always_preempt()) {
+    verdict.wanted = true;
+    verdict.why = yield_reason::forced;
   }
-  if (live_.shadow()) wanted = false;
-  if (wanted) {
-    if (hinted) {
-      ts.flush_at = ts.settle_at = 0;  // so that the end of the poll looks at the hint
-      ts.yields_for_hint = true;
-    }
-    counters_.add<&statistics::checkpoint_yields>();
-    const task_state& t = frame.task() != nullptr ? state_of(*frame.task()) : *unnamed_;
-    mark(hooks::poll_recorder::kind::yielded, t, 0);
-    if (hooks_.wants_yields()) announce_yield(t, current_site().type_name, why);
-    ts.fuel = 0;  // the next call looks again, in case that the caller does not yield
+  if (live_.shadow()) verdict.wanted = false;
+  return verdict;
+}
+
+void context_core::yields(hooks::thread_state& ts, const slice_verdict& verdict) noexcept {
+  counters_.add<&statistics::checkpoint_yields>();
+  if (verdict.hinted) {
+    ts.flush_at = ts.settle_at = 0;  // so that the end of the poll looks at the hint
+    ts.yields_for_hint = true;
   }
-  return wanted;
+  hooks::task_record* const record = ts.top.load(std::memory_order_relaxed)->task();
+  const task_state& t = record != nullptr ? state_of(*record) : *unnamed_;
+  mark(hooks::poll_recorder::kind::yielded, t, 0);
+  if (hooks_.wants_yields()) announce_yield(t, current_site().type_name, verdict.why);
 }
 
 void context_core::turn_ends(task_state& t) noexcept {

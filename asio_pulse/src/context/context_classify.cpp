@@ -31,15 +31,17 @@ std::string with_reason(std::string_view fault, const char* reason) noexcept {
 
 }  // namespace
 
-// In `current_` there is a function that refers to the program's, because current() copies it with
-// the mutex held.
+std::shared_ptr<const context_core::classifier> context_core::keep(classifier chooses,
+                                                                   classifier& refers) {
+  auto kept = std::make_shared<const classifier>(std::move(chooses));
+  refers = [kept](const accepted_connection& c) { return (*kept)(c); };
+  return kept;
+}
+
 void context_core::classify_by(classifier chooses) {
   std::shared_ptr<const classifier> fresh;
   classifier refers;
-  if (chooses) {
-    fresh = std::make_shared<const classifier>(std::move(chooses));
-    refers = [fresh](const accepted_connection& c) { return (*fresh)(c); };
-  }
+  if (chooses) fresh = keep(std::move(chooses), refers);
   const bool wanted = fresh != nullptr;
   std::unique_lock lock(update_mutex_);
   current_.classify.swap(refers);
@@ -55,6 +57,17 @@ void context_core::classify_by(classifier chooses) {
   refers = nullptr;
   fresh.reset();
   announce_update(number, nullptr, "classify");
+}
+
+// Returns what is wrong, or nothing.
+std::string_view context_core::join_chosen(task_state& t, const group_ref& chosen) noexcept {
+  if (&chosen.get()->core != this) return foreign;
+  try {
+    move(t, chosen);
+    return {};
+  } catch (const std::bad_alloc&) {
+    return no_memory;
+  }
 }
 
 void context_core::classify(hooks::task_record& connection, std::intptr_t socket) noexcept {
@@ -74,25 +87,17 @@ void context_core::classify(hooks::task_record& connection, std::intptr_t socket
   }
   std::string_view fault;
   std::string reasoned;
+  group_ref chosen;
   try {
-    const group_ref chosen = (*chooses)(c);
-    if (!chosen) return;
-    if (&chosen.get()->core != this) {
-      fault = foreign;
-    } else {
-      try {
-        move(t, chosen);
-        return;
-      } catch (const std::bad_alloc&) {
-        fault = no_memory;
-      }
-    }
+    chosen = (*chooses)(c);
   } catch (const std::exception& e) {
     fault = threw;
     reasoned = with_reason(threw, e.what());
   } catch (...) {
     fault = threw;
   }
+  if (fault.empty()) fault = chosen ? join_chosen(t, chosen) : std::string_view();
+  if (fault.empty()) return;
   counters_.add<&statistics::classify_failures>();
   // About the listener, whose reports are limited: each connection is another task.
   send_report(report_kind::misuse, listener != nullptr ? *listener : *unnamed_,

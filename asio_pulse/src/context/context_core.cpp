@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 //
 // The construction and the end of a context, and its tasks: the program's and those of connections.
+#include "automatic_checkpoint.hpp"
 #include "context_companion.hpp"
 #include "copied_name.hpp"
 #include "core_list.hpp"
@@ -76,7 +77,7 @@ context_core::context_core(options opts, bool one_thread,
       live_(options_),
       number_(next_context.fetch_add(1, std::memory_order_relaxed)),
       companion_(companion != nullptr ? std::move(companion) : make_companion(*this)),
-      gate_(std::make_unique<parking>(options_, counters_)),
+      gate_(std::make_unique<parking>(options_, counters_, calm_until)),
       groups_(std::make_unique<task_groups>(options_.admission)),
       limiter_(to_ticks(options_.report_interval), options_.reports_per_second,
                static_cast<timing::ticks>(timing::timebase::get().ticks_per_second())),
@@ -84,15 +85,14 @@ context_core::context_core(options opts, bool one_thread,
       reports_dropped_(std::make_shared<std::atomic<std::uint64_t>>(0)),
       unnamed_(std::make_unique<task_state>(*this, 0, copy_name(options_.unnamed.name))),
       tasks_(*unnamed_) {
+  set_fibers();
   (void)gate_->use(make_policy(options_));
   if (options_.classify) {
-    classifier_ = std::make_shared<const classifier>(options_.classify);
-    current_.classify = [refers = classifier_](const accepted_connection& c) {
-      return (*refers)(c);
-    };
+    classifier_ = keep(options_.classify, current_.classify);
     classifies.store(true, std::memory_order_relaxed);
   }
   adopt_standard_error();
+  if (options_.enabled) install_automatic_checkpoints();
   configure(unnamed_->budget, options_.unnamed);
   unnamed_->attention.store(limits_of(*unnamed_).quiet_below, std::memory_order_relaxed);
   hooks_.set_listener(
@@ -197,7 +197,7 @@ void context_core::prepare(task_state& t, const task_options& opts, birth how) n
       break;
   }
   t.attention.store(live_.limits().quiet_below, std::memory_order_relaxed);
-  if (gate_->by_policy() || t.grouped) gate_->set_gate(t);
+  if (gate_->by_policy() || t.is_grouped() || uses_fibers) gate_->set_gate(t);
 }
 
 void context_core::destroy(hooks::task_record& record) noexcept {

@@ -38,10 +38,18 @@ asio_port* context_core::port_for_probe() const noexcept {
 void context_core::probed(timing::ticks ready) noexcept {
   const timing::ticks now = timing::timebase::get().now();
   const timing::ticks delay = now - std::min(ready, now);
+  if (!gate_->probed(delay, now)) return groups_->not_measured();
   groups_->waited(delay, now);
-  gate_->probed(delay, now);
   if (hooks::poll_recorder* const recorder = hooks::this_thread().recorder)
     recorder->note_delay(now, delay, to_ticks(probe_interval));
+}
+
+// Under a policy, the probe shows how long the context is saturated, and not how long operations wait.
+void context_core::note_turn() noexcept {
+  hooks::poll_recorder* const recorder = hooks::this_thread().recorder;
+  if (recorder == nullptr) return;
+  if (const auto waited = gate_->wait_to_note(to_ticks(probe_interval)))
+    recorder->note_delay(timing::timebase::get().now(), *waited, 0);
 }
 
 statistics context_core::stats() const noexcept {

@@ -130,6 +130,7 @@ void context_core::next_in_batch(hooks::thread_state& ts, hooks::task_record& re
 
 void* context_core::release_next() noexcept {
   void* const operation = gate_->release();
+  note_turn();
   if (gate_->fault_to_report()) {
     send_report(
         report_kind::misuse, *unnamed_, nullptr, std::chrono::nanoseconds{0},

@@ -10,6 +10,7 @@
 
 #include <atomic>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -29,29 +30,54 @@ context_core::refusal context_core::update(const changes& what) {
 }
 
 context_core::refusal context_core::update(const changes& what, made_update& made) {
-  chosen_policy policy = policy_for(what.policy.value_or(scheduling::round_robin));
-  std::unique_lock lock(update_mutex_);
-  options now = changed(current_, what);
-  if (std::string fault = invalid_reason(now); !fault.empty()) {
-    return {error::invalid_option, std::move(fault)};
-  }
-  made = take_over(std::move(now), std::move(policy), std::move(lock));
-  return {};
+  return update_by(
+      [&what](const options& before, options& to) -> refusal {
+        to = changed(before, what);
+        if (std::string fault = invalid_reason(to); !fault.empty()) {
+          return {error::invalid_option, std::move(fault)};
+        }
+        return {};
+      },
+      made);
 }
 
 context_core::refusal context_core::update_to(const options& to) {
   if (std::string fault = invalid_reason(to); !fault.empty()) {
     return {error::invalid_option, std::move(fault)};
   }
-  chosen_policy policy = policy_for(to.policy);
-  std::unique_lock lock(update_mutex_);
-  if (std::string fault = fixed_reason(current_, to); !fault.empty()) {
-    return {error::fixed_option, std::move(fault)};
+  made_update made;
+  refusal why = update_by(
+      [&to](const options& before, options& next) -> refusal {
+        if (std::string fault = fixed_reason(before, to); !fault.empty()) {
+          return {error::fixed_option, std::move(fault)};
+        }
+        // Not `to` itself: its callback cannot be compared, and stays as it is.
+        next = changed(before, difference(before, to));
+        return {};
+      },
+      made);
+  announce(made);
+  return why;
+}
+
+// A policy that changes is made without the lock, since that may call a function of the program. Then
+// another update may have come first.
+template <class Next>
+context_core::refusal context_core::update_by(const Next& next, made_update& made) {
+  chosen_policy policy;
+  std::optional<scheduling> made_for;
+  for (;;) {
+    std::unique_lock lock(update_mutex_);
+    options now;
+    if (refusal why = next(current_, now); !why.text.empty()) return why;
+    if (now.policy == current_.policy || now.policy == made_for) {
+      made = take_over(std::move(now), std::move(policy), std::move(lock));
+      return {};
+    }
+    lock.unlock();
+    policy = make_policy(now);
+    made_for = now.policy;
   }
-  // Not `to` itself: its callback cannot be compared, and stays as it is.
-  options now = changed(current_, difference(current_, to));
-  announce(take_over(std::move(now), std::move(policy), std::move(lock)));
-  return {};
 }
 
 context_core::refusal context_core::update(task_state& t, const task_options& to) {
@@ -95,17 +121,8 @@ context_core::refusal context_core::update(task_state& t, const task_options& to
   return {};
 }
 
-// Called without the lock, because it may call a function of the program. Options that are refused get
-// no policy.
-chosen_policy context_core::policy_for(scheduling s) const {
-  options o;
-  o.policy = s;
-  o.custom_policy = options_.custom_policy;
-  return invalid_reason(o).empty() ? make_policy(o) : chosen_policy{};
-}
-
 // What can fail comes first, so that all options change or none does. `policy` is the one that the
-// options ask for, or another one if they do not change it.
+// options ask for, and is not used if they do not change it.
 context_core::made_update context_core::take_over(options now, chosen_policy policy,
                                                   std::unique_lock<std::mutex> held) {
   const changes what = difference(current_, now);

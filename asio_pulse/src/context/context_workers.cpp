@@ -2,6 +2,7 @@
 //
 // The threads that run a context: they join, rest and leave.
 #include "context_companion.hpp"
+#include "lock_count.h"
 #include "parking.hpp"
 
 #include <asio_pulse/detail/context_core.hpp>
@@ -20,6 +21,11 @@ bool context_core::runs_handlers(const hooks::thread_state& ts) const noexcept {
 
 void context_core::attached(hooks::thread_state& ts) noexcept {
   acquire();
+  if (asio_pulse_locks_are_counted != 0) {
+    this_fiber_thread.signals_differed = true;  // the program may have blocked others since
+  }
+  // It may come from resting in another context, to which it does not come back.
+  if (!ts.nested && pins_threads()) unpin_this_thread();
   companion_->joined(ts);
   if (ts.recorder != nullptr) {
     ts.recorder->updates_seen = updates_.load(std::memory_order_relaxed);
@@ -28,9 +34,11 @@ void context_core::attached(hooks::thread_state& ts) noexcept {
   if (runs_handlers(ts)) gate_->count_worker(1);
   // A thread that runs the context through a base-class reference does not announce that it leaves.
   // From now on the number of workers is not known.
-  if (!ts.wrapped) strangers_.store(true, std::memory_order_relaxed);
+  if (!ts.wrapped) strangers_.store(true, std::memory_order_seq_cst);
   let_go_of_resting();
-  const std::uint32_t workers = workers_.fetch_add(1, std::memory_order_relaxed) + 1;
+  // Sequentially consistent for alone_with(). It also pairs with the decrement in leave(): a worker
+  // that is alone sees what the one before it has charged with plain stores.
+  const std::uint32_t workers = workers_.fetch_add(1, std::memory_order_seq_cst) + 1;
   if (workers > 1 || strangers_.load(std::memory_order_relaxed)) {
     // Sequentially consistent, as is the exchange in let_go_of_resting(): the only worker so far
     // may be about to rest. See path_arbiter::resting.
@@ -46,18 +54,28 @@ void context_core::let_go_of_resting() noexcept {
 }
 
 void context_core::let_go() noexcept {
+  // The worker that rests does not come back, so other threads resume what it has suspended. It is the
+  // one that was alone before, unless that has left meanwhile: then its pin is an old one. Relaxed: a
+  // thread that joins has synchronised with it through the scheduler's mutex before it finds an
+  // operation that it has suspended.
+  if (const std::uint64_t pin = lone_pin_.exchange(0, std::memory_order_relaxed)) {
+    unpin_thread(
+        {.number = static_cast<std::uint32_t>(pin >> 32), .stay = static_cast<std::uint32_t>(pin)});
+  }
   gate_->count_worker(-1);
   leave();
 }
 
 void context_core::detached(hooks::thread_state& ts) noexcept {
   if (runs_handlers(ts)) gate_->count_worker(-1);
+  // In a nested run function nothing was suspended that is pinned; see returns_here().
+  if (!ts.nested && pins_threads()) unpin_this_thread();
   companion_->left(ts);
   leave();
 }
 
 void context_core::leave() noexcept {
-  const std::uint32_t workers = workers_.fetch_sub(1, std::memory_order_relaxed) - 1;
+  const std::uint32_t workers = workers_.fetch_sub(1, std::memory_order_release) - 1;
   if (workers == 0 && !strangers_.load(std::memory_order_relaxed)) {
     // The flag can be cleared without a race only while no worker is inside. A last worker that
     // stays alone continues as if there were others until it leaves, which is correct and costs a
@@ -82,6 +100,26 @@ void context_core::forked() noexcept {
   state.fetch_and(~hooks::path_state::several_workers, std::memory_order_relaxed);
   state.fetch_add(hooks::path_state::generation, std::memory_order_relaxed);
   companion_->forked();
+}
+
+bool context_core::returns_here(const hooks::thread_state& ts) const noexcept {
+  // Of a thread that runs the context through a base-class reference it is not known when it leaves,
+  // and of one in a nested run function not which of them it has left.
+  if (!ts.wrapped || ts.nested) return false;
+  const thread_pin pin = pin_here();
+  if ((state.load(std::memory_order_relaxed) & hooks::path_state::several_workers) == 0) {
+    lone_pin_.store(std::uint64_t{pin.number} << 32 | pin.stay, std::memory_order_relaxed);
+    if (options_.spare_workers == 0) return true;
+  }
+  return pin.number != 0;
+}
+
+bool context_core::pins_threads() const noexcept {
+  return asio_pulse_locks_are_counted != 0 || uses_fibers;
+}
+
+bool context_core::belongs_elsewhere(const thread_pin& pin) const noexcept {
+  return !closed() && pinned_elsewhere(pin);
 }
 
 void context_core::notify_workers() noexcept {

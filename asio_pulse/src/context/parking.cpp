@@ -71,13 +71,16 @@ class parking::reader final : public queue_reader {
   queue_look look_;
 };
 
-parking::parking(const options& o, counters& counted)
-    : order_(o.order),
+parking::parking(const options& o, counters& counted, std::atomic<timing::ticks>& calm_until)
+    : fibers_(o.enabled ? o.preemptible : preemptible_handlers::declared),
+      order_(o.order),
       counters_(counted),
       shadow_(o.shadow),
       quantum_(to_ticks(o.quantum)),
       rules_(limits_of(o)),
+      calm_until_(calm_until),
       saturation_(to_ticks(o.saturation)),
+      interval_(to_ticks(o.admission.interval)),
       slice_(to_ticks(o.min_slice)) {}
 
 parking::~parking() = default;
@@ -89,7 +92,9 @@ void parking::configure(const options& o) noexcept {
   quantum_ = to_ticks(o.quantum);
   rules_.set(limits_of(o));
   slice_ = to_ticks(o.min_slice);
+  interval_.store(to_ticks(o.admission.interval), std::memory_order_relaxed);
   saturation_.store(to_ticks(o.saturation), std::memory_order_relaxed);
+  calm_until_.store(0, std::memory_order_relaxed);
   if (shadow_) end_turns(held);
   by_policy_.store(policy_ && !shadow_, std::memory_order_relaxed);
 }
@@ -125,7 +130,11 @@ void parking::set_gate(task_state& t, scoped_lock&) noexcept {
   t.held.store(parked, std::memory_order_relaxed);
   const bool ended = t.ended.load(std::memory_order_relaxed);
   const bool ranked = by_policy() && t.id() != 0;
-  t.gated.store(parked || measures || deferred || ended || ranked || limited(t) ? 1 : 0,
+  const bool on_fiber = fibers_ == preemptible_handlers::all ||
+                        (fibers_ == preemptible_handlers::connections && t.of_connection());
+  const bool always = parked || measures || deferred || ended || on_fiber || limited(t);
+  t.gated.store(static_cast<std::uint8_t>((always ? hooks::gate_flag::always : 0) |
+                                          (ranked ? hooks::gate_flag::unless_calm : 0)),
                 std::memory_order_relaxed);
 }
 

@@ -15,6 +15,7 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <vector>
 
 namespace asio_pulse::detail {
@@ -52,7 +53,9 @@ struct chosen_policy {
 ///                     inside `mutex_`, never outside.
 class parking {
  public:
-  parking(const options& o, counters& counted);
+  /// While operations of tasks that only the policy may hold back need not ask, `calm_until` says so; see
+  /// path_arbiter::calm_until.
+  parking(const options& o, counters& counted, std::atomic<timing::ticks>& calm_until);
   ~parking();
 
   /// Takes over `order`, `shadow`, `quantum`, `min_slice` and `saturation`. In shadow mode nothing is parked, unless
@@ -87,9 +90,16 @@ class parking {
   /// How long operations wait in the queue, if by_policy().
   [[nodiscard]] pressure pressed(timing::ticks now) noexcept;
   /// A probe is in the queue since `now`.
-  void probing(timing::ticks now) noexcept { probe_posted_.store(now, std::memory_order_relaxed); }
-  /// A probe has waited for `delay`, until `now`.
-  void probed(timing::ticks delay, timing::ticks now) noexcept;
+  void probing(timing::ticks now) noexcept;
+  /// A probe has waited for `delay`, until `now`. Returns false if that says nothing about operations
+  /// of tasks: the policy gave them their turns while the probe stayed in the queue.
+  bool probed(timing::ticks delay, timing::ticks now) noexcept;
+  /// The longest wait for a turn in the last options::admission.interval. Empty unless the policy
+  /// decides now.
+  [[nodiscard]] std::optional<timing::ticks> longest_wait(timing::ticks now) const noexcept;
+  /// While the policy decides: how long what release() has returned had waited. Empty otherwise, and
+  /// more often than once in `every`.
+  [[nodiscard]] std::optional<timing::ticks> wait_to_note(timing::ticks every) noexcept;
   /// The weight of a group has changed.
   void weight_changed(group_state& g) noexcept;
   /// The task is in another group. The group before must outlast this call.
@@ -171,6 +181,8 @@ class parking {
 
   // ---- while the context is saturated (policy_turns.cpp)
 
+  void set_saturated() noexcept;
+  void set_calm(timing::ticks since) noexcept;
   [[nodiscard]] bool start_turns(timing::ticks now, scoped_lock& held) noexcept;
   void end_turns(scoped_lock& held) noexcept;
   [[nodiscard]] static bool has_turn(task_state& t) noexcept;
@@ -184,6 +196,8 @@ class parking {
   [[nodiscard]] task_turn* ask_program(timing::ticks now, scoped_lock& held) noexcept;
   [[nodiscard]] void* release_by_policy(timing::ticks now, scoped_lock& held) noexcept;
   void note_choice(turn_policy::mark what, bool others) noexcept;
+  void look_ahead() noexcept;
+  void note_wait(const task_turn& w, timing::ticks now) noexcept;
   void charge_choice() noexcept;
   [[nodiscard]] fair_group* shares_of(const task_state& t) const noexcept;
   void learn_posted(const void* kind) noexcept;
@@ -216,6 +230,7 @@ class parking {
   [[nodiscard]] task_state* least(timing::ticks now) noexcept;
   static bool later(const task_state* a, const task_state* b) noexcept;
 
+  const preemptible_handlers fibers_;  ///< whose handlers run on fibers
   std::atomic<handler_order> order_;  ///< written under the mutex, read relaxed
   counters& counters_;
   std::atomic<std::uint32_t> workers_{0};  ///< threads in run functions of ours; relaxed
@@ -247,10 +262,20 @@ class parking {
   // Relaxed, all four: they publish nothing, and a decision is made under the mutex.
   std::atomic<bool> by_policy_{false};
   std::atomic<bool> saturated_{false};
+  std::atomic<timing::ticks>& calm_until_;
   std::atomic<timing::ticks> saturation_;
   std::atomic<fault> fault_{fault::none};
   std::atomic<timing::ticks> probe_posted_{0};  ///< 0: no probe is queued
   std::atomic<timing::ticks> probed_at_{0};
+  // Relaxed, as the figures that they are. Written under the mutex.
+  std::atomic<bool> by_turns_{false};           ///< a copy of `turns_taken_`
+  std::atomic<timing::ticks> turns_ended_{0};   ///< when the policy ceased to decide
+  std::atomic<timing::ticks> longest_wait_{0};  ///< see longest_wait()
+  std::atomic<timing::ticks> longest_at_{0};    ///< until when that lasted
+  std::atomic<timing::ticks> interval_;         ///< options::admission.interval
+  timing::ticks wait_ = 0;                      ///< of what release() returned last
+  timing::ticks waited_until_ = 0;              ///< 0: it is noted, or there was none
+  timing::ticks noted_at_ = 0;
   timing::ticks slice_;
   const hooks::path_arbiter* home_ = nullptr;  ///< of the tasks; set before the first one waits
   chosen_policy policy_;

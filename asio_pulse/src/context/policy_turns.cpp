@@ -12,6 +12,9 @@
 #include <asio_pulse/hooks/assert.hpp>
 
 #include <algorithm>
+#include <array>
+#include <cstddef>
+#include <iterator>
 #include <new>
 #include <stdexcept>
 #include <utility>
@@ -34,10 +37,23 @@ constexpr std::chrono::milliseconds group_memory{100};
 constexpr unsigned number_bits = 11;
 
 // Relaxed: the numbers only have to be different.
-std::atomic<std::uint64_t> next_fair_policy{1};
+std::atomic<std::uint32_t> next_fair_policy{1};
 
 std::uint32_t number_at(timing::ticks now) noexcept {
   return static_cast<std::uint32_t>(now >> number_bits);
+}
+
+// Loads an object that is used soon into the caches. It may be null.
+template <class T>
+void load_soon(const T* object) noexcept {
+#if defined(__GNUC__)
+  if (object == nullptr) return;
+  constexpr std::size_t line = 64;
+  const auto* const bytes = reinterpret_cast<const char*>(object);
+  for (std::size_t at = 0; at < sizeof(T); at += line) __builtin_prefetch(bytes + at);
+#else
+  static_cast<void>(object);
+#endif
 }
 
 timing::ticks since(timing::ticks then, timing::ticks now) noexcept {
@@ -77,29 +93,84 @@ chosen_policy parking::use(chosen_policy p) noexcept {
   end_turns(held);
   std::swap(policy_, p);
   by_policy_.store(policy_ && !shadow_, std::memory_order_relaxed);
+  calm_until_.store(0, std::memory_order_relaxed);
   return p;
 }
 
 // ---- is the context saturated?
+
+// The calm ends before the flag is set, so that no operation passes for longer than a turn.
+void parking::set_saturated() noexcept {
+  calm_until_.store(0, std::memory_order_relaxed);
+  saturated_.store(true, std::memory_order_relaxed);
+}
+
+// For as long after `since` pressed() would answer `none`.
+void parking::set_calm(timing::ticks since) noexcept {
+  if (always_preempt()) return;
+  calm_until_.store(since + saturation_.load(std::memory_order_relaxed), std::memory_order_relaxed);
+}
 
 parking::pressure parking::pressed(timing::ticks now) noexcept {
   if (saturated_.load(std::memory_order_relaxed)) return pressure::saturated;
   const timing::ticks bound = saturation_.load(std::memory_order_relaxed);
   const timing::ticks posted = probe_posted_.load(std::memory_order_relaxed);
   if (bound == 0 || always_preempt() || (posted != 0 && since(posted, now) >= bound)) {
-    saturated_.store(true, std::memory_order_relaxed);
+    set_saturated();
     return pressure::saturated;
   }
   const bool lately = since(probed_at_.load(std::memory_order_relaxed), now) < bound;
   return posted != 0 || lately ? pressure::none : pressure::unknown;
 }
 
-void parking::probed(timing::ticks delay, timing::ticks now) noexcept {
-  if (!by_policy()) return;
+void parking::probing(timing::ticks now) noexcept {
+  probe_posted_.store(now, std::memory_order_relaxed);
+  set_calm(now);
+}
+
+bool parking::probed(timing::ticks delay, timing::ticks now) noexcept {
+  const timing::ticks posted = now - delay;
+  const bool overtaken = by_turns_.load(std::memory_order_relaxed) ||
+                         posted < turns_ended_.load(std::memory_order_relaxed);
+  if (!by_policy()) return !overtaken;
   probe_posted_.store(0, std::memory_order_relaxed);
   probed_at_.store(now, std::memory_order_relaxed);
-  if (delay >= saturation_.load(std::memory_order_relaxed))
-    saturated_.store(true, std::memory_order_relaxed);
+  if (overtaken || saturated_.load(std::memory_order_relaxed)) return !overtaken;
+  if (delay >= saturation_.load(std::memory_order_relaxed)) {
+    set_saturated();
+  } else {
+    set_calm(now);
+  }
+  return true;
+}
+
+std::optional<timing::ticks> parking::longest_wait(timing::ticks now) const noexcept {
+  if (!by_turns_.load(std::memory_order_relaxed)) return std::nullopt;
+  const bool lately = since(longest_at_.load(std::memory_order_relaxed), now) <=
+                      interval_.load(std::memory_order_relaxed);
+  return lately ? longest_wait_.load(std::memory_order_relaxed) : 0;
+}
+
+std::optional<timing::ticks> parking::wait_to_note(timing::ticks every) noexcept {
+  if (!by_turns_.load(std::memory_order_relaxed)) return std::nullopt;
+  const scoped_lock held(mutex_);
+  const timing::ticks now = std::exchange(waited_until_, 0);
+  if (now == 0 || since(noted_at_, now) < every) return std::nullopt;
+  noted_at_ = now;
+  return wait_;
+}
+
+// What waits in the manner of CoDel is what had to wait, at its turn.
+void parking::note_wait(const task_turn& w, timing::ticks now) noexcept {
+  wait_ = since(w.ready, now);
+  waited_until_ = now;
+  if (wait_ >= longest_wait_.load(std::memory_order_relaxed) ||
+      since(longest_at_.load(std::memory_order_relaxed), now) >
+          interval_.load(std::memory_order_relaxed)) {
+    longest_wait_.store(wait_, std::memory_order_relaxed);
+    longest_at_.store(now, std::memory_order_relaxed);
+  }
+  if (w.group != nullptr) task_groups::waited(static_cast<group_state&>(*w.group), wait_, now);
 }
 
 // ---- what waits
@@ -111,8 +182,10 @@ bool parking::start_turns(timing::ticks now, scoped_lock&) noexcept {
       !std::ranges::all_of(waiting_, [](task_state* t) { return has_turn(*t); }))
     return false;
   turns_taken_ = true;
+  by_turns_.store(true, std::memory_order_relaxed);
+  longest_wait_.store(0, std::memory_order_relaxed);
   // An update may have changed this since the operation asked that makes the turns begin.
-  saturated_.store(true, std::memory_order_relaxed);
+  set_saturated();
   crowded_at_ = now;
   for (task_state* const t : waiting_) add_turn(*t, now);
   waiting_.clear();
@@ -134,6 +207,10 @@ void parking::end_turns(scoped_lock&) noexcept {
   std::ranges::make_heap(waiting_, later);
   choices_.fill({});
   turns_taken_ = false;
+  turns_ended_.store(now, std::memory_order_relaxed);
+  by_turns_.store(false, std::memory_order_relaxed);
+  // It waited behind the driver, which says nothing any more.
+  probe_posted_.store(0, std::memory_order_relaxed);
   saturated_.store(false, std::memory_order_relaxed);
 }
 
@@ -145,25 +222,10 @@ bool parking::has_turn(task_state& t) noexcept {
   return t.gate->turn != nullptr;
 }
 
-// Null for a task in no group, and if there is no memory.
+// Null for a task in no group.
 fair_group* parking::shares_of(const task_state& t) const noexcept {
-  if (!policy_.by_group) return nullptr;
-  struct maker {
-    static fair_group* of(group_state& g) noexcept {
-      if (g.turns != nullptr) return g.turns.get();
-      fair_group* above = nullptr;
-      if (g.parent) {
-        above = of(*g.parent.get());
-        if (above == nullptr) return nullptr;
-      }
-      g.turns.reset(new (std::nothrow) fair_group(above, &g.cost, &g.weight));
-      return g.turns.get();
-    }
-  };
   fair_group* found = nullptr;
-  t.with_group([&found](group_state* g) {
-    if (g != nullptr) found = maker::of(*g);
-  });
+  t.with_group([&found](group_state* g) { found = g; });
   return found;
 }
 
@@ -178,7 +240,7 @@ void parking::group_changed(task_state& t) noexcept {
 
 void parking::weight_changed(group_state& g) noexcept {
   const scoped_lock held(mutex_);
-  if (policy_.by_group && g.turns != nullptr) policy_.own->weight_changed(*g.turns);
+  if (policy_.by_group) policy_.own->weight_changed(g);
 }
 
 timing::ticks parking::parked_at(const task_state& t, timing::ticks now) const noexcept {
@@ -366,7 +428,7 @@ task_turn* parking::ask_program(timing::ticks now, scoped_lock& held) noexcept {
           if (g == nullptr) return;
           work.group = g->id;
           work.weight = g->weight.load(std::memory_order_relaxed);
-          work.group_cost = timing::to_ns(g->cost.load(std::memory_order_relaxed));
+          work.group_cost = timing::to_ns(g->cost.load());
         });
       }
       shown_.push_back(work);
@@ -422,6 +484,35 @@ task_turn* parking::next_turn(timing::ticks now, turn_policy::mark& what,
   }
 }
 
+// If thousands of tasks wait, the memory of each is not in the caches when its turn comes. Those that have
+// waited longest are probably next. Each step needs what the one before has loaded, a turn ago.
+void parking::look_ahead() noexcept {
+  constexpr std::size_t many = 256;
+  if (turns_count_ < many) return;
+  auto next = std::next(turns_.begin());
+  const auto waits_next = [&next]() -> const task_turn& {
+    return static_cast<const task_turn&>(*next++);
+  };
+  const task_turn& second = waits_next();
+  const task_turn& third = waits_next();
+  const task_turn& fourth = waits_next();
+  load_soon(&waits_next());
+  if (fourth.task != nullptr) {
+    load_soon(fourth.task);
+    load_soon(static_cast<const group_state*>(fourth.group));
+  }
+  if (third.task != nullptr) {
+    load_soon(third.task->gate.get());
+    load_soon(third.task->extras.load(std::memory_order_relaxed));
+  }
+  if (second.task != nullptr) {
+    struct alignas(64) operation {
+      std::array<char, 128> bytes;  // a guess: most are smaller
+    };
+    load_soon(static_cast<const operation*>(second.task->gate->parked.front));
+  }
+}
+
 void* parking::release_by_policy(timing::ticks now, scoped_lock& held) noexcept {
   charge_choice();
   sweeper s(*this, now);
@@ -471,10 +562,12 @@ void* parking::release_by_policy(timing::ticks now, scoped_lock& held) noexcept 
     port_->put_driver_behind(asio_port::place::next);
     return nullptr;
   }
+  note_wait(*w, now);
   running_ = port_->first_number(w->task->gate->parked);
   void* const operation = take_next(*w->task, now, held);
   driver_queued_ = turns_count_ != 0 || found.others;
   if (driver_queued_) port_->put_driver_in_front();
+  look_ahead();
   return operation;
 }
 

@@ -10,10 +10,12 @@
 #include <asio_pulse/detail/asio_port.hpp>
 #include <asio_pulse/detail/task_ref.hpp>
 #include <asio_pulse/hooks/assert.hpp>
+#include <asio_pulse/hooks/sockets.hpp>
 
 #include <algorithm>
 #include <iterator>
 #include <limits>
+#include <new>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -64,17 +66,20 @@ std::uint32_t in_units(timing::ticks t) noexcept {
 // ---- group_state
 
 group_state::group_state(context_core& its_core, const group_options& opts)
-    : core(its_core),
-      name(copy_name(opts.name)),
-      parent(opts.parent),
-      id(core.groups().next_id()),
-      weight(opts.weight) {
-  share.weight = opts.weight;
+    : fair_group(opts.parent.get(), opts.weight),
+      core(its_core),
+      name(opts.name.empty() ? nullptr : copy_name(opts.name)),
+      id(core.groups().next_id()) {
+  if (parent != nullptr) intrusive_ptr_add_ref(above());
   configure(budget, {.budget = opts.budget, .per = opts.per});
   core.acquire();
 }
 
-group_state::~group_state() { core.release(); }
+group_state::~group_state() {
+  delete requests.load(std::memory_order_relaxed);  // the last reference is gone
+  if (parent != nullptr) intrusive_ptr_release(above());
+  core.release();
+}
 
 bool is_in_group(const task_state& t) noexcept {
   bool found = false;
@@ -85,7 +90,7 @@ bool is_in_group(const task_state& t) noexcept {
 bool limited(const task_state& t) noexcept {
   bool found = false;
   t.with_group([&found](const group_state* g) {
-    while (g != nullptr && g->budget.unlimited()) g = g->parent.get();
+    while (g != nullptr && g->budget.unlimited()) g = g->above();
     found = g != nullptr;
   });
   return found;
@@ -94,7 +99,7 @@ bool limited(const task_state& t) noexcept {
 bool group_over_budget(const task_state& t, timing::ticks now) noexcept {
   bool found = false;
   t.with_group([&found, now](const group_state* g) {
-    while (g != nullptr && !g->budget.over(now)) g = g->parent.get();
+    while (g != nullptr && !g->budget.over(now)) g = g->above();
     found = g != nullptr;
   });
   return found;
@@ -112,9 +117,9 @@ void intrusive_ptr_release(group_state* g) noexcept {
 
 std::string path_of(const group_state& g, std::size_t name_bytes) {
   std::string path;
-  for (const group_state* at = &g; at != nullptr; at = at->parent.get()) {
+  for (const group_state* at = &g; at != nullptr; at = at->above()) {
     std::string name;
-    for (const char c : std::string_view(at->name.get()).substr(0, name_bytes)) {
+    for (const char c : at->title().substr(0, name_bytes)) {
       if (c == '/' || c == '\\') name += '\\';
       name += c;
     }
@@ -134,18 +139,10 @@ void task_groups::configure(const admission_policy& p) noexcept {
   overload_.configure(limits_of(p));
 }
 
-void task_groups::add(group_state& g) {
-  {
-    // First of all: remove() expects it to be in the list, also if what follows throws.
-    const auto listed = all_.lock_in_turn();
-    all_.link(g, listed);
-  }
-  const scoped_lock held(mutex_);
+void task_groups::add(group_state& g) noexcept {
   used_.store(true, std::memory_order_relaxed);
-  group_state* const parent = g.parent.get();
-  if (parent != nullptr && parent->below == nullptr) {
-    parent->below = std::make_unique<group_shares>(window_);
-  }
+  const auto listed = all_.lock_in_turn();
+  all_.link(g, listed);
 }
 
 task_groups::found task_groups::find(std::string_view path) {
@@ -163,16 +160,39 @@ task_groups::found task_groups::find(std::string_view path) {
   return {.group = std::move(groups[0]), .several = count > 1};
 }
 
+// Makes what the group and those above it need. Returns false if there is no memory.
+bool task_groups::takes_part(group_state& g, scoped_lock&) noexcept {
+  const group_state* below = nullptr;
+  for (group_state* at = &g; at != nullptr; below = at, at = at->above()) {
+    group_requests* r = at->requests.load(std::memory_order_relaxed);
+    if (r != nullptr && (below == nullptr || r->below != nullptr)) continue;
+    if (r == nullptr) {
+      r = new (std::nothrow) group_requests;
+      if (r == nullptr) return false;
+      r->share.weight = at->weight.load(std::memory_order_relaxed);
+      at->requests.store(r, std::memory_order_release);
+    }
+    if (below != nullptr && r->below == nullptr)
+      r->below.reset(new (std::nothrow) group_shares(window_));
+    if (below != nullptr && r->below == nullptr) return false;
+  }
+  return true;
+}
+
+/// \pre  takes_part() has returned true for it
 group_shares& task_groups::beside(const group_state& g, scoped_lock&) noexcept {
-  const group_state* const parent = g.parent.get();
-  ASIO_PULSE_ASSERT(parent == nullptr || parent->below != nullptr);
-  return parent != nullptr ? *parent->below : top_;
+  const group_state* const parent = g.above();
+  if (parent == nullptr) return top_;
+  const group_requests* const r = parent->requests.load(std::memory_order_relaxed);
+  ASIO_PULSE_ASSERT(r != nullptr && r->below != nullptr);
+  return *r->below;
 }
 
 void task_groups::remove(group_state& g) noexcept {
   {
     scoped_lock held(mutex_);
-    if (g.share.contends) beside(g, held).leave(g.share);
+    group_requests* const r = g.requests.load(std::memory_order_relaxed);
+    if (r != nullptr && r->share.contends) beside(g, held).leave(r->share);
   }
   const auto listed = all_.lock_in_turn();
   all_.unlink(g, listed);
@@ -181,28 +201,62 @@ void task_groups::remove(group_state& g) noexcept {
 void task_groups::set_weight(group_state& g, unsigned weight) noexcept {
   scoped_lock held(mutex_);
   g.weight.store(weight, std::memory_order_relaxed);
-  beside(g, held).set_weight(g.share, weight);
+  group_requests* const r = g.requests.load(std::memory_order_relaxed);
+  if (r == nullptr) return;
+  if (r->share.contends) {
+    beside(g, held).set_weight(r->share, weight);
+  } else {
+    r->share.weight = weight;
+  }
 }
 
-task_groups::answer task_groups::admit(group_state& g, timing::ticks now) noexcept {
+void task_groups::waited(group_state& g, timing::ticks delay, timing::ticks now) noexcept {
+  group_requests* const r = g.requests.load(std::memory_order_acquire);
+  if (r == nullptr) return;  // none of its requests has asked
+  r->waited.store(in_units(delay), std::memory_order_relaxed);
+  r->waited_at.store(static_cast<std::uint32_t>(now >> cost_unit_bits), std::memory_order_relaxed);
+}
+
+task_groups::answer task_groups::admit(group_state& g, std::optional<timing::ticks> by_turns,
+                                       timing::ticks now) noexcept {
   scoped_lock held(mutex_);
+  if (!takes_part(g, held)) return {.admitted = true, .by_share = false, .measure = false};
+  const auto of = [](const group_state& each) -> group_requests& {
+    return *each.requests.load(std::memory_order_relaxed);
+  };
   // A request is to blame for an overload only if at each level the group has had its share.
   double position = group_shares::farthest;
   bool alone = true;
-  for (group_state* at = &g; at != nullptr; at = at->parent.get()) {
+  for (group_state* at = &g; at != nullptr; at = at->above()) {
     group_shares& shares = beside(*at, held);
-    const std::uint64_t cost = at->cost.load(std::memory_order_relaxed);
-    if (cost != at->seen) shares.used(at->share, cost - std::exchange(at->seen, cost));
-    position = std::min(position, shares.position(at->share));
-    alone = alone && shares.alone(at->share);
+    group_requests& r = of(*at);
+    const std::uint64_t cost = at->cost.load();
+    if (cost != r.seen) shares.used(r.share, cost - std::exchange(r.seen, cost));
+    position = std::min(position, shares.position(r.share));
+    alone = alone && shares.alone(r.share);
   }
-  g.delay.store(in_units(overload_.delay(now)), std::memory_order_relaxed);
-  const bool admitted = overload_.admits(position, now);
-  for (group_state* at = &g; !admitted && at != nullptr; at = at->parent.get()) {
-    beside(*at, held).refused(at->share);
+  overload::waits waits{};
+  if (by_turns) {
+    // A group of which nothing had its turn lately has nothing that waits.
+    const group_requests& r = of(g);
+    const std::uint32_t age = static_cast<std::uint32_t>(now >> cost_unit_bits) -
+                              r.waited_at.load(std::memory_order_relaxed);
+    const bool lately = age <= overload_.interval() >> cost_unit_bits;
+    waits = {.longest = *by_turns,
+             .own = lately
+                        ? timing::ticks{r.waited.load(std::memory_order_relaxed)} << cost_unit_bits
+                        : 0};
+  } else {
+    waits.longest = waits.own = overload_.delay(now);
   }
-  return {
-      .admitted = admitted, .by_share = position >= 0 && !alone, .measure = overload_.measure(now)};
+  of(g).delay.store(in_units(waits.own), std::memory_order_relaxed);
+  const bool admitted = overload_.admits(position, waits, now);
+  for (group_state* at = &g; !admitted && at != nullptr; at = at->above()) {
+    beside(*at, held).refused(of(*at).share);
+  }
+  return {.admitted = admitted,
+          .by_share = position >= 0 && !alone,
+          .measure = !by_turns && overload_.measure(now)};
 }
 
 void task_groups::waited(timing::ticks delay, timing::ticks now) noexcept {
@@ -218,14 +272,41 @@ void task_groups::not_measured() noexcept {
 
 // ---- context_core
 
-void context_core::charged(hooks::task_record& record, timing::ticks cost) noexcept {
-  const timing::ticks now = hooks::this_thread().clock.last();
-  state_of(record).with_group([now, cost](group_state* g) {
-    for (; g != nullptr; g = g->parent.get()) {
-      g->cost.fetch_add(cost, std::memory_order_relaxed);
-      if (!g->budget.unlimited()) g->budget.charge_shared(now, cost);
-    }
-  });
+namespace {
+
+ASIO_PULSE_DETAIL_NOINLINE void charge_budget(group_state& g, timing::ticks cost) noexcept {
+  g.budget.charge_shared(hooks::this_thread().clock.last(), cost);
+}
+
+}  // namespace
+
+void context_core::charged(hooks::task_record& record, timing::ticks cost, bool alone) noexcept {
+  const auto& t = static_cast<const task_state&>(record);
+  if (alone) {
+    t.with_group_alone([cost](group_state* g) {
+      for (; g != nullptr; g = g->above()) {
+        g->cost.add_alone(cost);
+        if (!g->budget.unlimited()) [[unlikely]]
+          charge_budget(*g, cost);
+      }
+    });
+  } else {
+    t.with_group([cost](group_state* g) {
+      for (; g != nullptr; g = g->above()) {
+        g->cost.add(cost);
+        if (!g->budget.unlimited()) [[unlikely]]
+          charge_budget(*g, cost);
+      }
+    });
+  }
+}
+
+// Whether this thread is the only one that may charge the task without a reference to its group. See
+// group_slot: sequentially consistent, as the increment in attached().
+bool context_core::alone_with(const task_state& t) const noexcept {
+  return hooks::this_thread().arbiter == this && !t.is_shared() &&
+         workers_.load(std::memory_order_seq_cst) <= 1 &&
+         !strangers_.load(std::memory_order_seq_cst);
 }
 
 void context_core::join(task_state& t, const task_options& opts) {
@@ -243,8 +324,7 @@ void context_core::join(task_state& t, const task_options& opts) {
         "asio_pulse::task_options.group must be a group of the task's context");
   }
   extras->group.begin(opts.group);
-  t.shared.store(true, std::memory_order_relaxed);
-  t.grouped.store(true, std::memory_order_release);
+  t.charging.store(hooks::charging_mode::grouped, std::memory_order_release);
   g.tasks.fetch_add(1, std::memory_order_relaxed);
 }
 
@@ -252,14 +332,14 @@ void context_core::move(task_state& t, const group_ref& to) {
   task_extras* const extras = t.make_extras();
   if (extras == nullptr) throw std::bad_alloc();
   if (to) to.get()->tasks.fetch_add(1, std::memory_order_relaxed);
-  const group_ref before = extras->group.exchange(to);
+  const group_ref before = extras->group.exchange(to, [&] { return alone_with(t); });
   if (before) before.get()->tasks.fetch_sub(1, std::memory_order_relaxed);
-  // A worker that charges the task with plain stores does not look for its group. The new generation
-  // makes its next poll look.
-  if (!t.shared.exchange(true, std::memory_order_relaxed)) {
+  // A worker whose account was not grouped does not look for its group. The new generation makes its
+  // next poll look.
+  using hooks::charging_mode::grouped;
+  if ((t.charging.fetch_or(grouped, std::memory_order_release) & grouped) == 0) {
     state.fetch_add(hooks::path_state::generation, std::memory_order_relaxed);
   }
-  t.grouped.store(true, std::memory_order_release);
   gate_->group_changed(t);  // while `before` lasts, in which the task may still wait
 }
 
@@ -272,22 +352,24 @@ admission context_core::admit(group_state& g) noexcept {
   if (!options_.enabled || closed()) return admission();
   const timing::ticks now = timing::timebase::get().now();
   if (hooks::this_thread().arbiter != nullptr) hooks::charge_pending();
-  const task_groups::answer a = groups_->admit(g, now);
+  const task_groups::answer a = groups_->admit(g, gate_->longest_wait(now), now);
   if (a.measure) {
     asio_port* const port = port_for_probe();
     const bool here = port != nullptr && hooks::this_thread().owner == port->scheduler();
     if (port == nullptr || !port->post_probe(here)) groups_->not_measured();
   }
+  // Null if there was no memory.
+  group_requests* const figures = g.requests.load(std::memory_order_acquire);
   if (a.admitted) {
-    g.admitted.fetch_add(1, std::memory_order_relaxed);
+    if (figures != nullptr) figures->admitted.fetch_add(1, std::memory_order_relaxed);
     counters_.add<&statistics::requests_admitted>();
     return admission();
   }
   if (a.by_share) {
-    g.refused_share.fetch_add(1, std::memory_order_relaxed);
+    figures->refused_share.fetch_add(1, std::memory_order_relaxed);
     counters_.add<&statistics::requests_refused_share>();
   } else {
-    g.refused_overload.fetch_add(1, std::memory_order_relaxed);
+    figures->refused_overload.fetch_add(1, std::memory_order_relaxed);
     counters_.add<&statistics::requests_refused_overload>();
   }
   const auto why = a.by_share ? asio_pulse::refusal::share : asio_pulse::refusal::overload;
@@ -305,7 +387,7 @@ group_ref make_group(context_core& core, const group_options& opts) {
         "asio_pulse::group_options.parent must be a group of the same context");
   }
   std::size_t level = 1;
-  for (const group_state* at = opts.parent.get(); at != nullptr; at = at->parent.get()) ++level;
+  for (const group_state* at = opts.parent.get(); at != nullptr; at = at->above()) ++level;
   if (level > most_levels) {
     throw std::invalid_argument(
         "asio_pulse::group_options.parent must not be in the 16th level of groups");
@@ -317,7 +399,7 @@ group_ref make_group(context_core& core, const group_options& opts) {
 
 std::uint64_t id_of(const group_state& g) noexcept { return g.id; }
 
-std::string_view name_of(const group_state& g) noexcept { return g.name.get(); }
+std::string_view name_of(const group_state& g) noexcept { return g.title(); }
 
 unsigned weight_of(const group_state& g) noexcept {
   return g.weight.load(std::memory_order_relaxed);
@@ -329,11 +411,14 @@ void set_weight(group_state& g, unsigned weight) {
 }
 
 group_statistics figures_of(const group_state& g) noexcept {
-  return {.tasks = g.tasks.load(std::memory_order_relaxed),
-          .cpu = timing::to_ns(g.cost.load(std::memory_order_relaxed)),
-          .admitted = g.admitted.load(std::memory_order_relaxed),
-          .refused_share = g.refused_share.load(std::memory_order_relaxed),
-          .refused_overload = g.refused_overload.load(std::memory_order_relaxed)};
+  group_statistics result{.tasks = g.tasks.load(std::memory_order_relaxed),
+                          .cpu = timing::to_ns(g.cost.load())};
+  if (const group_requests* const r = g.requests.load(std::memory_order_acquire)) {
+    result.admitted = r->admitted.load(std::memory_order_relaxed);
+    result.refused_share = r->refused_share.load(std::memory_order_relaxed);
+    result.refused_overload = r->refused_overload.load(std::memory_order_relaxed);
+  }
+  return result;
 }
 
 admission admit(group_state& g) noexcept { return g.core.admit(g); }
@@ -350,7 +435,7 @@ bool join_group(const group_ref& to) {
   // What the poll has used until now is the old group's, and is judged as a poll of its own.
   if (frame->task() == &t) frame->reassign(&t);
   t.core().move(t, to);
-  if (ts.account == &t) ts.shared = true;
+  if (ts.account == &t) ts.charging |= hooks::charging_mode::grouped;
   return true;
 }
 
@@ -367,6 +452,19 @@ void begin_task(const task_options& opts) {
   }
   frame->reassign(made.get());  // takes a reference that lasts until the end of the poll
   if (frame->task() == made.get()) ts.current = made.get();
+}
+
+void begin_connection(std::intptr_t socket) noexcept {
+  hooks::thread_state& ts = hooks::this_thread();
+  hooks::poll_frame* const frame = poll_of(ts);
+  if (ts.arbiter == nullptr || frame == nullptr) return;
+  hooks::task_record* const made = ts.arbiter->accepted(nullptr);
+  if (made == nullptr) return;
+  hooks::own_socket(socket, *made, true);
+  if (ts.arbiter->classifies.load(std::memory_order_relaxed)) ts.arbiter->classify(*made, socket);
+  frame->reassign(made);
+  if (frame->task() == made) ts.current = made;
+  hooks::release(*made);
 }
 
 }  // namespace detail

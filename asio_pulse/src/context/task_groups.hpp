@@ -17,11 +17,28 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
 
 namespace asio_pulse::detail {
+
+/// What admit() needs of a group. Made with its first request, or the first one of a group below it.
+struct group_requests {
+  // Relaxed: figures, which publish nothing.
+  std::atomic<std::uint64_t> admitted{0};
+  std::atomic<std::uint64_t> refused_share{0};
+  std::atomic<std::uint64_t> refused_overload{0};
+  // In units of 256 ticks.
+  std::atomic<std::uint32_t> delay{0};      ///< that the last admit() saw
+  std::atomic<std::uint32_t> waited{0};     ///< how long its last operation waited for its turn
+  std::atomic<std::uint32_t> waited_at{0};  ///< and until when
+  // Guarded by the mutex of task_groups.
+  group_share share;
+  std::uint64_t seen = 0;               ///< the part of the group's cost that `share` knows about
+  std::unique_ptr<group_shares> below;  ///< made with the first request of a group below
+};
 
 /// A group of tasks.
 ///
@@ -29,42 +46,36 @@ namespace asio_pulse::detail {
 ///  1. `cost` is the sum of what was charged to tasks while they were in this group or in one below
 ///     it. It never shrinks.
 ///  2. A group outlives its tasks and the groups below it: each has a reference to it.
-///  3. `seen` is the part of `cost` that `share` knows about. Only admit() moves it.
-struct group_state {
+struct group_state final : fair_group {
+  /// \par Errors  std::bad_alloc.
   group_state(context_core& its_core, const group_options& opts);
   group_state(const group_state&) = delete;
   group_state& operator=(const group_state&) = delete;
   ~group_state();
 
-  context_core& core;  ///< one reference
-  const std::unique_ptr<char[]> name;
-  const group_ref parent;
-  const std::uint64_t id;  ///< unique in the context, never 0
+  /// Null at the top. The group has a reference to it.
+  [[nodiscard]] group_state* above() const noexcept { return static_cast<group_state*>(parent); }
+  [[nodiscard]] std::string_view title() const noexcept {
+    return name != nullptr ? std::string_view(name.get()) : std::string_view();
+  }
+
+  context_core& core;                  ///< one reference
+  const std::unique_ptr<char[]> name;  ///< null if it is empty
+  const std::uint64_t id;              ///< unique in the context, never 0
   /// Increments are relaxed, since the caller holds a reference. The decrement is acq_rel, so that
   /// the thread that destroys the group sees what others have done with it.
   std::atomic<std::uint32_t> references{0};
-  // Relaxed: figures, which publish nothing.
-  std::atomic<std::uint32_t> tasks{0};
-  std::atomic<std::uint64_t> cost{0};
-  std::atomic<std::uint64_t> admitted{0};
-  std::atomic<std::uint64_t> refused_share{0};
-  std::atomic<std::uint64_t> refused_overload{0};
-  std::atomic<unsigned> weight;
-  /// The delay of the queue at the last admit(), in units of 256 ticks.
-  std::atomic<std::uint32_t> delay{0};
+  std::atomic<std::uint32_t> tasks{0};  ///< relaxed: a figure, which publishes nothing
   task_budget budget;
   recent_cost recent;
   // The links of the context's list of groups, guarded by its lock.
   group_state* previous = nullptr;
   group_state* next = nullptr;
-  // Guarded by the mutex of task_groups.
-  group_share share;
-  std::uint64_t seen = 0;
-  std::unique_ptr<group_shares> below;  ///< made with the first group below this one
-  /// Its place under scheduling::fair. Made when its tasks first wait; guarded by the gate's mutex.
-  std::unique_ptr<fair_group> turns;
+  /// Never replaced. Release publishes it, and pairs with acquire.
+  std::atomic<group_requests*> requests{nullptr};
 };
-static_assert(sizeof(group_state) <= 192, "groups may be many");
+// With a block's header in the allocator of glibc this is 192 bytes.
+static_assert(sizeof(group_state) <= 184, "groups may be many");
 
 /// How much of each name is shown outside of the process.
 inline constexpr std::size_t group_name_bytes = 128;
@@ -96,9 +107,8 @@ class task_groups {
     return last_id_.fetch_add(1, std::memory_order_relaxed) + 1;
   }
 
-  /// The group may take part from now on, and is listed. If this throws, remove() has to be called.
-  /// \par Errors  std::bad_alloc.
-  void add(group_state& g);
+  /// The group may take part from now on, and is listed.
+  void add(group_state& g) noexcept;
   void remove(group_state& g) noexcept;
   void set_weight(group_state& g, unsigned weight) noexcept;
 
@@ -116,15 +126,18 @@ class task_groups {
     bool by_share;  ///< if not, the group has had more than its share, and others want the CPU
     bool measure;   ///< the delay of the queue has to be measured; see overload::measure()
   };
-  /// Decides about a request of the group.
+  /// Decides about a request of the group. `by_turns`: how long operations have waited for their turn
+  /// lately, at the most; empty unless a policy decides about that now. Without memory for what it needs, the request is admitted.
   /// \par Cost  O(log n) in the number of groups, for each level.
-  [[nodiscard]] answer admit(group_state& g, timing::ticks now) noexcept;
+  [[nodiscard]] answer admit(group_state& g, std::optional<timing::ticks> by_turns,
+                             timing::ticks now) noexcept;
 
   /// Whether the group wants more of the CPU than it gets, as of its last admit() and of those of the
   /// groups beside it.
   [[nodiscard]] bool wants_more(const group_state& g) noexcept {
     const scoped_lock held(mutex_);
-    return g.share.contends;
+    const group_requests* const r = g.requests.load(std::memory_order_relaxed);
+    return r != nullptr && r->share.contends;
   }
 
   /// See walked_list::walk(). `look` may call wants_more() and path_of().
@@ -136,6 +149,8 @@ class task_groups {
   /// See overload. They do nothing if there has never been a group.
   void waited(timing::ticks delay, timing::ticks now) noexcept;
   void not_measured() noexcept;
+  /// An operation of the group has waited for its turn, until `now`.
+  static void waited(group_state& g, timing::ticks delay, timing::ticks now) noexcept;
 
   void before_fork() noexcept {
     all_.before_fork();
@@ -147,6 +162,7 @@ class task_groups {
   }
 
  private:
+  [[nodiscard]] bool takes_part(group_state& g, scoped_lock& held) noexcept;
   [[nodiscard]] group_shares& beside(const group_state& g, scoped_lock& held) noexcept;
 
   std::atomic<std::uint64_t> last_id_{0};  ///< relaxed: the numbers only have to be different

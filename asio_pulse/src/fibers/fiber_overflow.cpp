@@ -10,7 +10,9 @@
 #include <asio_pulse/detail/fiber_stack.hpp>
 #include <asio_pulse/hooks/poll_path.hpp>
 
+#include <dlfcn.h>
 #include <signal.h>
+#include <ucontext.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -39,6 +41,13 @@ class line {
     while (n != 0) put(digits[--n]);
     return *this;
   }
+  line& hex(std::uintptr_t number) noexcept {
+    *this << "0x";
+    int shift = 60;
+    while (shift > 0 && number >> shift == 0) shift -= 4;
+    for (; shift >= 0; shift -= 4) put("0123456789abcdef"[number >> shift & 15]);
+    return *this;
+  }
   /// Adds a text of the program, which may be any bytes.
   line& quote(const char* text) noexcept {
     for (; *text != '\0'; ++text) put(*text >= ' ' && *text <= '~' ? *text : '?');
@@ -60,7 +69,35 @@ class line {
   std::size_t size_ = 0;
 };
 
-void tell_overflow(const fiber_region& region, std::uintptr_t address) noexcept {
+/// The instruction that has faulted; 0 if that is not known.
+std::uintptr_t instruction_of([[maybe_unused]] const void* context) noexcept {
+#if defined(__x86_64__)
+  return static_cast<std::uintptr_t>(
+      static_cast<const ucontext_t*>(context)->uc_mcontext.gregs[REG_RIP]);
+#elif defined(__aarch64__)
+  return static_cast<const ucontext_t*>(context)->uc_mcontext.pc;
+#else
+  return 0;
+#endif
+}
+
+/// Adds the function: as it is mangled, or as the place in its module, which addr2line(1) understands.
+/// dladdr(3) takes a lock of the dynamic linker, and nothing else. If a thread holds it for ever, the
+/// process, which is lost, hangs instead of ending.
+void tell_function(line& text, std::uintptr_t instruction) noexcept {
+  Dl_info at{};
+  if (instruction == 0 || dladdr(reinterpret_cast<void*>(instruction), &at) == 0) return;
+  text << " in ";
+  if (at.dli_sname != nullptr) {
+    text.quote(at.dli_sname);
+  } else {
+    text.quote(at.dli_fname) << "+";
+    text.hex(instruction - reinterpret_cast<std::uintptr_t>(at.dli_fbase));
+  }
+}
+
+void tell_overflow(const fiber_region& region, std::uintptr_t address,
+                   std::uintptr_t instruction) noexcept {
   const std::size_t size = fiber_stack_size(region.size_class(address));
   line text;
   text << "asio_pulse: stack overflow on a fiber";
@@ -71,6 +108,7 @@ void tell_overflow(const fiber_region& region, std::uintptr_t address) noexcept 
     const hooks::task_record& t = *frame->task();
     text.quote(t.home->name_of(t)) << "\"";
   }
+  tell_function(text, instruction);
   text << ": its stack has " << size
        << " bytes; raise asio_pulse::options.fiber_stack (preemptible, spawn)";
   text.write_to_stderr();
@@ -82,7 +120,7 @@ void on_fault(int signal, siginfo_t* info, void* context) {
   const bool real = info->si_code > 0;  // a real fault, not sent by kill() or raise()
   if (real && region != nullptr && region->contains(address) &&
       region->slot_end(address) - address > fiber_stack_size(region->size_class(address))) {
-    tell_overflow(*region, address);
+    tell_overflow(*region, address, instruction_of(context));
   }
   const struct sigaction& before = signal == SIGBUS ? before_bus : before_segv;
   if ((before.sa_flags & SA_SIGINFO) != 0) {

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
+#include "fiber_threads.hpp"
 #include "signal_stack.hpp"
 #include "thread_exit.hpp"
 #include "thread_usage.hpp"
@@ -33,6 +34,12 @@ constexpr std::uint32_t none = ~std::uint32_t{0};
 // How many unused stacks of one size keep their memory. A guess: a fresh stack costs a dozen page
 // faults; 64 stacks of the default size with two pages in use keep half a megabyte.
 constexpr std::size_t most_idle = 64;
+
+// Of the stacks that keep their memory, those of at least `large` bytes keep this much of it: a handler that
+// has used a megabyte once must not cost a megabyte for ever. The bounds are guesses. Trimming is a system
+// call.
+constexpr std::size_t large = std::size_t{256} << 10;
+constexpr std::size_t kept_of_large = std::size_t{64} << 10;
 
 // How many stacks lose their memory until one is measured before. Whether a seccomp filter may
 // forbid that has to be asked each time, which takes about 60 us: 1 us for each stack.
@@ -274,10 +281,20 @@ void give_to_pool(fiber_block& b) noexcept {
   ASIO_PULSE_ASSERT(b.suspend == nullptr && b.task == nullptr && !b.unwinding);
   ASIO_PULSE_ASSERT(!b.holds(__builtin_frame_address(0)));  // this code must not run on the stack
   pool& to = all.of[size_class];
+  std::size_t deepest = 0;
+  if (fiber_stack_size(size_class) >= large) {
+    static constinit std::atomic<std::size_t> trimmed{0};
+    std::byte* const stack = stack_of(all, size_class, slot);
+    if (trimmed.fetch_add(1, std::memory_order_relaxed) % measured_of == 0 && may_measure()) {
+      deepest = touched(stack, fiber_stack_size(size_class));
+    }
+    (void)madvise(stack, fiber_stack_size(size_class) - kept_of_large, MADV_DONTNEED);
+  }
   bool measured = false;
   {
     const std::lock_guard lock(to.mutex);
     ASIO_PULSE_ASSERT(to.in_use != 0);
+    to.high_water = std::max(to.high_water, deepest);
     if (to.warm_count < most_idle) {
       ++to.warm_count;
       --to.in_use;
@@ -312,6 +329,7 @@ constinit thread_local thread_exit_hook at_exit{[]() noexcept {
     if (mine.next != nullptr) mine.next->previous = mine.previous;
   }
   drop_signal_stack(std::exchange(signal_stack, nullptr));
+  give_cell(std::exchange(mine.cell, 0));
 }};
 
 }  // namespace
@@ -321,6 +339,9 @@ void ready_fiber_thread() noexcept {
   if (mine.ready) return;
   mine.exceptions = reinterpret_cast<exception_state*>(abi::__cxa_get_globals());
   mine.error_number = &errno;
+  mine.locks = counted_locks();
+  remember_signals();
+  if (mine.cell == 0) mine.cell = take_cell();
   all_pools* const all = pools();
   // If the end of the thread would not be noticed, nothing is kept for it.
   if (all == nullptr || !at_thread_exit(at_exit)) return;

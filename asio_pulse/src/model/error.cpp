@@ -12,6 +12,20 @@ std::string_view to_string(error e) noexcept {
       return "an option cannot change any more";
     case error::mailbox_full:
       return "the shard has too many messages of this one that it has not yet run";
+    case error::no_such_shard:
+      return "there is no shard with this number";
+    case error::shard_drained:
+      return "the shard is being drained, and takes nothing";
+    case error::shards_stopped:
+      return "the shards were stopped";
+    case error::already_moving:
+      return "a move has been ordered that was not made yet";
+    case error::session_ended:
+      return "the session that should move has ended";
+    case error::move_forbidden:
+      return "the session has forbidden to move it";
+    case error::not_movable:
+      return "the handler is bound to an executor that is not the shard's own";
   }
   return {};
 }

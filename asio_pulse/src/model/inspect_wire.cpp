@@ -17,7 +17,18 @@ template <>
 inline constexpr std::size_t most_elements<stall_metrics> = 64;
 template <>
 inline constexpr std::size_t most_elements<stack_frame> = 256;
+// A shard keeps the last 8.
+template <>
+inline constexpr std::size_t most_elements<shard_move_metrics> = 64;
 
+template <>
+constexpr move_reason last_enumerator<move_reason>() {
+  return move_reason::ordered;
+}
+template <>
+constexpr stay_reason last_enumerator<stay_reason>() {
+  return stay_reason::no_target;
+}
 template <>
 constexpr tier last_enumerator<tier>() {
   return last_tier;

@@ -38,9 +38,10 @@ void figures(Stream& s, Of& of) {
 }  // namespace detail
 
 // Each member is in the table, or named by the function below.
-static_assert(detail::member_count<site_metrics>() == figure_table<site_metrics>.size() + 2);
+static_assert(detail::member_count<site_metrics>() == figure_table<site_metrics>.size() + 3);
 static_assert(detail::member_count<task_metrics>() == figure_table<task_metrics>.size() + 3);
 static_assert(detail::member_count<group_metrics>() == figure_table<group_metrics>.size() + 2);
+static_assert(detail::member_count<shard_metrics>() == figure_table<shard_metrics>.size() + 2);
 static_assert(detail::member_count<worker_metrics>() == figure_table<worker_metrics>.size() + 3);
 
 // Found by argument-dependent lookup: the streams are in detail, the types in asio_pulse.
@@ -58,7 +59,7 @@ void members(Stream& s, source_place& p) {
 }
 template <class Stream>
 void members(Stream& s, site_metrics& m) {
-  s(m.type, m.place);
+  s(m.type, m.place, m.lock);
   detail::figures(s, m);
 }
 template <class Stream>
@@ -69,6 +70,15 @@ void members(Stream& s, task_metrics& m) {
 template <class Stream>
 void members(Stream& s, group_metrics& m) {
   s(m.path, m.name);
+  detail::figures(s, m);
+}
+template <class Stream>
+void members(Stream& s, shard_move_metrics& m) {
+  s(m.who, m.from, m.to, m.why, m.ago, m.took);
+}
+template <class Stream>
+void members(Stream& s, shard_metrics& m) {
+  s(m.keeps, m.moves);
   detail::figures(s, m);
 }
 template <class Stream>
@@ -100,7 +110,7 @@ template <class Stream>
 void members(Stream& s, context_metrics& m) {
   s(m.number, m.name, m.enabled, m.shadow, m.collecting, m.totals, m.polls, m.cpu, m.poll_duration,
     m.queue_delay, m.workers, m.sites, m.other_sites, m.tasks, m.other_tasks, m.task_count,
-    m.groups, m.other_groups, m.group_count, m.group_recent, m.recent_interval, m.stalls,
+    m.groups, m.other_groups, m.group_count, m.group_recent, m.shard, m.recent_interval, m.stalls,
     m.instrument_bytes, m.uncollected_workers);
 }
 template <class Stream>

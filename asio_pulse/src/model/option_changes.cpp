@@ -118,6 +118,8 @@ constexpr std::array fixed_options{
     fixed_option{"spare_workers", spares, same<&options::spare_workers>},
     fixed_option{"spare_cooldown", spares, same<&options::spare_cooldown>},
     fixed_option{"fiber_stack", memory, same<&options::fiber_stack>},
+    fixed_option{"preemptible", "handlers that are suspended have a fiber",
+                 same<&options::preemptible>},
     fixed_option{"hints", hinted, same<&options::hints>},
     fixed_option{"hint_socket", hinted, same<&options::hint_socket>},
     fixed_option{"escalation", hinted, same<&options::escalation>},

@@ -138,6 +138,8 @@ bool known(instrument_mode m) { return to_string(m) != "unknown"; }
 
 bool known(handler_order o) { return to_string(o) != "unknown"; }
 
+bool known(preemptible_handlers p) { return to_string(p) != "unknown"; }
+
 bool known(scheduling s) { return to_string(s) != "unknown"; }
 
 bool known(isolation_priority p) {
@@ -282,6 +284,18 @@ std::string_view to_string(handler_order o) noexcept {
   return "unknown";
 }
 
+std::string_view to_string(preemptible_handlers p) noexcept {
+  switch (p) {
+    case preemptible_handlers::declared:
+      return "declared";
+    case preemptible_handlers::connections:
+      return "connections";
+    case preemptible_handlers::all:
+      return "all";
+  }
+  return "unknown";
+}
+
 std::string_view to_string(instrument_mode m) noexcept {
   switch (m) {
     case instrument_mode::off:
@@ -318,6 +332,8 @@ std::string invalid_reason(const options& o) {
   check_own(c, o.unnamed, "unnamed.");
   c.require(known(o.order), "order", "be an enumerator of handler_order",
             static_cast<unsigned>(o.order));
+  c.require(known(o.preemptible), "preemptible", "be an enumerator of preemptible_handlers",
+            static_cast<unsigned>(o.preemptible));
   c.positive("quantum", o.quantum);
   c.positive("min_slice", o.min_slice);
   c.require(o.min_slice <= o.quantum, "min_slice",

@@ -43,11 +43,12 @@ std::size_t placer::least_loaded(std::span<const shard_load> loads) noexcept {
   }
 }
 
-std::size_t placer::by_key(std::uint64_t key, std::size_t shards) noexcept {
+std::size_t placer::by_key(std::uint64_t key, std::size_t shards, std::uint64_t without) noexcept {
   std::size_t best = 0;
   std::uint64_t most = 0;
   const std::uint64_t spread = mixed(key);
   for (std::size_t shard = 0; shard != shards; ++shard) {
+    if (shard < 64 && (without >> shard & 1) != 0) continue;
     const std::uint64_t weight = mixed(spread + shard);
     if (weight > most) {
       most = weight;
@@ -57,10 +58,11 @@ std::size_t placer::by_key(std::uint64_t key, std::size_t shards) noexcept {
   return best;
 }
 
-std::size_t placer::by_key(std::string_view key, std::size_t shards) noexcept {
+std::size_t placer::by_key(std::string_view key, std::size_t shards,
+                           std::uint64_t without) noexcept {
   std::uint64_t hash = 0xcbf29ce484222325U;
   for (const char c : key) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3U;
-  return by_key(hash, shards);
+  return by_key(hash, shards, without);
 }
 
 placed_on placer::by_function(const placement_function& f, const placement_view& view) noexcept {

@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 #pragma once
 
-#include "turn_policy.hpp"
-
-#include <boost/intrusive/set.hpp>
+#include "turn_heap.hpp"
 
 /// \file
 /// The earliest deadline first.
@@ -20,24 +18,18 @@ class deadline_policy final : public turn_policy {
  public:
   void add(turn& t, timing::ticks now) noexcept override {
     t.since = now;
-    waiting_.insert(t);
+    waiting_.push(t);
   }
   void remove(turn& t, timing::ticks now) noexcept override {
     t.left = now;
-    waiting_.erase(waiting_.iterator_to(t));
+    waiting_.erase(t);
   }
   choice next(timing::ticks /*now*/) noexcept override {
-    return {waiting_.empty() ? nullptr : &*waiting_.begin(), 0};
+    return {waiting_.empty() ? nullptr : &waiting_.front(), 0};
   }
 
  private:
-  struct earlier {
-    bool operator()(const turn& a, const turn& b) const noexcept { return a.deadline < b.deadline; }
-  };
-  boost::intrusive::multiset<turn, boost::intrusive::base_hook<key_hook>,
-                             boost::intrusive::compare<earlier>,
-                             boost::intrusive::constant_time_size<false>>
-      waiting_;
+  turn_heap<&turn::deadline> waiting_;
 };
 
 }  // namespace asio_pulse::detail

@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: BSL-1.0
 #pragma once
 
-#include "turn_policy.hpp"
+#include "group_cost.hpp"
+#include "turn_heap.hpp"
 
 #include <boost/intrusive/set.hpp>
+#include <boost/intrusive/set_hook.hpp>
 
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
+#include <memory>
 
 /// \file
 /// Shares of the CPU by weight, for groups in groups.
@@ -31,122 +34,146 @@
 
 namespace asio_pulse::detail {
 
-/// A group's place among the groups beside it, and the tasks and groups in it. Guarded as the policy
-/// is, except for the two atomics.
-struct fair_group : key_hook {
-  using groups = boost::intrusive::multiset<fair_group, boost::intrusive::base_hook<key_hook>,
-                                            boost::intrusive::constant_time_size<false>>;
-  struct by_tag {
-    bool operator()(const turn& a, const turn& b) const noexcept { return a.tag < b.tag; }
-  };
-  using tasks = boost::intrusive::multiset<turn, boost::intrusive::base_hook<key_hook>,
-                                           boost::intrusive::compare<by_tag>,
-                                           boost::intrusive::constant_time_size<false>>;
+struct fair_below;
 
-  /// `its_cost` is the CPU time used in the group and in those below it, and never shrinks. It is read
-  /// relaxed, as the weight is. All three must outlive this object; `above` is null at the top.
-  fair_group(fair_group* above, const std::atomic<std::uint64_t>* its_cost,
-             const std::atomic<unsigned>* its_weight) noexcept
-      : parent(above), cost(its_cost), weight(its_weight) {}
+/// How much of a cost has been counted.
+struct fair_ledger {
+  double tag = 0;
+  std::uint64_t seen = 0;
+  std::uint32_t weight = 0;  ///< by which `tag` was made; 0 before the first time
+  /// When it last ceased to wait, in units of 2^16 ticks; 0 before the first time.
+  std::uint32_t left = 0;
+};
 
-  [[nodiscard]] bool empty() const noexcept { return below.empty() && own.empty(); }
+/// A group: what it has used, its place among the groups beside it, and its tasks. Guarded as the policy
+/// is, except for what is atomic.
+struct fair_group : boost::intrusive::set_base_hook<boost::intrusive::optimize_size<true>> {
+  /// A part of the group `above`, or of none, which must outlive this one.
+  ///
+  /// \par Errors  std::bad_alloc.
+  fair_group(fair_group* above, unsigned its_weight);
+  ~fair_group();
+  fair_group(const fair_group&) = delete;
+  fair_group& operator=(const fair_group&) = delete;
+
   friend bool operator<(const fair_group& a, const fair_group& b) noexcept {
     return a.account.tag < b.account.tag;
   }
 
-  /// How much of a cost has been counted.
-  struct ledger {
-    double tag = 0;
-    double weight = 0;  ///< by which `tag` was made; 0 before the first time
-    std::uint64_t seen = 0;
-    timing::ticks left = 0;  ///< when it last ceased to wait
-  };
-
   fair_group* const parent;
-  const std::atomic<std::uint64_t>* const cost;
-  const std::atomic<unsigned>* const weight;
-  std::uint64_t used_by = 0;  ///< the number of the policy that used it last
-  ledger account;
-  bool waits = false;
-  double now =
-      0;         ///< the virtual time of what is in it: the groups below, and its own tasks as one
-  groups below;  ///< those that wait
-  std::uint64_t below_seen = 0;  ///< what the groups below it were charged
-  ledger own_account;            ///< of its own tasks together
-  double own_now = 0;            ///< the virtual time among these
-  tasks own;                     ///< those that wait
+  /// The CPU time used in the group and in those below it.
+  group_cost cost;
+  std::atomic<unsigned> weight;  ///< relaxed
+  std::uint32_t used_by = 0;     ///< the number of the policy that used it last
+  fair_ledger account;
+  turn_heap<&turn::tag> own;  ///< its own tasks that wait
+  double own_now = 0;         ///< the virtual time among these
+  /// What it needs if there are groups below it. Made with the first one. Release publishes it, and
+  /// pairs with acquire.
+  std::atomic<fair_below*> inner{nullptr};
 };
+
+/// The groups below one, beside which its own tasks are one more.
+struct fair_below {
+  using groups =
+      boost::intrusive::multiset<fair_group, boost::intrusive::constant_time_size<false>>;
+
+  std::uint32_t used_by = 0;  ///< the number of the policy that used it last
+  double now = 0;             ///< the virtual time
+  groups waiting;             ///< those that wait
+  std::uint64_t seen = 0;     ///< what the groups below were charged
+  fair_ledger own_account;    ///< of its own tasks together
+};
+
+inline fair_group::fair_group(fair_group* above, unsigned its_weight)
+    : parent(above), weight(its_weight) {
+  if (above == nullptr || above->inner.load(std::memory_order_acquire) != nullptr) return;
+  auto made = std::make_unique<fair_below>();
+  fair_below* none = nullptr;
+  // Another thread may have made it meanwhile.
+  if (above->inner.compare_exchange_strong(none, made.get(), std::memory_order_acq_rel))
+    (void)made.release();
+}
+
+inline fair_group::~fair_group() { delete inner.load(std::memory_order_acquire); }
 
 class fair_policy final : public turn_policy {
  public:
   /// The weight of tasks that are in no group of the level.
-  static constexpr double own_weight = 100;
+  static constexpr unsigned own_weight = 100;
   /// What the turn of a task in no group is marked with.
   static constexpr mark in_no_group = 1;
 
   /// What was used longer ago than `memory`, by a group that has not waited since, is forgotten.
   /// `number` is another one than that of any policy before that used the same groups, and not zero.
-  explicit fair_policy(timing::ticks memory, std::uint64_t number = 1) noexcept
-      : memory_(memory), number_(number) {}
+  explicit fair_policy(timing::ticks memory, std::uint32_t number = 1) noexcept
+      : memory_(memory), number_(number) {
+    top_.used_by = root_.used_by = number;
+    root_.inner.store(&top_, std::memory_order_relaxed);
+  }
+  ~fair_policy() override { root_.inner.store(nullptr, std::memory_order_relaxed); }
 
   void add(turn& t, timing::ticks now) noexcept override {
     fair_group* g = t.group != nullptr ? t.group : &root_;
-    for (fair_group* at = g; at != &root_ && at->used_by != number_; at = above(*at)) begin(*at);
-    if (g->own.empty()) join(g->own_account, own_cost(*g), own_weight, g->now, now);
-    const bool fresh = t.used_by != number_ || paused(t.left, now);
+    for (fair_group* at = g; at->used_by != number_; at = above(*at)) begin(*at);
+    if (fair_below* const b = below(*g, now); b != nullptr && g->own.empty())
+      join(b->own_account, own_cost(*g, *b), own_weight, b->now, now);
+    const bool fresh = t.used_by != number_ || t.left == 0 || now - std::min(t.left, now) > memory_;
     t.tag = std::max(fresh ? 0 : t.tag + static_cast<double>(t.cost - t.seen), g->own_now);
     t.used_by = number_;
     t.seen = t.cost;
     t.since = now;
-    g->own.insert(t);
-    for (; g != &root_ && !g->waits; g = above(*g)) {
+    g->own.push(t);
+    for (; g != &root_ && !g->is_linked(); g = above(*g)) {
       fair_group& p = *above(*g);
+      fair_below& level = *below(p, now);
       const bool forgotten = paused(g->account.left, now);
-      p.below_seen +=
-          join(g->account, g->cost->load(std::memory_order_relaxed), weight_of(*g), p.now, now);
+      level.seen += join(g->account, g->cost.load(), weight_of(*g), level.now, now);
       // The tasks of `p` have not used that, and need not be given it back.
-      if (forgotten && &p != &root_) p.own_account.seen = std::min(p.own_account.seen, own_cost(p));
-      p.below.insert(*g);
-      g->waits = true;
+      if (forgotten && &p != &root_)
+        level.own_account.seen = std::min(level.own_account.seen, own_cost(p, level));
+      level.waiting.insert(*g);
     }
   }
 
   void remove(turn& t, timing::ticks now) noexcept override {
     fair_group* g = t.group != nullptr ? t.group : &root_;
-    g->own.erase(g->own.iterator_to(t));
+    g->own.erase(t);
     t.left = now;
-    if (g->own.empty()) g->own_account.left = now;
-    for (; g != &root_ && g->empty(); g = above(*g)) {
-      above(*g)->below.erase(above(*g)->below.iterator_to(*g));
-      g->account.left = now;
-      g->waits = false;
+    if (fair_below* const b = below(*g, now); b != nullptr && g->own.empty())
+      b->own_account.left = in_units(now);
+    for (; g != &root_ && empty(*g); g = above(*g)) {
+      fair_below& level = *below(*above(*g), now);
+      level.waiting.erase(level.waiting.iterator_to(*g));
+      g->account.left = in_units(now);
     }
   }
 
-  choice next(timing::ticks /*now*/) noexcept override {
-    for (fair_group* g = &root_; !g->empty();) {
-      fair_group* const least = least_below(*g);
+  choice next(timing::ticks now) noexcept override {
+    for (fair_group* g = &root_; !empty(*g);) {
+      fair_below* const level = below(*g, now);
+      fair_group* const least = level != nullptr ? least_of(*level) : nullptr;
       if (!g->own.empty()) {
-        charge(g->own_account, own_cost(*g), own_weight);
-        if (least == nullptr || g->own_account.tag <= least->account.tag) {
-          g->now = std::max(g->now, g->own_account.tag);
-          turn& t = *g->own.begin();
+        if (level != nullptr) charge(level->own_account, own_cost(*g, *level), own_weight);
+        if (least == nullptr || level->own_account.tag <= least->account.tag) {
+          if (level != nullptr) level->now = std::max(level->now, level->own_account.tag);
+          turn& t = g->own.front();
           g->own_now = std::max(g->own_now, t.tag);
           return {&t, g == &root_ ? in_no_group : mark{0}};
         }
       }
-      g->now = std::max(g->now, least->account.tag);
+      level->now = std::max(level->now, least->account.tag);
       g = least;
     }
     return {};
   }
 
   void weight_changed(fair_group& g) noexcept override {
-    if (!g.waits) return;  // then join() does it
-    fair_group& p = *above(g);
-    p.below.erase(p.below.iterator_to(g));
-    weigh(g.account, weight_of(g), p.now);
-    p.below.insert(g);
+    if (!g.is_linked()) return;  // then join() does it
+    fair_below& level = *above(g)->inner.load(std::memory_order_acquire);
+    level.waiting.erase(level.waiting.iterator_to(g));
+    weigh(g.account, weight_of(g), level.now);
+    level.waiting.insert(g);
   }
 
   void served(mark what, timing::ticks cost) noexcept override {
@@ -154,32 +181,54 @@ class fair_policy final : public turn_policy {
   }
 
  private:
-  [[nodiscard]] bool paused(timing::ticks left, timing::ticks now) const noexcept {
-    return left == 0 || now - std::min(left, now) > memory_;
+  // Times in 32 bits: 2^16 ticks are about 25 us, and they are the same again after a day.
+  static constexpr unsigned unit_bits = 16;
+  static std::uint32_t in_units(timing::ticks t) noexcept {
+    return std::max(static_cast<std::uint32_t>(t >> unit_bits), std::uint32_t{1});
   }
-  [[nodiscard]] fair_group* above(const fair_group& g) noexcept {
+  [[nodiscard]] bool paused(std::uint32_t left, timing::ticks now) const noexcept {
+    // Another thread's time may be a little ahead.
+    constexpr std::uint32_t ahead = 0U - (1U << 16);
+    const std::uint32_t age = in_units(now) - left;
+    return left == 0 || (age > memory_ >> unit_bits && age < ahead);
+  }
+  static bool empty(const fair_group& g) noexcept {
+    const fair_below* const b = g.inner.load(std::memory_order_acquire);
+    return g.own.empty() && (b == nullptr || b->waiting.empty());
+  }
+  fair_group* above(const fair_group& g) noexcept {
     return g.parent != nullptr ? g.parent : &root_;
   }
-  static double weight_of(const fair_group& g) noexcept {
-    return g.weight->load(std::memory_order_relaxed);
+  static unsigned weight_of(const fair_group& g) noexcept {
+    return g.weight.load(std::memory_order_relaxed);
   }
   /// What the group's own tasks have used: what those below it have not. It may be too high by what
   /// those have used since they were charged; then the next charges are smaller.
-  [[nodiscard]] std::uint64_t own_cost(const fair_group& g) const noexcept {
+  [[nodiscard]] std::uint64_t own_cost(const fair_group& g, const fair_below& b) const noexcept {
     if (&g == &root_) return in_no_group_;
-    const std::uint64_t all = g.cost->load(std::memory_order_relaxed);
-    return all - std::min(all, g.below_seen);
+    const std::uint64_t all = g.cost.load();
+    return all - std::min(all, b.seen);
   }
 
   /// The group has been used by another policy, or by none.
   void begin(fair_group& g) const noexcept {
-    g.account = g.own_account = {};
-    g.now = g.own_now = 0;
-    g.below_seen = 0;
+    g.account = {};
+    g.own_now = 0;
     g.used_by = number_;
   }
+  /// Null if there are no groups below. There may be since a moment ago.
+  fair_below* below(fair_group& g, timing::ticks now) const noexcept {
+    fair_below* const b = g.inner.load(std::memory_order_acquire);
+    if (b == nullptr || b->used_by == number_) return b;
+    b->used_by = number_;
+    b->now = 0;
+    b->seen = 0;
+    b->own_account = {};
+    if (!g.own.empty()) join(b->own_account, own_cost(g, *b), own_weight, b->now, now);
+    return b;
+  }
 
-  static std::uint64_t charge(fair_group::ledger& l, std::uint64_t cost, double weight) noexcept {
+  static std::uint64_t charge(fair_ledger& l, std::uint64_t cost, unsigned weight) noexcept {
     if (cost <= l.seen) return 0;
     const std::uint64_t used = cost - l.seen;
     l.seen = cost;
@@ -188,12 +237,12 @@ class fair_policy final : public turn_policy {
   }
   /// Changes the weight. The distance between the tag and the virtual time is CPU time divided by the
   /// weight, so it becomes longer or shorter.
-  static void weigh(fair_group::ledger& l, double weight, double virtual_time) noexcept {
+  static void weigh(fair_ledger& l, unsigned weight, double virtual_time) noexcept {
     if (l.weight != 0) l.tag = virtual_time + (l.tag - virtual_time) * l.weight / weight;
     l.weight = weight;
   }
   /// It waits from now on. Returns what was charged or forgotten.
-  std::uint64_t join(fair_group::ledger& l, std::uint64_t cost, double weight, double virtual_time,
+  std::uint64_t join(fair_ledger& l, std::uint64_t cost, unsigned weight, double virtual_time,
                      timing::ticks now) const noexcept {
     if (l.weight != weight) weigh(l, weight, virtual_time);
     const std::uint64_t used = charge(l, cost, weight);
@@ -201,23 +250,24 @@ class fair_policy final : public turn_policy {
     return used;
   }
 
-  /// The group below `g` that waits and has had least; null if there is none.
-  static fair_group* least_below(fair_group& g) noexcept {
-    while (!g.below.empty()) {
-      fair_group& first = *g.below.begin();
-      const std::uint64_t cost = first.cost->load(std::memory_order_relaxed);
+  /// Of the groups that wait the one that has had least; null if there is none.
+  static fair_group* least_of(fair_below& level) noexcept {
+    while (!level.waiting.empty()) {
+      fair_group& first = *level.waiting.begin();
+      const std::uint64_t cost = first.cost.load();
       if (cost <= first.account.seen) return &first;
-      g.below.erase(g.below.begin());
-      g.below_seen += charge(first.account, cost, weight_of(first));
-      g.below.insert(first);
+      level.waiting.erase(level.waiting.begin());
+      level.seen += charge(first.account, cost, weight_of(first));
+      level.waiting.insert(first);
     }
     return nullptr;
   }
 
   const timing::ticks memory_;
-  const std::uint64_t number_;
+  const std::uint32_t number_;
   std::uint64_t in_no_group_ = 0;
-  fair_group root_{nullptr, nullptr, nullptr};
+  fair_group root_{nullptr, own_weight};
+  fair_below top_;
 };
 
 }  // namespace asio_pulse::detail

@@ -14,6 +14,10 @@
 /// the whole `interval`, the context is overloaded. It is so until for an interval the delay has been
 /// below `target` and no request was refused.
 ///
+/// While a policy decides whose turn it is, operations do not wait alike. Then the longest wait says
+/// whether the context is overloaded, and a group's requests are refused by how long its own
+/// operations wait.
+///
 /// While it is overloaded, each group has a limit for the delay, and its requests are refused while
 /// the delay is above it. The limit is `target` for a group that has had exactly its share of the CPU.
 /// It is lower for a group that has had more, but never zero: such a group gets the CPU time that
@@ -40,6 +44,7 @@ class overload {
   explicit overload(const limits& l) noexcept : limits_(l) {}
 
   void configure(const limits& l) noexcept { limits_ = l; }
+  [[nodiscard]] timing::ticks interval() const noexcept { return limits_.interval; }
 
   /// An operation has waited for `delay` in the queue, until `now`.
   void waited(timing::ticks delay, timing::ticks now) noexcept {
@@ -66,10 +71,19 @@ class overload {
     return std::max(waiting, last);
   }
 
+  /// How long operations wait: those that wait longest, and those of the group that asks.
+  struct waits {
+    timing::ticks longest;
+    timing::ticks own;
+  };
   /// Whether a request is admitted. `position`: that of its group, see group_shares::position().
   [[nodiscard]] bool admits(double position, timing::ticks now) noexcept {
     const timing::ticks d = delay(now);
-    if (d > limits_.target) {
+    return admits(position, {.longest = d, .own = d}, now);
+  }
+  /// The same while a policy decides whose turn it is.
+  [[nodiscard]] bool admits(double position, const waits& w, timing::ticks now) noexcept {
+    if (w.longest > limits_.target) {
       if (!above_) above_since_ = now;
       above_ = true;
       last_above_ = now;
@@ -78,7 +92,7 @@ class overload {
       above_ = false;
       overloaded_ = overloaded_ && since(last_above_, now) < limits_.interval;
     }
-    if (!overloaded_ || static_cast<double>(d) <= limit(position)) return true;
+    if (!overloaded_ || static_cast<double>(w.own) <= limit(position)) return true;
     last_above_ = now;
     return false;
   }

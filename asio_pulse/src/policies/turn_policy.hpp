@@ -4,7 +4,6 @@
 #include <asio_pulse/timing/timebase.hpp>
 
 #include <boost/intrusive/list.hpp>
-#include <boost/intrusive/set_hook.hpp>
 
 #include <cstdint>
 
@@ -18,19 +17,25 @@
 namespace asio_pulse::detail {
 
 struct fair_group;
+struct turn;
 
 struct in_turn;
 struct in_class;
 struct by_age;
-struct by_key;
 template <class Tag>
 using list_hook = boost::intrusive::list_base_hook<boost::intrusive::tag<Tag>>;
-using key_hook = boost::intrusive::set_base_hook<boost::intrusive::tag<by_key>,
-                                                 boost::intrusive::optimize_size<true>>;
+
+/// Its place in a turn_heap.
+struct heap_node {
+  turn* above = nullptr;
+  turn* more = nullptr;  ///< the branch with the higher rank
+  turn* less = nullptr;
+  std::uint32_t rank = 0;  ///< the length of the shortest way down to a missing branch
+};
 
 /// A task that has operations waiting. One more of them stands for the entries of the queue whose order
 /// is not decided here.
-struct turn : list_hook<in_turn>, list_hook<in_class>, list_hook<by_age>, key_hook {
+struct turn : list_hook<in_turn>, list_hook<in_class>, list_hook<by_age>, heap_node {
   // Set by the caller before turn_policy::add().
   fair_group* group = nullptr;  ///< null for a task in no group
   unsigned priority = 3;        ///< from 0 to 7
@@ -39,7 +44,7 @@ struct turn : list_hook<in_turn>, list_hook<in_class>, list_hook<by_age>, key_ho
 
   // Kept by the policies.
   double tag = 0;
-  std::uint64_t used_by = 0;  ///< the number of the policy that made `tag`
+  std::uint32_t used_by = 0;  ///< the number of the policy that made `tag`
   timing::ticks seen = 0;     ///< `cost` when `tag` was brought up to date
   timing::ticks since = 0;    ///< when it was added
   timing::ticks left = 0;     ///< when it was removed

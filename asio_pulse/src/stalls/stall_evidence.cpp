@@ -13,7 +13,7 @@ struct division {
   std::int64_t blocked = 0;
 };
 
-bool stopped(char state) noexcept { return state == 'T' || state == 't'; }
+bool is_stopped(char state) noexcept { return state == 'T' || state == 't'; }
 
 division divide(const stall_evidence& e) noexcept {
   const std::int64_t wall = std::max<std::int64_t>(e.wall_ns, 0);
@@ -30,7 +30,7 @@ division divide(const stall_evidence& e) noexcept {
   // switch has done nothing but wait. One that waits now may have waited all the time, and is
   // excused.
   const bool runnable = e.now.state == 'R';
-  if (stopped(e.now.state) || (runnable && (never_blocked || e.now.waiting))) {
+  if (is_stopped(e.now.state) || (runnable && (never_blocked || e.now.waiting))) {
     d.excused = off;
   } else {
     d.excused = delay;
@@ -57,7 +57,7 @@ std::int64_t excused_ns(const stall_evidence& e) noexcept { return divide(e).exc
 
 stall_cause classify(const stall_evidence& e) noexcept {
   if (!e.before.valid || !e.now.valid || e.wall_ns <= 0) return stall_cause::unknown;
-  if (stopped(e.now.state)) return stall_cause::stopped;
+  if (is_stopped(e.now.state)) return stall_cause::stopped;
   const division d = divide(e);
   if (d.excused >= e.wall_ns - d.excused) return stall_cause::descheduled;
   return own_doing(d.cpu + d.blocked, d.cpu, e);
@@ -65,7 +65,7 @@ stall_cause classify(const stall_evidence& e) noexcept {
 
 stall_cause classify(std::int64_t own_ns, std::int64_t cpu_ns, const stall_evidence& e) noexcept {
   if (!e.now.valid) return stall_cause::unknown;
-  if (stopped(e.now.state)) return stall_cause::stopped;
+  if (is_stopped(e.now.state)) return stall_cause::stopped;
   if (own_ns <= 0) return classify(e);
   return own_doing(own_ns, std::clamp<std::int64_t>(cpu_ns, 0, own_ns), e);
 }

@@ -4,8 +4,17 @@
 #include "context_telemetry.hpp"
 #include "keep_best.hpp"
 
+#include <cxxabi.h>
+#include <dlfcn.h>
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
+#include <atomic>
+#include <chrono>
+#include <cstdlib>
+#include <memory>
+#include <string>
 #include <string_view>
 #include <unordered_map>
 #include <utility>
@@ -14,35 +23,76 @@ namespace asio_pulse::detail {
 namespace {
 
 using namespace std::chrono_literals;
+using std::chrono::nanoseconds;
 using timing::to_ns;
 
 // The least interval of recent CPU time, so that several readers do not shorten each other's
 // interval.
 constexpr std::chrono::milliseconds shortest_interval = 500ms;
 
+// The symbol at the address, or the address. A lock on the heap has no symbol.
+std::string text_of_address(const void* address) {
+  Dl_info at{};
+  if (dladdr(address, &at) != 0 && at.dli_sname != nullptr) {
+    int status = 0;
+    const std::unique_ptr<char, decltype(&std::free)> name(
+        abi::__cxa_demangle(at.dli_sname, nullptr, nullptr, &status), &std::free);
+    return std::string(status == 0 ? name.get() : at.dli_sname).substr(0, told_name);
+  }
+  return fmt::format("{}", address);
+}
+
+std::string text_of_lock(const void* lock, const void* checked) {
+  return lock == nullptr ? "one inside the C library, in " + text_of_address(checked)
+                         : text_of_address(lock) + ", in " + text_of_address(checked);
+}
+
 struct site_sum {
   std::uint64_t polls = 0;
   std::uint64_t again = 0;
   timing::ticks cost = 0;
   timing::ticks longest = 0;
+  std::uint64_t suspended = 0;
+  std::uint64_t refused = 0;
+  std::uint64_t refused_lock = 0;
+  const void* lock = nullptr;
+  const void* checked = nullptr;
 
   void add(const hooks::poll_recorder::entry& e) noexcept {
     polls += e.polls.load(std::memory_order_relaxed);
     again += e.again.load(std::memory_order_relaxed);
     cost += e.cost.load(std::memory_order_relaxed);
     longest = std::max(longest, e.longest.load(std::memory_order_relaxed));
+    suspended += e.suspended.load(std::memory_order_relaxed);
+    refused += e.refused.load(std::memory_order_relaxed);
+    refused_lock += e.refused_lock.load(std::memory_order_relaxed);
+    if (const void* const c = e.checked.load(std::memory_order_relaxed)) {
+      checked = c;
+      lock = e.lock.load(std::memory_order_relaxed);
+    }
   }
   void add(const site_sum& s) noexcept {
     polls += s.polls;
     again += s.again;
     cost += s.cost;
     longest = std::max(longest, s.longest);
+    suspended += s.suspended;
+    refused += s.refused;
+    refused_lock += s.refused_lock;
+    if (s.checked != nullptr) {
+      checked = s.checked;
+      lock = s.lock;
+    }
   }
   void tell(site_metrics& to) const noexcept {
     to.polls = polls;
     to.again = again;
     to.cpu = to_ns(cost);
     to.longest = to_ns(longest);
+    to.suspended = suspended;
+    to.refused = refused;
+    to.refused_lock = refused_lock;
+    if (checked != nullptr) to.lock = text_of_lock(lock, checked);
   }
 };
 
@@ -66,6 +116,43 @@ struct histogram_sum {
     return h;
   }
 };
+
+std::uint64_t count_of(const std::array<std::atomic<std::uint64_t>, move_reasons>& moves,
+                       move_reason why) noexcept {
+  return moves[static_cast<std::size_t>(why)].load(std::memory_order_relaxed);
+}
+
+void tell(const shard_figures& from, shard_metrics& to) {
+  const shard_report now = from.load.read();
+  to.set = from.set();
+  to.index = from.index();
+  to.shards = from.shards();
+  to.cpu_permille = now.load.cpu_permille;
+  to.delay = now.load.delay;
+  to.movable = now.movable;
+  to.draining = now.draining;
+  to.keeps = static_cast<stay_reason>(from.stays.load(std::memory_order_relaxed));
+  to.in_imbalance = count_of(from.moves_in, move_reason::imbalance);
+  to.in_stuck = count_of(from.moves_in, move_reason::stuck);
+  to.in_drain = count_of(from.moves_in, move_reason::drain);
+  to.in_ordered = count_of(from.moves_in, move_reason::ordered);
+  to.out_imbalance = count_of(from.moves_out, move_reason::imbalance);
+  to.out_stuck = count_of(from.moves_out, move_reason::stuck);
+  to.out_drain = count_of(from.moves_out, move_reason::drain);
+  to.out_ordered = count_of(from.moves_out, move_reason::ordered);
+  to.received = from.received.load(std::memory_order_relaxed);
+  to.wakes = from.wakes.load(std::memory_order_relaxed);
+  const int cpu = from.cpu.load(std::memory_order_relaxed);
+  to.pinned = cpu >= 0;
+  to.cpu = static_cast<std::uint64_t>(std::max(cpu, 0));
+  std::array<noted_move, shard_figures::remembered> moves;
+  const nanoseconds at = std::chrono::steady_clock::now().time_since_epoch();
+  for (std::size_t i = from.last_moves(moves); i-- != 0;) {
+    const noted_move& m = moves[i];
+    to.moves.push_back(
+        {m.who.data(), m.from, m.to, m.why, std::max(at - m.at, nanoseconds{0}), m.took});
+  }
+}
 
 // Whether `a` comes before `b`.
 bool before(const task_metrics& a, const task_metrics& b) noexcept {
@@ -93,6 +180,7 @@ context_metrics context_telemetry::snapshot(const metrics_request& what,
   const bool rolls = roll(m);
   collect_tasks(what, rolls, at_work, m);
   collect_groups(what, rolls, m);
+  if (const shard_figures* const shard = core_.shard()) tell(*shard, m.shard);
   m.stalls = tools_.stalls();
   m.instrument_bytes = tools_.bytes();
   m.uncollected_workers = tools_.refused();

@@ -46,7 +46,7 @@ bool goes_before(const listed_group& a, const listed_group& b) noexcept {
 class divided {
  public:
   void add(const group_state& g, unsigned weight, bool wants) {
-    seen_[&g] = {.parent = g.parent.get(), .weight = static_cast<double>(weight), .wants = wants};
+    seen_[&g] = {.parent = g.above(), .weight = static_cast<double>(weight), .wants = wants};
   }
   // After the last add().
   void sum_up() noexcept {
@@ -91,10 +91,13 @@ group_metrics figures_now(const group_state& g, timing::ticks cost) {
   m.recent = to_ns(g.recent.get());
   m.weight = g.weight.load(std::memory_order_relaxed);
   m.tasks = g.tasks.load(std::memory_order_relaxed);
-  m.admitted = g.admitted.load(std::memory_order_relaxed);
-  m.refused_share = g.refused_share.load(std::memory_order_relaxed);
-  m.refused_overload = g.refused_overload.load(std::memory_order_relaxed);
-  m.queue_delay = to_ns(timing::ticks{g.delay.load(std::memory_order_relaxed)} << cost_unit_bits);
+  if (const group_requests* const r = g.requests.load(std::memory_order_acquire)) {
+    m.admitted = r->admitted.load(std::memory_order_relaxed);
+    m.refused_share = r->refused_share.load(std::memory_order_relaxed);
+    m.refused_overload = r->refused_overload.load(std::memory_order_relaxed);
+    m.queue_delay =
+        to_ns(timing::ticks{r->delay.load(std::memory_order_relaxed)} << cost_unit_bits);
+  }
   return m;
 }
 
@@ -125,7 +128,7 @@ void context_telemetry::collect_groups(const metrics_request& what, bool roll,
   constexpr auto plus = [](auto a, auto b) { return a + b; };
   constexpr auto minus = [](auto a, auto b) { return a - std::min(a, b); };
   groups.walk([&](group_state& g) {
-    const timing::ticks cost = g.cost.load(std::memory_order_relaxed);
+    const timing::ticks cost = g.cost.load();
     if (roll) g.recent.roll(cost, to.recent_interval.count() == 0);
     listed_group one{.which = &g, .figures = figures_now(g, cost)};
     group_metrics& m = one.figures;
@@ -133,7 +136,7 @@ void context_telemetry::collect_groups(const metrics_request& what, bool roll,
     all.add(g, static_cast<unsigned>(m.weight), m.wants_more || m.recent.count() != 0);
     ++to.group_count;
     change_own(others, m, plus);
-    if (!g.parent) {
+    if (g.parent == nullptr) {
       change_cpu(others, m, plus);
       to.group_recent += m.recent;
     }
@@ -141,7 +144,7 @@ void context_telemetry::collect_groups(const metrics_request& what, bool roll,
     if (best.size() == what.top_groups && used_more(best.front().figures, m)) return;
     m.path = path_of(g, told_name);
     if (best.size() == what.top_groups && !goes_before(one, best.front())) return;
-    m.name = std::string_view(g.name.get()).substr(0, told_name);
+    m.name = g.title().substr(0, told_name);
     keep_best(best, std::move(one), what.top_groups, goes_before);
   });
   std::sort_heap(best.begin(), best.end(), goes_before);

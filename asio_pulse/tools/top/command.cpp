@@ -2,6 +2,7 @@
 
 #include "command.hpp"
 
+#include "changing.hpp"
 #include "output.hpp"
 #include "picture.hpp"
 #include "targets.hpp"
@@ -21,10 +22,8 @@
 #include <cstdint>
 #include <cstdio>
 #include <limits>
-#include <memory>
 #include <optional>
 #include <string_view>
-#include <system_error>
 #include <thread>
 
 namespace asio_pulse::top {
@@ -218,15 +217,9 @@ int change(machine& m, const settings& s) {
   std::string trouble;
   const std::uint64_t context = find_context(*now.metrics, s.context, trouble);
   if (context == 0) return complain(trouble, bad_usage);
-  std::error_code ec;
-  const std::unique_ptr<peer> to = m.open();
-  to->connect(pid, ec);
-  const std::string answer = ec ? std::string() : to->change(context, what, ec);
-  if (ec == std::errc::operation_not_permitted) {
-    return complain(fmt::format("refused: {}", to->detail()), cannot);
-  }
-  if (ec) return complain(to->detail().empty() ? ec.message() : to->detail(), cannot);
-  return print(printable_again(answer, charset_of_locale()) + '\n')
+  const change_result result = change_process(m, pid, context, what);
+  if (!result.made) return complain(result.text, cannot);
+  return print(printable_again(result.text, charset_of_locale()) + '\n')
              ? fine
              : complain("the output cannot be written", cannot);
 }

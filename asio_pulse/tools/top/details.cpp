@@ -105,6 +105,31 @@ std::vector<line> details_of(const group_view& group, const context_view& contex
   return s.take();
 }
 
+std::vector<line> details_of(const context_view& shard, std::size_t width, charset set) {
+  const shard_metrics& now = shard.now.shard;
+  sheet s(width);
+  s.title("Shard");
+  s.entry("number", fmt::format("{} of {}, of sharded_context {}", now.index, now.shards, now.set));
+  s.entry("context", fmt::format("{} {}", shard.now.number, printable(shard.now.name, set)));
+  s.entry("CPU", fmt::format("{:.1f}% of a CPU", static_cast<double>(now.cpu_permille) / 10));
+  s.entry("pinned", now.pinned ? fmt::format("to CPU {}", now.cpu) : std::string{"no"});
+  s.entry("delay", short_duration(now.delay));
+  s.entry("movable", fmt::format("{} connections and tasks", now.movable));
+  s.entry("keeps",
+          now.draining ? std::string{"nothing: it is drained"} : std::string{to_string(now.keeps)});
+  const auto by_reason = [](std::uint64_t a, std::uint64_t b, std::uint64_t c, std::uint64_t d) {
+    return fmt::format("{} imbalance, {} stuck, {} drain, {} ordered", a, b, c, d);
+  };
+  s.entry("moves in", by_reason(now.in_imbalance, now.in_stuck, now.in_drain, now.in_ordered));
+  s.entry("moves out", by_reason(now.out_imbalance, now.out_stuck, now.out_drain, now.out_ordered));
+  s.entry("messages", fmt::format("{}, of which {} found it asleep", now.received, now.wakes));
+  for (const shard_move_metrics& m : now.moves) {
+    s.entry("moved here", fmt::format("{}, {} ago, in {}", move_text(m, set), short_duration(m.ago),
+                                      short_duration(m.took)));
+  }
+  return s.take();
+}
+
 std::vector<line> details_of(const site_view& site, std::size_t width, charset set) {
   sheet s(width);
   s.title("Handler");

@@ -15,6 +15,7 @@ namespace asio_pulse::top {
 
 std::vector<line> details_of(const task_view&, const context_view&, std::size_t width, charset);
 std::vector<line> details_of(const group_view&, const context_view&, std::size_t width, charset);
+std::vector<line> details_of(const context_view& shard, std::size_t width, charset);
 std::vector<line> details_of(const site_view&, std::size_t width, charset);
 /// A stall with its stack. The frame to blame is marked.
 std::vector<line> details_of(const stall_metrics&, std::chrono::system_clock::time_point now,

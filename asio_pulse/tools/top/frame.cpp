@@ -32,6 +32,8 @@ table table_of(const picture& p, const context_view& context, const ui_state& ui
       return sites_table(context, how, set);
     case pane::groups:
       return groups_table(context, how, set);
+    case pane::shards:
+      return shards_table(p, how, set);
     case pane::stalls:
       return stalls_table(context, p.at, how, set);
     default:
@@ -57,6 +59,11 @@ std::vector<line> details_of_row(const picture& p, const context_view& context, 
     case pane::groups:
       if (const auto* const group = with_key(context.groups, key)) {
         return details_of(*group, context, columns, set);
+      }
+      break;
+    case pane::shards:
+      if (const auto* const shard = with_key(p.contexts, key)) {
+        return details_of(*shard, columns, set);
       }
       break;
     case pane::sites:
@@ -238,6 +245,10 @@ line footer(const ui_state& ui, std::size_t columns, charset set) {
         style::title);
     return cut(std::move(l), columns, set);
   }
+  if (ui.change.at != asked_change::step::none) {
+    l.add(question(ui.change, set), style::alarm);
+    return cut(std::move(l), columns, set);
+  }
   if (!ui.message.empty()) {
     l.add(printable_again(ui.message, set), ui.ended ? style::alarm : style::warn);
     if (ui.ended) l.add("  q: quit", style::title);
@@ -246,17 +257,17 @@ line footer(const ui_state& ui, std::size_t columns, charset set) {
   if (!ui.filter.empty())
     l.add("filter: " + cut(ui.filter, 20, set) + " (Esc: off)  ", style::warn);
   l.add(ui.details ? "Enter/Esc back  arrows scroll  q quit  ? help"
-                   : "q quit  ? help  1-6/Tab pane  Enter details  s sort  / filter  f freeze  "
+                   : "q quit  ? help  1-7/Tab pane  Enter details  s sort  / filter  f freeze  "
                      "t trace",
         style::dim);
   return cut(std::move(l), columns, set);
 }
 
 std::vector<line> help_text(std::size_t columns) {
-  static constexpr std::array<std::pair<std::string_view, std::string_view>, 16> keys{
+  static constexpr std::array<std::pair<std::string_view, std::string_view>, 18> keys{
       {{"q", "quit"},
-       {"1 to 6, Tab",
-        "show a pane: overview, tasks, sites (kinds of handlers), stalls, lints, groups"},
+       {"1 to 7, Tab",
+        "show a pane: overview, tasks, sites (kinds of handlers), stalls, lints, groups, shards"},
        {"g", "show the groups"},
        {"arrows, PgUp/PgDn", "move; Home and End too"},
        {"Enter", "show the selected row in full, a stall with its stack. Esc: back"},
@@ -266,6 +277,8 @@ std::vector<line> help_text(std::size_t columns) {
        {"+ -", "change the time between two readings"},
        {"c", "show the next context"},
        {"t", "record 5 s: a .pulse file, and a .json for Perfetto, in this folder"},
+       {"E, S", "ask, and then enforce; only decide and report (shadow)"},
+       {"W, U", "ask, and then change the selected group's weight; undo the last change"},
        {"CPU", "100% is one CPU; for tasks, over the recent past"},
        {"queue delay", "how long ready handlers wait before they run"},
        {"AGAIN", "polls directly after one of the same handler: if high, it posts itself"},

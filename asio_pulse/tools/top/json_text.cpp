@@ -88,8 +88,10 @@ json::object value_of(const task_view& t) {
 }
 
 json::object value_of(const site_view& s) {
-  json::object object{
-      {"type", text(s.now.type)}, {"place", place(s.now.place)}, {"load", number(s.load)}};
+  json::object object{{"type", text(s.now.type)},
+                      {"place", place(s.now.place)},
+                      {"load", number(s.load)},
+                      {"lock", text(s.now.lock)}};
   put_figures(object, s.now,
               {{"polls", "polls_per_second", number(s.polls)}, {"again", "mean_ns", ns(s.mean)}});
   return object;
@@ -105,6 +107,11 @@ json::object value_of(const group_view& g) {
               {{"admitted", "admitted_per_second", number(g.admitted)},
                {"refused_overload", "refused_per_second", number(g.refused)}});
   return object;
+}
+
+json::object value_of(const shard_move_metrics& m) {
+  return {{"who", text(m.who)},      {"from", m.from},      {"to", m.to},
+          {"why", to_string(m.why)}, {"ago_ns", ns(m.ago)}, {"took_ns", ns(m.took)}};
 }
 
 json::object value_of(const stall_metrics& s) {
@@ -140,6 +147,17 @@ json::array array_of(const Range& range) {
   array.reserve(range.size());
   for (const auto& element : range) array.emplace_back(value_of(element));
   return array;
+}
+
+json::value shard_of(const context_view& c) {
+  const shard_metrics& s = c.now.shard;
+  if (s.shards == 0) return nullptr;
+  json::object object{{"keeps", to_string(s.keeps)},
+                      {"moves_in_per_second", number(c.moves_in)},
+                      {"moves_out_per_second", number(c.moves_out)},
+                      {"moves", array_of(s.moves)}};
+  put_figures(object, s);
+  return object;
 }
 
 json::object totals_of(const context_view& c) {
@@ -178,6 +196,7 @@ json::object value_of(const context_view& c) {
           {"sites", array_of(c.sites)},
           {"group_count", c.now.group_count},
           {"groups", array_of(c.groups)},
+          {"shard", shard_of(c)},
           {"stalls", array_of(c.now.stalls)}};
 }
 

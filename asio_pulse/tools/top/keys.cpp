@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: BSL-1.0
 
+#include "text.hpp"
 #include "ui.hpp"
 
 #include <algorithm>
 #include <iterator>
+#include <string>
 
 namespace asio_pulse::top {
 namespace {
@@ -45,6 +47,37 @@ wish type(ui_state& ui, const key_press& press) {
     default:
       break;
   }
+  return wish::nothing;
+}
+
+wish ask(ui_state& ui, context_change::kind what) {
+  if (ui.ended) return wish::nothing;
+  ui.change = {.what = {.what = what}};
+  return wish::ask_change;
+}
+
+// A weight has at most five digits. The process checks it.
+wish type_weight(ui_state& ui, const key_press& press) {
+  constexpr std::size_t most_digits = 5;
+  asked_change& change = ui.change;
+  if (press.code == key::enter && !change.digits.empty()) {
+    change.what.weight = static_cast<unsigned>(std::stoul(change.digits));
+    change.at = asked_change::step::confirm;
+  } else if (press.code == key::backspace) {
+    if (!change.digits.empty()) change.digits.pop_back();
+  } else if (press.code == key::escape) {
+    change = {};
+  } else if (press.code == key::text && press.text.size() == 1 && press.text[0] >= '0' &&
+             press.text[0] <= '9' && change.digits.size() < most_digits) {
+    change.digits += press.text;
+  }
+  return wish::nothing;
+}
+
+wish confirm(ui_state& ui, const key_press& press) {
+  ui.change.at = asked_change::step::none;
+  if (press.code == key::text && press.text == "y") return wish::change;
+  ui.message = "Nothing was changed.";
   return wish::nothing;
 }
 
@@ -95,6 +128,7 @@ wish command(ui_state& ui, char c, std::size_t contexts) {
     case '4':
     case '5':
     case '6':
+    case '7':
       show_pane(ui, static_cast<std::size_t>(c - '1'));
       break;
     case 'g':
@@ -130,6 +164,14 @@ wish command(ui_state& ui, char c, std::size_t contexts) {
       return scroll(ui, key::up);
     case 't':
       return wish::trace;
+    case 'E':
+      return ask(ui, context_change::kind::enforce);
+    case 'S':
+      return ask(ui, context_change::kind::shadow);
+    case 'W':
+      return ask(ui, context_change::kind::weight);
+    case 'U':
+      return ask(ui, context_change::kind::undo);
     default:
       break;
   }
@@ -140,7 +182,9 @@ wish command(ui_state& ui, char c, std::size_t contexts) {
 
 wish press(ui_state& ui, const key_press& pressed, std::size_t contexts) {
   if (ui.typing) return type(ui, pressed);
+  if (ui.change.at == asked_change::step::weight) return type_weight(ui, pressed);
   if (!ui.ended) ui.message.clear();
+  if (ui.change.at == asked_change::step::confirm) return confirm(ui, pressed);
   const bool quits = pressed.code == key::text && (pressed.text == "q" || pressed.text == "Q");
   if (ui.help && !quits) {
     ui.help = false;
@@ -183,6 +227,53 @@ wish press(ui_state& ui, const key_press& pressed, std::size_t contexts) {
       break;
   }
   return wish::nothing;
+}
+
+void begin_change(ui_state& ui, const picture& p) {
+  asked_change& change = ui.change;
+  change.at = asked_change::step::none;
+  if (ui.context >= p.contexts.size()) {
+    ui.message = "There is no context to change.";
+    return;
+  }
+  const context_metrics& context = p.contexts[ui.context].now;
+  change.context = context.number;
+  change.context_name = context.name;
+  change.at = asked_change::step::confirm;
+  if (change.what.what != context_change::kind::weight) return;
+  const group_view* const group = selected_group(p, ui);
+  if (group == nullptr) {
+    change.at = asked_change::step::none;
+    ui.message = "Select a group first (g).";
+    return;
+  }
+  change.what.group = group->now.path;
+  change.weight_before = group->now.weight;
+  change.at = asked_change::step::weight;
+}
+
+std::string question(const asked_change& change, charset set) {
+  const std::string group = printable(change.what.group, set);
+  if (change.at == asked_change::step::weight) {
+    return "weight of group \"" + group + "\", now " + std::to_string(change.weight_before) +
+           " (Esc: leave it): " + change.digits + '_';
+  }
+  std::string text = "context \"" + printable(change.context_name, set) + "\": ";
+  switch (change.what.what) {
+    case context_change::kind::enforce:
+      text += "enforce";
+      break;
+    case context_change::kind::shadow:
+      text += "only decide and report";
+      break;
+    case context_change::kind::weight:
+      text += "group \"" + group + "\" weighs " + std::to_string(change.what.weight);
+      break;
+    case context_change::kind::undo:
+      text += "undo the last change";
+      break;
+  }
+  return text + "? y: yes, other keys: no";
 }
 
 }  // namespace asio_pulse::top

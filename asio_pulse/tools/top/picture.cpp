@@ -188,6 +188,10 @@ context_view view_of(const context_metrics& now, const context_metrics* before, 
   }
   view.groups = views_of_groups(now, before, m);
   view.totals = view_of_totals(now, before, m);
+  if (before != nullptr && now.shard.shards != 0) {
+    view.moves_in = m.of(now.shard.moves_in(), before->shard.moves_in());
+    view.moves_out = m.of(now.shard.moves_out(), before->shard.moves_out());
+  }
   view.queue_delay = view_of(now.queue_delay, counted == nullptr ? nullptr : &counted->queue_delay);
   view.poll_duration =
       view_of(now.poll_duration, counted == nullptr ? nullptr : &counted->poll_duration);

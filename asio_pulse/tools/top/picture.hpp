@@ -75,6 +75,8 @@ struct context_view {
   std::vector<site_view> sites{};
   std::vector<group_view> groups{};
   totals_view totals{};
+  rate moves_in{};   ///< of a shard
+  rate moves_out{};  ///< likewise
   duration_view queue_delay{};
   duration_view poll_duration{};
 };

@@ -60,6 +60,8 @@ std::string plain_text(const picture& p, std::size_t width, charset set) {
     }
     append(text, stalls_table(context, p.at, {}, set), "Stalls", width, set);
   }
+  const table shards = shards_table(p, {}, set);
+  if (!shards.rows.empty()) append(text, shards, "Shards", width, set);
   if (p.contexts.empty()) text += "The process has no context now.\n";
   return text;
 }

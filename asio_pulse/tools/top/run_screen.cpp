@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 
+#include "changing.hpp"
 #include "command.hpp"
 #include "sampler.hpp"
 #include "screen.hpp"
@@ -10,6 +11,8 @@
 
 #include <cstdlib>
 #include <optional>
+#include <string>
+#include <utility>
 
 namespace asio_pulse::top {
 namespace {
@@ -101,14 +104,25 @@ class show {
     }
     if (const std::optional<trace_result> result = tracer_.take()) {
       news = true;
-      if (!ui_.ended) said_ = result->text, until_ = std::chrono::steady_clock::now() + 20s;
+      say(result->text);
     }
-    // The result of the trace stays visible for some readings.
+    if (const std::optional<change_result> result = changer_.take()) {
+      news = true;
+      say(result->text);
+    }
+    // Such a result stays visible for some readings.
     if (!said_.empty() && !ui_.ended && news) {
       ui_.message = std::chrono::steady_clock::now() < until_ ? said_ : std::string{};
       if (ui_.message.empty()) said_.clear();
     }
     return news;
+  }
+
+  // For some readings.
+  void say(std::string text) {
+    if (ui_.ended) return;
+    said_ = std::move(text);
+    until_ = std::chrono::steady_clock::now() + 20s;
   }
 
   bool obey(wish what) {
@@ -129,10 +143,24 @@ class show {
           const std::uint64_t context = ui_.context < picture_.contexts.size()
                                             ? picture_.contexts[ui_.context].now.number
                                             : 0;
-          tracer_.start(machine_, pid_, context, trace_length, free_files(picture_.program, pid_));
+          start_trace(tracer_, machine_, pid_, context, trace_length,
+                      free_files(picture_.program, pid_));
           said_ = "Recording for 5 s ...";
         }
         until_ = std::chrono::steady_clock::now() + 20s;
+        ui_.message = said_;
+        break;
+      case wish::ask_change:
+        begin_change(ui_, picture_);
+        break;
+      case wish::change:
+        if (ui_.ended) break;
+        if (changer_.running()) {
+          say("The change before was not answered yet");
+        } else {
+          start_change(changer_, machine_, pid_, ui_.change.context, ui_.change.what);
+          say("Asking the process ...");
+        }
         ui_.message = said_;
         break;
       case wish::nothing:
@@ -153,7 +181,8 @@ class show {
   std::string said_{};
   std::chrono::steady_clock::time_point until_{};
   sampler sampler_;
-  tracer tracer_{};
+  background<trace_result> tracer_{};
+  background<change_result> changer_{};
 };
 
 }  // namespace

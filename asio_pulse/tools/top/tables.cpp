@@ -88,6 +88,10 @@ std::string key_of(const site_view& site) {
 
 std::string key_of(const group_view& group) { return group.now.path; }
 
+std::string key_of(const context_view& context) {
+  return context.now.shard.shards == 0 ? std::string{} : fmt::format("{}", context.now.number);
+}
+
 std::string key_of(const stall_metrics& stall) {
   return fmt::format("{} {}", stall.at.time_since_epoch().count(), stall.thread);
 }
@@ -104,6 +108,10 @@ std::string place_text(const source_place& place, charset set) {
 std::string blamed_text(const stall_metrics& stall, charset set) {
   if (stall.blamed >= stall.stack.size()) return printable(stall.site, set);
   return printable_again(detail::name_of(stall.stack[stall.blamed]), set);
+}
+
+std::string move_text(const shard_move_metrics& m, charset set) {
+  return fmt::format("{} from {}, {}", printable(m.who, set), m.from, to_string(m.why));
 }
 
 std::string age_text(std::chrono::system_clock::time_point then,
@@ -243,6 +251,63 @@ table groups_table(const context_view& context, const order& how, charset set) {
                                {with_mark(rate_text(group.refused), turned_away), turned_away},
                                {printable(group.now.path, set)}},
                      .key = key_of(group)};
+  });
+  return t;
+}
+
+table shards_table(const picture& p, const order& how, charset set) {
+  enum : std::size_t { number, cpu, delay, movable, in, out, state, last };
+  table t{.columns = {{"SHARD", 6, true},
+                      {"CPU", 5, true, false, false, true},
+                      {"DELAY", 7, true, false, false, true},
+                      {"MOVABLE", 7, true, false, false, true},
+                      {"IN/S", 6, true, false, false, true},
+                      {"OUT/S", 6, true, false, false, true},
+                      {"KEEPS", 15},
+                      {"LAST MOVE TO IT", 15, false, true}},
+          .sortable = {number, cpu, delay, movable, in, out},
+          .when_empty = "No shards: the program has no sharded_context."};
+  const auto compare = [](const context_view& a, const context_view& b,
+                          std::size_t by) -> std::partial_ordering {
+    const shard_metrics& x = a.now.shard;
+    const shard_metrics& y = b.now.shard;
+    switch (by) {
+      case cpu:
+        return x.cpu_permille <=> y.cpu_permille;
+      case delay:
+        return x.delay.count() <=> y.delay.count();
+      case movable:
+        return x.movable <=> y.movable;
+      case in:
+        return value(a.moves_in) <=> value(b.moves_in);
+      case out:
+        return value(a.moves_out) <=> value(b.moves_out);
+      default:
+        return x.set != y.set ? x.set <=> y.set : x.index <=> y.index;
+    }
+  };
+  std::vector<const context_view*> shards;
+  bool several = false;
+  for (const context_view& context : p.contexts) {
+    if (context.now.shard.shards == 0) continue;
+    several =
+        several || (!shards.empty() && shards.front()->now.shard.set != context.now.shard.set);
+    shards.push_back(&context);
+  }
+  fill(t, shards, how, compare, [set, several](const context_view& context) {
+    const shard_metrics& s = context.now.shard;
+    const style slow = style_of_longest(s.delay);
+    const style busy = s.cpu_permille > 900 ? style::warn : style::plain;
+    return table_row{
+        .cells = {{several ? fmt::format("{}.{}", s.set, s.index) : fmt::format("{}", s.index)},
+                  {fmt::format("{}%", s.cpu_permille / 10), busy},
+                  {with_mark(short_duration(s.delay), slow), slow},
+                  {short_number(static_cast<double>(s.movable))},
+                  {rate_text(context.moves_in)},
+                  {rate_text(context.moves_out)},
+                  {s.draining ? std::string{"draining"} : std::string{to_string(s.keeps)}},
+                  {s.moves.empty() ? std::string{} : move_text(s.moves.front(), set)}},
+        .key = key_of(context)};
   });
   return t;
 }

@@ -52,12 +52,16 @@ std::string key_of(const task_view&);
 std::string key_of(const site_view&);
 /// The group's path.
 std::string key_of(const group_view&);
+/// The context's number. Only shards have a row.
+std::string key_of(const context_view&);
 std::string key_of(const stall_metrics&);
 std::string key_of(const lint&);
 
 table tasks_table(const context_view&, const order&, charset);
 table sites_table(const context_view&, const order&, charset);
 table groups_table(const context_view&, const order&, charset);
+/// The shards of the process, whichever context is shown.
+table shards_table(const picture&, const order&, charset);
 /// \param now  when the picture was taken
 table stalls_table(const context_view&, std::chrono::system_clock::time_point now, const order&,
                    charset);
@@ -78,6 +82,9 @@ std::string load_text(const rate&);
 
 /// The frame to blame, without its number; or the handler if there is no such frame.
 std::string blamed_text(const stall_metrics&, charset);
+
+/// "peer from 2, drain"
+std::string move_text(const shard_move_metrics&, charset);
 
 /// "12s ago"
 std::string age_text(std::chrono::system_clock::time_point then,

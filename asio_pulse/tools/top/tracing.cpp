@@ -11,7 +11,6 @@
 #include <fmt/core.h>
 #include <unistd.h>
 
-#include <atomic>
 #include <cerrno>
 #include <exception>
 #include <filesystem>
@@ -97,28 +96,15 @@ trace_result write_trace_of(machine& m, std::uint64_t pid, std::uint64_t context
   return {true, fmt::format("{} events in {} and {}", events, files.recording, files.json)};
 }
 
-struct tracer::shared {
-  trace_result result{};
-  std::atomic<bool> done{false};  // stored with release after the result; loaded with acquire
-};
-
-void tracer::start(machine& m, std::uint64_t pid, std::uint64_t context,
-                   std::chrono::milliseconds how_long, trace_files files) {
-  shared_ = std::make_shared<shared>();
-  thread_ = std::jthread([&m, pid, context, how_long, files = std::move(files), to = shared_] {
+void start_trace(background<trace_result>& on, machine& m, std::uint64_t pid, std::uint64_t context,
+                 std::chrono::milliseconds how_long, trace_files files) {
+  on.start([&m, pid, context, how_long, files = std::move(files)]() -> trace_result {
     try {
-      to->result = write_trace_of(m, pid, context, how_long, files);
+      return write_trace_of(m, pid, context, how_long, files);
     } catch (const std::exception& e) {  // out of memory, a folder that cannot be read
-      to->result = {false, e.what()};
+      return {false, e.what()};
     }
-    to->done.store(true, std::memory_order_release);
   });
-}
-
-std::optional<trace_result> tracer::take() {
-  if (!running() || !shared_->done.load(std::memory_order_acquire)) return std::nullopt;
-  thread_.join();
-  return std::move(shared_->result);
 }
 
 }  // namespace asio_pulse::top

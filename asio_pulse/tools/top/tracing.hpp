@@ -4,15 +4,13 @@
 
 #pragma once
 
+#include "background.hpp"
 #include "machine.hpp"
 
 #include <chrono>
 #include <cstdint>
-#include <memory>
-#include <optional>
 #include <string>
 #include <string_view>
-#include <thread>
 
 namespace asio_pulse::top {
 
@@ -39,20 +37,8 @@ struct trace_result {
 trace_result write_trace_of(machine&, std::uint64_t pid, std::uint64_t context,
                             std::chrono::milliseconds how_long, const trace_files&);
 
-/// The same on a separate thread, for which the destructor waits.
-class tracer {
- public:
-  [[nodiscard]] bool running() const noexcept { return thread_.joinable(); }
-  /// \pre !running()
-  void start(machine&, std::uint64_t pid, std::uint64_t context, std::chrono::milliseconds how_long,
-             trace_files);
-  /// The result, once, when the recording is finished.
-  std::optional<trace_result> take();
-
- private:
-  struct shared;
-  std::shared_ptr<shared> shared_;
-  std::jthread thread_;
-};
+/// The same on a separate thread. What goes wrong is the text of the result.
+void start_trace(background<trace_result>&, machine&, std::uint64_t pid, std::uint64_t context,
+                 std::chrono::milliseconds how_long, trace_files);
 
 }  // namespace asio_pulse::top

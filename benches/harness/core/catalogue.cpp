@@ -27,11 +27,16 @@ const std::vector<entry>& entries() {
         true},
        defaults},
       {{"http", "How long does a fast request of a web server wait beside slow ones?", true}, http},
+      {{"checkpoints", "How late is a 1 ms timer beside code that knows nothing of asio-pulse?",
+        false},
+       checkpoints},
       {{"overhead", "What does asio-pulse add to one operation?", true}, overhead},
       {{"scale", "What does a poll cost with a million tasks?", true}, scale},
       {{"soak", "Does a mixed load lose anything, or make memory grow?", false}, soak},
-      {{"shares", "Who gets the CPU when there is not enough, and who is refused?", false},
-       shares}};
+      {{"shares", "Who gets the CPU when there is not enough, and who is refused?", false}, shares},
+      {{"shards", "What do contexts with one thread each cost, and how do they share the load?",
+        false},
+       shards}};
   return all;
 }
 

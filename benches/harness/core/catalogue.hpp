@@ -118,7 +118,7 @@ struct settings {
   std::chrono::milliseconds length(std::chrono::milliseconds usual) const;
 };
 
-/// The names of the scenarios with their purpose. All except soak and shares are run by default.
+/// The names of the scenarios with their purpose. All except soak, shares and shards are run by default.
 struct scenario_name {
   std::string name;
   std::string question;

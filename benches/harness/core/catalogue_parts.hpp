@@ -31,9 +31,11 @@ scenario_spec liar(const settings& with);
 scenario_spec latency(const settings& with);
 scenario_spec defaults(const settings& with);
 scenario_spec http(const settings& with);
+scenario_spec checkpoints(const settings& with);
 scenario_spec overhead(const settings& with);
 scenario_spec scale(const settings& with);
 scenario_spec soak(const settings& with);
 scenario_spec shares(const settings& with);
+scenario_spec shards(const settings& with);
 
 }  // namespace pulse_bench

@@ -167,6 +167,79 @@ scenario_spec http(const settings& with) {
   return result;
 }
 
+scenario_spec checkpoints(const settings& with) {
+  scenario_spec result;
+  result.title = "Checkpoints that the compiler wrote";
+  for (const std::string work : {"regex", "sort", "json", "matmul"}) {
+    variant_spec v;
+    v.name = work;
+    v.title = work + " of half a second, unmodified, on the timer's thread";
+    v.output = format::figures;
+    v.verification = "the work had the right result";
+    v.parameters = {{"quantum_us", 100}, {"rounds", 2}};
+    const auto arm = [&](const char* name, const char* label, arm_kind kind, const char* file,
+                         bool plain) {
+      words command{program(with, file), work, "2"};
+      if (plain) command.emplace_back("plain");
+      return arm_spec{name, label, kind, std::move(command)};
+    };
+    v.arms = {arm("stock", "without checks", arm_kind::baseline, "checkpoints_without", true),
+              arm("with", "with checks, on a fiber", arm_kind::ours, "checkpoints_with", false),
+              arm("plain", "with checks, on the thread", arm_kind::ours, "checkpoints_with", true)};
+    v.metrics = {{"late_p50_ms", "timer late, p50", "ms", "lower", false, "p50"},
+                 {"late_p99_ms", "timer late, p99", "ms", "lower", true, "p99"},
+                 {"late_max_ms", "timer late, worst", "ms", "lower", false, "max"},
+                 {"work_ms", "CPU time of the work", "ms", "lower", false, "work_ms"},
+                 {"suspended", "suspensions", "", "none", false, "suspended"}};
+    result.variants.push_back(std::move(v));
+    result.targets.push_back({work + ": timer late, p99, ms", work, "late_p99_ms", "with",
+                              reading::median, "lower", 0.3});
+    result.targets.push_back({work + ": timer late, worst, ms", work, "late_max_ms", "with",
+                              reading::median, "lower", 2});
+    result.targets.push_back({work + ": CPU time, over without checks", work, "work_ms", "plain",
+                              reading::ratio, "lower", 1.08});
+  }
+  const auto seconds = std::max<long>(1, std::lround(with.seconds));
+  for (const int threads : {1, 2}) {
+    variant_spec v;
+    v.name = fmt::format("http/{}", threads);
+    v.title = fmt::format("a web server with slow requests, {} thread{}", threads,
+                          threads == 1 ? "" : "s");
+    v.output = format::figures;
+    v.verification =
+        "every digest was the right one, every fast answer had its length and status 200";
+    v.warm_up = false;
+    v.limit_s = 60 + static_cast<int>(std::min<long>(seconds, 86400));
+    v.parameters = {{"threads", threads}, {"hog_ms", 50}, {"seconds", seconds}};
+    for (const std::string arm : {"pulse", "automatic"}) {
+      // The baseline is not plain Boost.Asio here, but the same server with checkpoints by hand.
+      v.arms.push_back({arm == "pulse" ? "stock" : arm,
+                        arm == "pulse" ? "checkpoints by hand" : "checkpoints by the compiler",
+                        arm == "pulse" ? arm_kind::baseline : arm_kind::ours,
+                        {"python3", "-B", (with.source / "support" / "main_job.py").string(),
+                         "--build", with.programs.parent_path().string(), "--one", arm, "--threads",
+                         fmt::to_string(threads), "--seconds", fmt::to_string(seconds), "--rounds",
+                         with.http_rounds, "--hogs"}});
+    }
+    v.metrics = {{"fast_p50_ms", "fast request, p50", "ms", "lower", false, "p50"},
+                 {"fast_p99_ms", "fast request, p99", "ms", "lower", true, "p99"},
+                 {"fast_max_ms", "fast request, worst", "ms", "lower", false, "max"},
+                 {"fast_per_s", "fast requests answered", "1/s", "higher", false, "fast/s"},
+                 {"hogs_per_s", "slow requests answered", "1/s", "higher", false, "hogs/s"}};
+    result.targets.push_back(
+        {fmt::format("fast p99, {} thread{}, over by hand", threads, threads == 1 ? "" : "s"),
+         v.name, "fast_p99_ms", "automatic", reading::ratio, "lower", 1.2});
+    result.variants.push_back(std::move(v));
+  }
+  result.notes = {
+      "One thread. The work is compiled as it is, with checks and without. Both programs count "
+      "locks, and cut large memory functions into pieces (asio_pulse::lock_count, "
+      "asio_pulse::chunked_memory).",
+      "The compiler is that of the build. For another one, configure another folder with "
+      "CMAKE_CXX_COMPILER, and give it to benches/run --build."};
+  return result;
+}
+
 scenario_spec overhead(const settings& with) {
   scenario_spec result;
   result.title = "What it costs";

@@ -98,7 +98,7 @@ void flood(const settings& with, scenario_spec& to) {
                                .length = 800ms});
   v.parameters["request_us"] = 200;
   v.parameters["connections"] = "64 and 256";
-  v.parameters["pulse_policy"] = "fair";
+  v.parameters["pulse_policy"] = "round_robin";
   v.parameters["pulse_admission"] = "target 0.5 ms, interval 10 ms";
   v.metrics = {value("small_goodput_percent", "the other: answered in time", "%", "higher"),
                sample("small_latency", "p50", 0.50, "the other: latency, p50"),
@@ -217,6 +217,18 @@ void cost(const settings& with, scenario_spec& to) {
   to.variants.push_back(std::move(v));
 }
 
+void classify(const settings& with, scenario_spec& to) {
+  variant_spec v = make(with, {.name = "classify",
+                               .title = "cost of classifying a connection",
+                               .variant = "classify",
+                               .few_repetitions = true});
+  metric_spec added{"classify_added_ns", "added by classify", "ns", "lower", false,
+                    "classified_ns"};
+  added.minus = "accept_ns";
+  v.metrics = {value("accept_ns", "a connection accepted", "ns", "lower", true), added};
+  to.variants.push_back(std::move(v));
+}
+
 void many(const settings& with, scenario_spec& to) {
   variant_spec v = make(with, {.name = "many",
                                .title = "10 000 groups, always saturated",
@@ -247,6 +259,7 @@ void update(const settings& with, scenario_spec& to) {
                                  .few_repetitions = true});
     v.metrics = {value("polls_with_old_options", "polls with old options", "", "lower"),
                  value("polls_checked", "polls compared", "", "none"),
+                 value("polls_without_cpu", "polls that lost their CPU", "", "none"),
                  {"gap_with_updates_worst_us", "between two polls, worst", "us", "lower", true,
                   "gap_with_updates", 1, 1e3},
                  {"gap_without_worst_us", "the same without updates", "us", "lower", false,
@@ -279,6 +292,7 @@ scenario_spec shares(const settings& with) {
   deadline(with, result);
   priority(with, result);
   cost(with, result);
+  classify(with, result);
   many(with, result);
   update(with, result);
   result.notes = {

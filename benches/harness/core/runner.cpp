@@ -121,7 +121,10 @@ json::object run_scenarios(const std::vector<std::string>& names, const settings
   const disturbance before = look_around();
   const std::string created = timestamp();
   settings with = asked;
-  if (std::find(names.begin(), names.end(), "http") != names.end()) {
+  const auto asked_for = [&names](const char* name) {
+    return std::find(names.begin(), names.end(), name) != names.end();
+  };
+  if (asked_for("http") || asked_for("checkpoints") || asked_for("shards")) {
     with.http_rounds = calibrate_http(with);
   }
   std::vector<scenario_spec> specs;

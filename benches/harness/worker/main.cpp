@@ -62,7 +62,8 @@ worker::outcome run(const worker::request& r) {
       {"defaults", worker::defaults},
       {"scale", worker::scale},
       {"soak", worker::soak},
-      {"shares", worker::shares}};
+      {"shares", worker::shares},
+      {"shards", worker::shards}};
   return scenarios.at(r.scenario)(r);
 }
 
@@ -77,8 +78,8 @@ int main(int argc, char** argv) try {
   bool with_timeline = false;
   app.add_option("scenario", r.scenario)
       ->required()
-      ->check(CLI::IsMember(
-          {"starvation", "storm", "liar", "latency", "defaults", "scale", "soak", "shares"}));
+      ->check(CLI::IsMember({"starvation", "storm", "liar", "latency", "defaults", "scale", "soak",
+                             "shares", "shards"}));
   app.add_option("--variant,--hog", r.variant);
   app.add_option("--workers", r.workers)->check(CLI::Range(1, 64));
   app.add_option("--duration-ms", duration_ms)->check(CLI::Range(1L, 100'000'000L));

@@ -24,6 +24,8 @@ outcome shares_priority(const request& r);
 outcome shares_cost(const request& r);
 /// The cost of a poll, and the memory, of 10 000 groups.
 outcome shares_many(const request& r);
+/// What classifying an accepted connection costs.
+outcome shares_classify(const request& r);
 /// Changes of options while workers poll.
 outcome shares_update(const request& r);
 

@@ -31,6 +31,9 @@ constexpr std::chrono::milliseconds phase = 50ms;
 /// With the short quantum each poll has to yield, with the long one none.
 constexpr nanoseconds short_quantum = 5us;
 constexpr nanoseconds long_quantum = 1h;
+/// A checkpoint reads the clock after at most 32 others. If a poll lost its CPU, it may have made too few
+/// to know that the short quantum is over.
+constexpr int enough_checkpoints = 64;
 
 class poller {
  public:
@@ -56,6 +59,7 @@ class poller {
     to.values["updates"] = static_cast<double>(calls_.size());
     to.values["polls_checked"] = static_cast<double>(checked_);
     to.values["polls_with_old_options"] = static_cast<double>(late_);
+    to.values["polls_without_cpu"] = static_cast<double>(lost_);
     to.check(checked_ > 0, "polls were compared with updates");
 #endif
     server_.add_counts(to, start_);
@@ -71,19 +75,27 @@ class poller {
     thread_local clock_type::time_point ended;
     thread_local long losses = -1;
     const auto begin = clock_type::now();
-    const bool undisturbed = bench::involuntary_switches() == losses;
+    const long losses_then = bench::involuntary_switches();
+    const bool undisturbed = losses_then == losses;
     const bool with_updates = in_updates(begin);
     // Acquire and release: what update() did before it published the number is seen.
     const std::uint64_t seen = applied_.load(std::memory_order_acquire);
     bool wanted = false;
-    while (clock_type::now() - begin < poll_length) wanted = bench::should_yield() || wanted;
+    int checkpoints = 0;
+    for (nanoseconds ran{0}; ran < poll_length; ran = clock_type::now() - begin) {
+      wanted = bench::should_yield() || wanted;
+      if (ran > 2 * short_quantum) ++checkpoints;
+    }
+    losses = bench::involuntary_switches();
     const bool unchanged = seen != 0 && begun_.load(std::memory_order_acquire) == seen;
     const bool right = wanted == (seen % 2 == 1);
+    const bool comparable = losses == losses_then && checkpoints >= enough_checkpoints;
     if (undisturbed || unchanged) {
       const std::lock_guard lock{mutex_};
       if (undisturbed) gaps_[with_updates].push_back(nanoseconds{begin - ended}.count());
-      checked_ += unchanged;
-      late_ += unchanged && !right;
+      checked_ += unchanged && comparable;
+      late_ += unchanged && comparable && !right;
+      lost_ += unchanged && !comparable && !right;
     }
     if (clock_type::now() < end_) post();
     losses = bench::involuntary_switches();
@@ -123,6 +135,8 @@ class poller {
   std::vector<std::int64_t> gaps_[2];
   std::uint64_t checked_ = 0;
   std::uint64_t late_ = 0;
+  std::uint64_t lost_ =
+      0;  ///< polls that lost their CPU, and so did not show which options they used
 };
 
 }  // namespace

@@ -65,5 +65,6 @@ outcome defaults(const request& r);
 outcome scale(const request& r);
 outcome soak(const request& r);
 outcome shares(const request& r);
+outcome shards(const request& r);
 
 }  // namespace worker

@@ -117,6 +117,12 @@ class task_budget {
     return config{config_.load(std::memory_order_relaxed)}.tolerance();
   }
 
+  /// Allows what `other` allows, and counts what `other` was charged with as its own.
+  void take_over(const task_budget& other) noexcept {
+    configure(other);
+    full_at_.store(other.full_at_.load(std::memory_order_relaxed), std::memory_order_relaxed);
+  }
+
   /// Fills the bucket; the configuration stays.
   void reset() noexcept { full_at_.store(0, std::memory_order_relaxed); }
 

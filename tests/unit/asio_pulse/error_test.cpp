@@ -28,6 +28,11 @@ TEST(error, has_a_message) {
   EXPECT_EQ(make_error_code(error::invalid_option).message(), "an option is out of range");
   EXPECT_EQ(make_error_code(error::mailbox_full).message(),
             "the shard has too many messages of this one that it has not yet run");
+  for (const error e :
+       {error::fixed_option, error::no_such_shard, error::shard_drained, error::shards_stopped,
+        error::already_moving, error::session_ended, error::move_forbidden, error::not_movable}) {
+    EXPECT_FALSE(make_error_code(e).message().starts_with("unknown")) << static_cast<int>(e);
+  }
 }
 
 TEST(error, other_values_have_a_message_too) {

@@ -57,6 +57,7 @@ TEST(figure_table, each_row_is_whole) {
   expect_whole_rows<asio_pulse::task_metrics>();
   expect_whole_rows<asio_pulse::worker_metrics>();
   expect_whole_rows<asio_pulse::group_metrics>();
+  expect_whole_rows<asio_pulse::shard_metrics>();
 }
 
 TEST(figure_table, no_member_is_there_twice) {
@@ -64,6 +65,7 @@ TEST(figure_table, no_member_is_there_twice) {
   expect_each_member_once<asio_pulse::task_metrics>();
   expect_each_member_once<asio_pulse::worker_metrics>();
   expect_each_member_once<asio_pulse::group_metrics>();
+  expect_each_member_once<asio_pulse::shard_metrics>();
 }
 
 // Everything else in the metrics, too.
@@ -86,6 +88,7 @@ TEST(figure_table, the_wire_carries_each) {
   same(got.contexts[0].sites[0], sent.contexts[0].sites[0]);
   same(got.contexts[0].tasks[0], sent.contexts[0].tasks[0]);
   same(got.contexts[0].groups[0], sent.contexts[0].groups[0]);
+  same(got.contexts[0].shard, sent.contexts[0].shard);
   same(got.contexts[0].workers[1], sent.contexts[0].workers[1]);
   EXPECT_EQ(got, sent);
 }

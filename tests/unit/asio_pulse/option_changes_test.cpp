@@ -146,6 +146,7 @@ TEST(option_changes, what_cannot_change_is_named) {
       {"spare_workers", [](options& o) { o.spare_workers = 1; }},
       {"spare_cooldown", [](options& o) { o.spare_cooldown = 2s; }},
       {"fiber_stack", [](options& o) { o.fiber_stack = 131072; }},
+      {"preemptible", [](options& o) { o.preemptible = asio_pulse::preemptible_handlers::all; }},
       {"hints", [](options& o) { o.hints = asio_pulse::hint_source::off; }},
       {"hint_socket", [](options& o) { o.hint_socket = "/tmp/x"; }},
       {"escalation", [](options& o) { o.escalation = asio_pulse::escalation_policy::hybrid; }},

@@ -240,6 +240,8 @@ TEST(options, out_of_range_is_refused_with_field_rule_and_value) {
            "fiber_stack must be between 16384 and 8388608 (got 16383)"},
           {[](auto& o) { o.fiber_stack = 8388609; },
            "fiber_stack must be between 16384 and 8388608 (got 8388609)"},
+          {[](auto& o) { o.preemptible = static_cast<asio_pulse::preemptible_handlers>(3); },
+           "preemptible must be an enumerator of preemptible_handlers (got 3)"},
           {[](auto& o) { o.policy = asio_pulse::scheduling::custom; },
            "policy must not be custom without custom_policy (got custom)"},
           {[](auto& o) { o.saturation = 1us; },
@@ -274,6 +276,7 @@ TEST(options, zero_switches_off_where_it_says_so) {
       [](auto& o) { o.stack_bytes = 1048576; },
       [](auto& o) { o.spare_workers = 64; },
       [](auto& o) { o.spare_cooldown = 0ns; },
+      [](auto& o) { o.preemptible = asio_pulse::preemptible_handlers::connections; },
       [](auto& o) { o.fiber_stack = 16384; },
       [](auto& o) { o.fiber_stack = 8388608; },
   });

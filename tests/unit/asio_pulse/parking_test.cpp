@@ -14,6 +14,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <functional>
 #include <vector>
 
@@ -68,7 +69,8 @@ TEST(parking, a_task_that_is_charged_while_it_is_chosen_costs_no_other_its_place
   list_port port;
   const core_ref core{new context_core(per_task(), false)};
   counters counted;
-  parking gate{core->opts(), counted};
+  std::atomic<asio_pulse::timing::ticks> calm_until{0};
+  parking gate{core->opts(), counted, calm_until};
   gate.connect(&port);
   std::array<task_state*, 3> tasks{};
   for (task_state*& t : tasks) t = core->make_task({.name = "t"});

@@ -141,7 +141,10 @@ TEST(bench_catalogue, each_scenario_has_what_a_reader_needs) {
     std::set<std::string> variants;
     for (const auto& v : s.variants) {
       EXPECT_TRUE(variants.insert(v.name).second) << v.name;
-      EXPECT_EQ(v.arms.front().name, "stock") << name.name << v.name;
+      // Nothing in Boost.Asio compares with what has one arm only, such as the move of a connection.
+      if (v.arms.size() > 1) {
+        EXPECT_EQ(v.arms.front().name, "stock") << name.name << v.name;
+      }
       int headlines = 0;
       for (const auto& m : v.metrics) headlines += m.headline;
       EXPECT_EQ(headlines, 1) << name.name << v.name;

@@ -59,6 +59,12 @@ class fake_arbiter final : public path_arbiter {
   std::vector<const task_record*> started;
   std::vector<const task_record*> destroyed;
   std::vector<void*> asked;  // operations that the gate asked about
+  struct charge {
+    const task_record* task;
+    bool alone;
+    friend bool operator==(const charge&, const charge&) = default;
+  };
+  std::vector<charge> charges;  // of tasks that are grouped
   bool holds = false;
   int workers = 0;
   int attachments = 0;
@@ -90,6 +96,9 @@ class fake_arbiter final : public path_arbiter {
                  const site&) noexcept override {
     asked.push_back(op);
     return holds;
+  }
+  void charged(task_record& t, ticks, bool alone) noexcept override {
+    charges.push_back({&t, alone});
   }
   void destroy(task_record& t) noexcept override { destroyed.push_back(&t); }
   task_record& unnamed() noexcept override { return unnamed_task; }

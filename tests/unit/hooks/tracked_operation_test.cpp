@@ -182,31 +182,32 @@ TEST_F(tracked_operation_test, the_gate_asks_about_the_turns_of_its_worker_only)
   operation op = operation_of(&a);
   char other = 0;
   arbiter.holds = true;
-  EXPECT_FALSE(gate(&scheduler, &op, op, completes::posted, handler))
+  EXPECT_EQ(gate(&scheduler, &op, op, completes::posted, handler), gate_verdict::runs)
       << "a scheduler without an arbiter";
   {
     const worker_scope worker(&scheduler, arbiter, true);
-    EXPECT_TRUE(gate(&scheduler, &op, op, completes::posted, handler));
+    EXPECT_EQ(gate(&scheduler, &op, op, completes::posted, handler), gate_verdict::held);
     EXPECT_EQ(arbiter.asked, std::vector<void*>{&op});
     arbiter.holds = false;
-    EXPECT_FALSE(gate(&scheduler, &op, op, completes::posted, handler));
+    EXPECT_EQ(gate(&scheduler, &op, op, completes::posted, handler), gate_verdict::runs);
     EXPECT_EQ(arbiter.asked.size(), 2U);
-    EXPECT_FALSE(gate(&other, &op, op, completes::posted, handler))
+    EXPECT_EQ(gate(&other, &op, op, completes::posted, handler), gate_verdict::runs)
         << "another scheduler's, between polls";
     poll(&scheduler, &b, [&] {
-      EXPECT_FALSE(gate(&scheduler, &op, op, completes::posted, handler))
+      EXPECT_EQ(gate(&scheduler, &op, op, completes::posted, handler), gate_verdict::runs)
           << "inside a handler: no turn to give up";
       EXPECT_EQ(arbiter.asked.size(), 2U);
       arbiter.holds = true;
-      EXPECT_TRUE(gate(&other, &op, op, completes::posted, handler))
+      EXPECT_EQ(gate(&other, &op, op, completes::posted, handler), gate_verdict::held)
           << "a strand's, inside its drain";
       EXPECT_EQ(arbiter.asked.size(), 3U);
     });
     op.set(tracked_operation::released);
-    EXPECT_FALSE(gate(&scheduler, &op, op, completes::posted, handler)) << "it is its turn";
+    EXPECT_EQ(gate(&scheduler, &op, op, completes::posted, handler), gate_verdict::runs)
+        << "it is its turn";
     EXPECT_EQ(arbiter.asked.size(), 3U);
   }
-  EXPECT_FALSE(gate(&scheduler, &op, op, completes::posted, handler));
+  EXPECT_EQ(gate(&scheduler, &op, op, completes::posted, handler), gate_verdict::runs);
   EXPECT_EQ(arbiter.asked.size(), 3U);
 }
 

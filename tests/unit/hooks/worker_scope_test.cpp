@@ -15,6 +15,8 @@ namespace {
 
 using namespace hooks_test;
 
+bool is_shared_here() { return (this_thread().charging & charging_mode::shared) != 0; }
+
 class worker_scope_test : public testing::Test {
  protected:
   worker_scope_test() {
@@ -153,7 +155,7 @@ TEST_F(worker_scope_test, disabled_it_labels_and_observes_nothing) {
       });
       poll(&scheduler, nullptr, [&] { EXPECT_EQ(this_thread().current, nullptr); });
       operation op = operation_of(&a);
-      EXPECT_FALSE(gate(&scheduler, &op, op, completes::posted, handler));
+      EXPECT_EQ(gate(&scheduler, &op, op, completes::posted, handler), gate_verdict::runs);
     }
   }
   EXPECT_EQ(polls(a) + polls(arbiter.unnamed_task), 0U);
@@ -278,7 +280,7 @@ TEST_F(worker_scope_test, a_thread_that_never_said_so_is_recognised_by_its_sched
     EXPECT_EQ(arbiter.attachments, 1);
     operation op = operation_of(&a);
     arbiter.holds = true;
-    EXPECT_TRUE(gate(&scheduler, &op, op, completes::posted, handler));
+    EXPECT_EQ(gate(&scheduler, &op, op, completes::posted, handler), gate_verdict::held);
   }).join();
   // The thread leaves when it ends.
   EXPECT_EQ(arbiter.workers, 0);
@@ -328,7 +330,7 @@ TEST_F(worker_scope_test, one_becomes_several_and_one_again) {
   const worker_scope worker(&scheduler, arbiter, true);
   const auto shares = [&] {
     bool shared = false;
-    poll(&scheduler, &a, [&] { shared = this_thread().shared; });
+    poll(&scheduler, &a, [&] { shared = is_shared_here(); });
     return shared;
   };
   EXPECT_FALSE(shares());
@@ -356,7 +358,7 @@ TEST_F(worker_scope_test, two_threads_that_poll_one_task_lose_no_charge) {
   work(arbiter);
   second.join();
   EXPECT_EQ(polls(a), 2U * each);
-  EXPECT_TRUE(a.shared.load());
+  EXPECT_TRUE(a.is_shared());
 }
 
 TEST_F(worker_scope_test,
@@ -364,14 +366,14 @@ TEST_F(worker_scope_test,
   const auto before = arbiter.state.load();
   {
     const worker_scope worker(&scheduler, arbiter, true);
-    poll(&scheduler, &a, [] { EXPECT_FALSE(this_thread().shared); });
+    poll(&scheduler, &a, [] { EXPECT_FALSE(is_shared_here()); });
   }
-  EXPECT_FALSE(a.shared.load());
+  EXPECT_FALSE(a.is_shared());
   {
     const worker_scope worker(&other_scheduler, other, true);
     a.attention = 0;
     poll(&other_scheduler, &a, [&] {
-      EXPECT_TRUE(this_thread().shared);
+      EXPECT_TRUE(is_shared_here());
       time.run(4us);
     });
     // The arbiter of the thread that polls it is called.
@@ -379,13 +381,86 @@ TEST_F(worker_scope_test,
     EXPECT_EQ(other.seen[0].task, &a);
     EXPECT_TRUE(arbiter.seen.empty());
   }
-  EXPECT_TRUE(a.shared.load());
+  EXPECT_TRUE(a.is_shared());
   EXPECT_NE(arbiter.state.load(), before) << "its own workers must leave their fast path";
   {
     const worker_scope worker(&scheduler, arbiter, true);
-    poll(&scheduler, &a, [] { EXPECT_TRUE(this_thread().shared); });
+    poll(&scheduler, &a, [] { EXPECT_TRUE(is_shared_here()); });
   }
   EXPECT_EQ(polls(a), 3U);
+}
+
+// ---- tasks in groups
+
+TEST_F(worker_scope_test, a_grouped_task_of_the_only_worker_is_charged_by_plain_stores) {
+  task_record c{arbiter};
+  a.charging = c.charging = charging_mode::grouped;
+  {
+    const worker_scope worker(&scheduler, arbiter, true);
+    for (int i = 0; i != 2; ++i) {
+      poll(&scheduler, &a, [&] {
+        EXPECT_FALSE(is_shared_here());
+        time.run(1us);
+      });
+      poll(&scheduler, &c, [&] { time.run(1us); });
+    }
+  }
+  ASSERT_EQ(arbiter.charges.size(), 4U);
+  for (const auto& each : arbiter.charges) EXPECT_TRUE(each.alone);
+  EXPECT_EQ(arbiter.charges[0].task, &a);
+  EXPECT_EQ(arbiter.charges[1].task, &c);
+}
+
+TEST_F(worker_scope_test, a_grouped_task_of_several_workers_is_charged_atomically) {
+  a.charging = charging_mode::grouped;
+  const auto burn = [&] { time.run(1us); };
+  {
+    const worker_scope worker(&scheduler, arbiter, true);
+    poll(&scheduler, &a, burn);
+    charge_pending();
+    arbiter.state.fetch_add(path_state::generation | path_state::several_workers);
+    poll(&scheduler, &a, burn);
+    charge_pending();
+  }
+  {
+    const worker_scope worker(&other_scheduler, other, true);  // of another context
+    poll(&other_scheduler, &a, burn);
+  }
+  EXPECT_EQ(arbiter.charges,
+            (std::vector<fake_arbiter::charge>{{&a, true}, {&a, false}, {&a, false}}));
+  EXPECT_TRUE(other.charges.empty()) << "the group is one of its own context";
+}
+
+TEST_F(worker_scope_test, work_of_no_group_between_grouped_polls_is_passed_on_to_nobody) {
+  a.charging = charging_mode::grouped;
+  task_record plain{arbiter};
+  const worker_scope worker(&scheduler, arbiter, true);
+  poll(&scheduler, &a, [&] { time.run(1us); });
+  poll(&scheduler, &plain, [&] { time.run(1us); });
+  poll(&scheduler, nullptr, [&] { time.run(1us); });
+  charge_pending();
+  EXPECT_EQ(arbiter.charges, (std::vector<fake_arbiter::charge>{{&a, true}}));
+}
+
+TEST_F(worker_scope_test, operations_that_only_a_policy_holds_ask_once_the_calm_is_over) {
+  const worker_scope worker(&scheduler, arbiter, true);
+  poll(&scheduler, &a, [&] { time.run(1us); });  // stamps the clock
+  const auto asks = [&] {
+    operation op = operation_of(&a);
+    arbiter.asked.clear();
+    EXPECT_EQ(gate(&scheduler, &op, op, completes::posted, handler), gate_verdict::runs);
+    return !arbiter.asked.empty();
+  };
+  arbiter.calm_until = this_thread().clock.last() + 1;
+  a.gated = gate_flag::unless_calm;
+  EXPECT_FALSE(asks());
+  a.gated = gate_flag::unless_calm | gate_flag::always;
+  EXPECT_TRUE(asks());
+  a.gated = gate_flag::unless_calm;
+  arbiter.calm_until = this_thread().clock.last();
+  EXPECT_TRUE(asks());
+  arbiter.calm_until = 0;
+  EXPECT_TRUE(asks());
 }
 
 }  // namespace

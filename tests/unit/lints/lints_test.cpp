@@ -452,13 +452,102 @@ TEST(lints, hostile_names_are_escaped_and_cut) {
   EXPECT_EQ(text.find('\x1b'), std::string::npos);
 }
 
+process_metrics shards_of(const std::vector<std::uint64_t>& cpu_permille) {
+  process_metrics p = process_of(healthy());
+  p.contexts.clear();
+  for (std::size_t i = 0; i != cpu_permille.size(); ++i) {
+    context_metrics c = healthy();
+    c.number = i + 1;
+    c.shard.set = 1;
+    c.shard.index = i;
+    c.shard.shards = cpu_permille.size();
+    c.shard.cpu_permille = cpu_permille[i];
+    p.contexts.push_back(std::move(c));
+  }
+  return p;
+}
+
+TEST(lints, a_shard_that_is_much_above_the_mean_is_hot_and_its_largest_task_is_named) {
+  process_metrics p = shards_of({200, 300, 950, 250});
+  asio_pulse::task_metrics t;
+  t.name = "key X";
+  t.recent = 600ms;
+  p.contexts[2].tasks.push_back(t);
+  p.contexts[2].group_recent = 1s;
+  p.contexts[2].recent_interval = 1s;
+  p.contexts[2].shard.keeps = asio_pulse::stay_reason::too_large;
+  auto all = lints(p);
+  std::erase_if(all, [](const lint& l) { return l.kind != lint_kind::hot_shard; });
+  ASSERT_EQ(all.size(), 1U);
+  EXPECT_EQ(all[0].context, 3U);
+  EXPECT_EQ(all[0].subject, "key X");
+  EXPECT_EQ(all[0].text,
+            "Shard 2 of 4 is hot: it uses 95 % of a CPU, and the mean is 42 %. \"key X\" uses 60 % "
+            "of a CPU of that.");
+  EXPECT_NE(all[0].advice.find("make another shard hot"), std::string::npos) << all[0].advice;
+  // Shards that have nothing to do, or much the same, are not.
+  EXPECT_TRUE(lints(shards_of({10, 400, 20})).empty());
+  EXPECT_TRUE(lints(shards_of({800, 900, 950})).empty());
+  EXPECT_TRUE(lints(shards_of({950})).empty());
+}
+
+TEST(lints, a_shard_that_is_pinned_to_a_cpu_that_something_else_uses_is_named) {
+  process_metrics p = shards_of({300, 300, 300});
+  for (auto& c : p.contexts) c.shard.pinned = true;
+  p.contexts[1].shard.cpu = 1;
+  p.contexts[2].shard.cpu = 1;
+  auto all = lints(p);
+  ASSERT_EQ(kinds(all), (std::vector<lint_kind>{lint_kind::shared_cpu}));
+  EXPECT_EQ(all[0].context, 3U);
+  EXPECT_EQ(all[0].text,
+            "Shard 2 of 3 is pinned to CPU 1, as shard 1 is: each of them gets half of it.");
+  p.contexts[2].shard.cpu = 2;
+  EXPECT_TRUE(lints(p).empty());
+  // It waits, although it does not use its CPU.
+  p.contexts[2].shard.delay = 20ms;
+  all = lints(p);
+  ASSERT_EQ(kinds(all), (std::vector<lint_kind>{lint_kind::shared_cpu}));
+  EXPECT_NE(all[0].text.find("other programs use that CPU"), std::string::npos) << all[0].text;
+  // A handler that does not end explains that.
+  asio_pulse::worker_metrics w;
+  w.running = "handler";
+  w.running_for = 21ms;
+  p.contexts[2].workers.push_back(w);
+  EXPECT_TRUE(lints(p).empty());
+}
+
+TEST(lints, a_handler_whose_automatic_checkpoints_are_refused_is_named_with_the_lock) {
+  context_metrics c = healthy();
+  c.sites.push_back({.type = "importer",
+                     .polls = 10,
+                     .cpu = 5ms,
+                     .longest = 3ms,
+                     .suspended = 20,
+                     .refused = 100,
+                     .refused_lock = 60,
+                     .lock = "table_mutex, in import()"});
+  const auto all = lints_of(c);
+  ASSERT_EQ(all.size(), 1U);
+  EXPECT_EQ(all[0].kind, lint_kind::refused_checkpoint);
+  EXPECT_EQ(all[0].text,
+            "\"importer\" was not suspended at 100 of 120 automatic checkpoints where its time was "
+            "up: it held a lock: \"table_mutex, in import()\".");
+  c.sites.back().refused_lock = 10;
+  EXPECT_NE(lints_of(c).at(0).text.find("automatic_refused_"), std::string::npos);
+  c.sites.back().refused = 99;
+  EXPECT_TRUE(lints_of(c).empty());
+  c.sites.back().refused = 100;
+  c.sites.back().suspended = 101;
+  EXPECT_TRUE(lints_of(c).empty());
+}
+
 TEST(lints, every_kind_has_a_name_and_a_heading) {
   std::ifstream file(ASIO_PULSE_LINTS_MD);
   std::stringstream all;
   all << file.rdbuf();
   const std::string text = all.str();
   ASSERT_FALSE(text.empty());
-  for (int i = 0; i <= static_cast<int>(lint_kind::overloaded); ++i) {
+  for (int i = 0; i <= static_cast<int>(lint_kind::refused_checkpoint); ++i) {
     const auto name = to_string(static_cast<lint_kind>(i));
     EXPECT_NE(name, "unknown");
     EXPECT_NE(text.find("\n## " + std::string{name} + "\n"), std::string::npos) << name;

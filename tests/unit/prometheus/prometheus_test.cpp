@@ -79,6 +79,7 @@ TEST(prometheus_test, exports_these_families_and_no_others) {
   expect_figures<task_metrics>(expected);
   expect_figures<worker_metrics>(expected);
   expect_figures<group_metrics>(expected);
+  expect_figures<shard_metrics>(expected);
   EXPECT_EQ(listed, expected);
 }
 

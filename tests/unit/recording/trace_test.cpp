@@ -14,8 +14,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <chrono>
+#include <cstdint>
 #include <map>
+#include <span>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -53,11 +56,49 @@ struct trace {
   }
 };
 
+// Recordings of shards: a lane for each, and one axis of time.
+TEST(trace, several_recordings_have_a_lane_each) {
+  std::vector<recording> all(3, everything());
+  all[1].context = "server/1";
+  all[1].begin = all[0].begin + 3ms;
+  all[2].begin = all[0].begin - 2ms;
+  std::ostringstream out;
+  write_trace(all, out);
+  const json::value whole = json::parse(out.str());
+  std::map<std::int64_t, double> first;  // by process
+  std::map<std::int64_t, std::size_t> events;
+  std::map<std::int64_t, std::int64_t> order;
+  for (const json::value& e : whole.at("traceEvents").as_array()) {
+    const std::int64_t process = e.at("pid").as_int64();
+    ++events[process];
+    if (e.at("name").as_string() == "process_sort_index") {
+      order[process] = e.at("args").at("sort_index").as_int64();
+    }
+    if (e.at("ph").as_string() != "X") continue;
+    const double at = e.at("ts").as_double();
+    const auto known = first.try_emplace(process, at).first;
+    known->second = std::min(known->second, at);
+  }
+  ASSERT_EQ(first.size(), 3U);
+  const std::int64_t one = static_cast<std::int64_t>(all[0].pid);
+  const std::int64_t two = one + (1 << 22);
+  const std::int64_t three = one + 2 * (1 << 22);
+  EXPECT_EQ(order[two], 1);
+  EXPECT_EQ(order[three], 2);
+  EXPECT_EQ(events[two], events[three]);
+  EXPECT_NEAR(first[one] - first[three], 2000, 0.01);
+  EXPECT_NEAR(first[two] - first[three], 5000, 0.01);
+  // None at all is a trace, too.
+  std::ostringstream empty;
+  write_trace(std::span<const recording>(), empty);
+  EXPECT_TRUE(json::parse(empty.str()).at("traceEvents").is_array());
+}
+
 double us(const json::object& e, std::string_view field) { return e.at(field).as_double(); }
 
 std::string text(const json::value& v) { return std::string(v.as_string()); }
 
-struct span {
+struct time_span {
   double start;
   double end;
 };
@@ -66,7 +107,7 @@ struct span {
 // apart.
 void expect_well_formed(const trace& t) {
   std::map<std::int64_t, double> last;
-  std::map<std::int64_t, std::vector<span>> open;
+  std::map<std::int64_t, std::vector<time_span>> open;
   for (const json::object& e : t.events) {
     const std::string phase = text(e.at("ph"));
     ASSERT_TRUE(e.at("pid").is_int64());
@@ -91,7 +132,7 @@ void expect_well_formed(const trace& t) {
       continue;
     }
     ASSERT_EQ(phase, "X");
-    const span s{us(e, "ts"), us(e, "ts") + us(e, "dur")};
+    const time_span s{us(e, "ts"), us(e, "ts") + us(e, "dur")};
     ASSERT_GE(s.end, s.start);
     auto& stack = open[thread];
     while (!stack.empty() && stack.back().end <= s.start + 1e-6) stack.pop_back();

@@ -239,6 +239,19 @@ TEST(top_command, json_has_each_figure) {
   expect_figures(first("tasks"), now.contexts[0].tasks[0]);
   expect_figures(first("groups"), now.contexts[0].groups[0]);
   expect_figures(first("workers"), now.contexts[0].workers[0]);
+  const json::object shard = context.at("shard").as_object();
+  expect_figures(shard, now.contexts[0].shard);
+  EXPECT_EQ(shard.at("keeps").as_string(), "nothing_movable");
+  const json::object move = shard.at("moves").as_array().at(0).as_object();
+  EXPECT_EQ(move.at("who").as_string(), "peer");
+  EXPECT_EQ(move.at("why").as_string(), "drain");
+}
+
+TEST(top_command, json_of_a_context_that_is_no_shard_has_null) {
+  process_metrics now = pulse_test::sample_metrics();
+  now.contexts[0].shard = {};
+  const json::object top = json::parse(json_text(make_picture(now, nullptr))).as_object();
+  EXPECT_TRUE(top.at("contexts").as_array().at(0).as_object().at("shard").is_null());
 }
 
 // The order of the members, for those who compare lines.
@@ -257,7 +270,8 @@ TEST(top_command, json_shows_what_it_works_out_beside_the_figure) {
   EXPECT_EQ(members("workers"), "thread load polls_per_second running ");
   EXPECT_EQ(members("tasks"), "id name tier load cpu_ns polls polls_per_second held_back ");
   EXPECT_EQ(members("sites"),
-            "type place load cpu_ns polls polls_per_second again mean_ns longest_ns ");
+            "type place load lock cpu_ns polls polls_per_second again mean_ns suspended refused "
+            "refused_lock longest_ns ");
   EXPECT_EQ(members("groups"),
             "path name share_got share_asked load cpu_ns weight tasks admitted admitted_per_second "
             "refused_share refused_overload refused_per_second queue_delay_ns wants_more ");
@@ -283,6 +297,7 @@ TEST(top_command, the_readme_has_each_figure) {
   describe<asio_pulse::task_metrics>(table, ".tasks[]");
   describe<asio_pulse::site_metrics>(table, ".sites[]");
   describe<asio_pulse::group_metrics>(table, ".groups[]");
+  describe<asio_pulse::shard_metrics>(table, ".shard");
   pulse_test::expect_table(ASIO_PULSE_TOP_MD, table);
 }
 

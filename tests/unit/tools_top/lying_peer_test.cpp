@@ -34,8 +34,8 @@ void show(const process_metrics& now, const process_metrics* before, chance& by)
   history past;
   remember(past, p);
   const charset set = by.one_in(2) ? charset::utf8 : charset::ascii;
-  for (const pane shown :
-       {pane::overview, pane::tasks, pane::sites, pane::stalls, pane::lints, pane::groups}) {
+  for (const pane shown : {pane::overview, pane::tasks, pane::sites, pane::stalls, pane::lints,
+                           pane::groups, pane::shards}) {
     ui_state ui;
     ui.shown = shown;
     ui.context = by.below(p.contexts.size() + 1);

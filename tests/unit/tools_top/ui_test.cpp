@@ -3,10 +3,13 @@
 // Included first, to check that the header is self-contained.
 
 #include "made.hpp"
+#include "support/sample_metrics.hpp"
 
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <chrono>
+#include <tuple>
 
 namespace {
 
@@ -59,7 +62,7 @@ TEST(top_ui, every_pane_fits_every_size) {
   for (const picture& p : {server(), make_picture(made::hostile(1), &before), picture{}}) {
     for (const charset set : {charset::ascii, charset::utf8}) {
       for (const size room : {size{1, 1}, size{8, 40}, size{24, 80}, size{25, 81}, size{50, 160}}) {
-        for (int pane = 1; pane <= 6; ++pane) {
+        for (int pane = 1; pane <= 7; ++pane) {
           for (const bool details : {false, true}) {
             ui_state ui;
             type(ui, std::to_string(pane));
@@ -94,6 +97,8 @@ TEST(top_ui, panes_by_number_and_tab) {
   EXPECT_TRUE(shows(shown(server(), ui), "[2 Tasks]"));
   type(ui, "1");
   press(ui, {key::back_tab, {}}, 1);
+  EXPECT_EQ(ui.shown, pane::shards);
+  press(ui, {key::back_tab, {}}, 1);
   EXPECT_EQ(ui.shown, pane::groups);
   press(ui, {key::back_tab, {}}, 1);
   EXPECT_EQ(ui.shown, pane::lints);
@@ -112,6 +117,30 @@ TEST(top_ui, groups_show_what_they_got_and_asked_for) {
   const std::string details = shown(server(), ui);
   EXPECT_TRUE(shows(details, "140 for its share, 6 because of overload (73/s)")) << details;
   EXPECT_TRUE(shows(details, "90.0% of what all groups used in the last 100ms")) << details;
+}
+
+TEST(top_ui, shards_show_their_load_and_what_has_moved_and_why) {
+  auto now = made::server(1);
+  now.contexts[0].shard = pulse_test::make_shard(3, 4, 950);
+  now.contexts[0].shard.delay = std::chrono::milliseconds{7};
+  now.contexts[0].shard.draining = false;
+  ui_state ui;
+  type(ui, "7");
+  const std::string text = shown(make_picture(now, nullptr), ui);
+  EXPECT_TRUE(shows(text, "[7 Shards]")) << text;
+  EXPECT_TRUE(shows(text, "95%")) << text;
+  EXPECT_TRUE(shows(text, "!7.00ms")) << text;
+  EXPECT_TRUE(shows(text, "nothing_movable")) << text;
+  EXPECT_TRUE(shows(text, "peer from 2, drain")) << text;
+  press(ui, {key::enter, {}}, 1);
+  const std::string details = shown(make_picture(now, nullptr), ui);
+  EXPECT_TRUE(shows(details, "3 of 4")) << details;
+  EXPECT_TRUE(shows(details, "95.0% of a CPU")) << details;
+  EXPECT_TRUE(shows(details, "peer from 2, drain, 1.50s ago, in 40.0us")) << details;
+  now.contexts[0].shard.draining = true;
+  EXPECT_TRUE(shows(shown(make_picture(now, nullptr), ui), "nothing: it is drained"));
+  now.contexts[0].shard = {};
+  EXPECT_TRUE(shows(shown(make_picture(now, nullptr), ui), "No shards"));
 }
 
 TEST(top_ui, a_program_without_groups_is_told_so) {
@@ -265,6 +294,95 @@ TEST(top_ui, what_keys_ask_for) {
   EXPECT_TRUE(shows(shown(server(), ui), "Keys and words"));
   EXPECT_EQ(type(ui, "x"), wish::nothing);
   EXPECT_FALSE(ui.help);
+}
+
+// ---- changes
+
+std::string last_line(const std::string& screen) {
+  const std::string text = screen.substr(0, screen.size() - 1);
+  return text.substr(text.rfind('\n') + 1);
+}
+
+TEST(top_ui, a_change_is_asked_about_and_made_with_y) {
+  using kind = asio_pulse::context_change::kind;
+  const picture p = server();
+  for (const auto& [letter, what, asks] :
+       {std::tuple{"E", kind::enforce, "context \"main\": enforce? y: yes, other keys: no"},
+        std::tuple{"S", kind::shadow, "context \"main\": only decide and report? y: yes"},
+        std::tuple{"U", kind::undo, "context \"main\": undo the last change? y: yes"}}) {
+    ui_state ui;
+    ASSERT_EQ(type(ui, letter), wish::ask_change);
+    begin_change(ui, p);
+    EXPECT_TRUE(shows(last_line(shown(p, ui)), asks)) << last_line(shown(p, ui));
+    EXPECT_EQ(type(ui, "y"), wish::change);
+    EXPECT_EQ(ui.change.what.what, what);
+    EXPECT_EQ(ui.change.context, p.contexts[0].now.number);
+    EXPECT_TRUE(shows(last_line(shown(p, ui)), "q quit")) << "asked once";
+  }
+}
+
+TEST(top_ui, any_other_key_leaves_the_process_as_it_is) {
+  for (const key_press& other : {key_press{key::text, "n"}, key_press{key::text, "q"},
+                                 key_press{key::enter, {}}, key_press{key::escape, {}}}) {
+    ui_state ui;
+    type(ui, "S");
+    begin_change(ui, server());
+    EXPECT_EQ(press(ui, other, 1), wish::nothing);
+    EXPECT_TRUE(shows(last_line(shown(server(), ui)), "Nothing was changed."));
+    EXPECT_EQ(type(ui, "y"), wish::nothing) << "the question is gone";
+  }
+}
+
+TEST(top_ui, the_weight_of_the_selected_group_is_typed) {
+  ui_state ui;
+  const picture p = server();
+  type(ui, "gW");
+  begin_change(ui, p);
+  EXPECT_TRUE(shows(last_line(shown(p, ui)), "weight of group \"flood\", now 100"))
+      << last_line(shown(p, ui));
+  press(ui, {key::enter, {}}, 1);  // no digit yet
+  type(ui, "2x5q0007");            // only digits, and at most five
+  press(ui, {key::backspace, {}}, 1);
+  press(ui, {key::backspace, {}}, 1);
+  EXPECT_TRUE(shows(last_line(shown(p, ui)), ": 250_")) << last_line(shown(p, ui));
+  press(ui, {key::enter, {}}, 1);
+  EXPECT_TRUE(shows(last_line(shown(p, ui)), "group \"flood\" weighs 250? y: yes"))
+      << last_line(shown(p, ui));
+  EXPECT_EQ(type(ui, "y"), wish::change);
+  EXPECT_EQ(ui.change.what.group, "flood");
+  EXPECT_EQ(ui.change.what.weight, 250U);
+
+  type(ui, "W");
+  begin_change(ui, p);
+  press(ui, {key::escape, {}}, 1);
+  EXPECT_TRUE(shows(last_line(shown(p, ui)), "q quit"));
+}
+
+TEST(top_ui, what_cannot_be_changed_is_told) {
+  ui_state ui;
+  type(ui, "W");  // in the overview
+  begin_change(ui, server());
+  EXPECT_TRUE(shows(last_line(shown(server(), ui)), "Select a group first (g)."));
+  type(ui, "E");
+  begin_change(ui, picture{});
+  EXPECT_TRUE(shows(ui.message, "There is no context to change."));
+  EXPECT_EQ(type(ui, "y"), wish::nothing);
+  ui.ended = true;
+  EXPECT_EQ(type(ui, "E"), wish::nothing);
+}
+
+TEST(top_ui, a_question_escapes_names) {
+  const auto before = made::hostile(0);
+  const picture p = make_picture(made::hostile(1), &before);
+  ui_state ui;
+  type(ui, "gW");
+  begin_change(ui, p);
+  for (const char c : last_line(shown(p, ui, {24, 300})))
+    EXPECT_GE(static_cast<unsigned char>(c), 0x20);
+  type(ui, "1");
+  press(ui, {key::enter, {}}, 1);
+  for (const char c : last_line(shown(p, ui, {24, 300})))
+    EXPECT_GE(static_cast<unsigned char>(c), 0x20);
 }
 
 TEST(top_ui, contexts_by_turns) {

@@ -28,7 +28,10 @@ enum class lint_kind : std::uint8_t {
   no_watchdog,    ///< no watchdog looks for stalls
   not_collected,  ///< the figures are incomplete
   over_share,     ///< a group takes more than its weight asks for, while others want it
-  overloaded      ///< requests are refused, and not because of one group's use
+  overloaded,     ///< requests are refused, and not because of one group's use
+  hot_shard,      ///< a shard has much more load than the others
+  shared_cpu,     ///< a shard is pinned to a CPU that something else uses
+  refused_checkpoint  ///< automatic checkpoints do not suspend a handler
 };
 
 /// The enumerator's name; "unknown" for a value that is not an enumerator.

@@ -7,6 +7,7 @@
 #include <asio_pulse/recording.hpp>
 
 #include <iosfwd>
+#include <span>
 
 namespace asio_pulse {
 
@@ -16,5 +17,10 @@ namespace asio_pulse {
 ///
 /// \par Errors  The state of the stream; std::bad_alloc.
 void write_trace(const recording&, std::ostream&);
+
+/// The same for several recordings that were made at the same time, such as those of the shards that
+/// sharded_context::traces() returns. Each has a lane of its own, in the order of the recordings, on
+/// a common axis of time. What is in the head of the file is that of the first one.
+void write_trace(std::span<const recording>, std::ostream&);
 
 }  // namespace asio_pulse

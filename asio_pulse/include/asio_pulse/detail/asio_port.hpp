@@ -52,6 +52,9 @@ class asio_port {
  public:
   /// Asio's scheduler of this context.
   [[nodiscard]] virtual void* scheduler() const noexcept = 0;
+  /// Whether Asio locks everything that it shares between handlers. If not, it may be inside a
+  /// change without holding a lock that can be counted.
+  [[nodiscard]] virtual bool locks() const noexcept { return false; }
   /// Appends the operation, which gets a number, to the parked work, and keeps the context's count
   /// of work. The gate's mutex is held, as in the next seven functions.
   virtual void append(parked_work& to, void* operation, std::uint32_t number) noexcept = 0;

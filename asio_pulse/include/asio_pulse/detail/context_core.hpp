@@ -6,7 +6,9 @@
 #include <asio_pulse/changes.hpp>
 #include <asio_pulse/detail/asio_port.hpp>
 #include <asio_pulse/detail/counters.hpp>
+#include <asio_pulse/detail/fiber_stack.hpp>
 #include <asio_pulse/detail/live_options.hpp>
+#include <asio_pulse/detail/shard_figures.hpp>
 #include <asio_pulse/detail/task_list.hpp>
 #include <asio_pulse/detail/task_state.hpp>
 #include <asio_pulse/hooks/poll_path.hpp>
@@ -40,6 +42,15 @@ struct stalled_poll;
 class parking;
 class task_groups;
 struct chosen_policy;
+
+class context_core;
+
+/// Runs an operation on a fiber, as hooks::path_arbiter::run_on_fiber(). preemptible.hpp sets it: it
+/// needs Boost.Context, which most programs do without. Relaxed: it is set before main(), or while a
+/// library is being loaded.
+using operation_runner = bool (*)(context_core&, hooks::tracked_operation&, void* operation,
+                                  void* owner, const hooks::site&);
+extern constinit std::atomic<operation_runner> the_operation_runner;
 
 /// An address that identifies this copy of the library: modules that use the same copy get the same
 /// one, and other modules get another.
@@ -106,6 +117,17 @@ class context_core final : public hooks::path_arbiter {
   void classify_by(classifier chooses);
   [[nodiscard]] hooks::registry& hooks() noexcept { return hooks_; }
   [[nodiscard]] statistics stats() const noexcept;
+  /// The context is a shard, with these figures; null: it is none.
+  ///
+  /// \pre  It is called once, before threads run the context.
+  void be_shard(std::shared_ptr<const shard_figures> figures) noexcept {
+    shard_owner_ = std::move(figures);
+    // Release: pairs with shard(), which an inspector's thread may call by now.
+    shard_.store(shard_owner_.get(), std::memory_order_release);
+  }
+  [[nodiscard]] const shard_figures* shard() const noexcept {
+    return shard_.load(std::memory_order_acquire);
+  }
   /// Whether the program has promised that only one thread runs the context.
   [[nodiscard]] bool one_thread() const noexcept { return one_thread_; }
 
@@ -128,6 +150,15 @@ class context_core final : public hooks::path_arbiter {
   /// \par Errors  std::invalid_argument if its group is one of another context; std::bad_alloc.
   [[nodiscard]] task_state* make_task(const task_options& opts, birth how = birth::declared,
                                       task_state* from = nullptr);
+
+  /// Makes a task that continues `from`, which is one of another context: with its name, what it may
+  /// use and has used, its tier, and its rank. It is in the group of this context that has the path of
+  /// the other's group; if there is none, one is made. If `from` is a connection's own task, its
+  /// figures go on, otherwise they begin at zero: others may use `from` as well.
+  ///
+  /// \par Thread safety  Any thread. What another thread charges to `from` meanwhile stays there.
+  /// \par Errors         std::bad_alloc.
+  [[nodiscard]] task_state* continue_task(task_state& from);
 
   /// The task of an annotated place in the source. It is made at its first use, and kept until the
   /// context is destroyed. Null if there is no memory.
@@ -181,6 +212,26 @@ class context_core final : public hooks::path_arbiter {
 
   /// Whether the current poll should yield; should_yield() asks when its fuel is spent.
   [[nodiscard]] bool wants_yield(hooks::thread_state& ts) noexcept;
+  /// Whether the time of the current poll is up at `now`, and why. For a thread inside a poll.
+  struct slice_verdict {
+    bool wanted = false;
+    bool hinted = false;
+    hooks::yield_reason why{};
+  };
+  [[nodiscard]] slice_verdict judge_slice(const hooks::thread_state& ts,
+                                          timing::ticks now) noexcept;
+  /// The poll yields because of the verdict. Calls the program's hooks.
+  void yields(hooks::thread_state& ts, const slice_verdict& verdict) noexcept;
+  /// The size of the stacks of its handlers that run on fibers.
+  [[nodiscard]] std::size_t fiber_bytes() const noexcept;
+  /// Whether a handler that is suspended here, in a part of the program that does not expect it,
+  /// can be resumed by the same thread.
+  [[nodiscard]] bool returns_here(const hooks::thread_state& ts) const noexcept;
+  /// Whether handlers may have to be resumed by the thread that they were suspended on.
+  [[nodiscard]] bool pins_threads() const noexcept;
+  /// Whether an operation that this pin's thread has to run, and another one of the context's has
+  /// taken out of the queue, must be put back.
+  [[nodiscard]] bool belongs_elsewhere(const thread_pin& pin) const noexcept;
   /// Whether the task is in Yield or above, and over budget at `now`.
   [[nodiscard]] bool overspent(task_state& t, timing::ticks now) noexcept;
   /// Whether the rest of a batch of the task should wait for other work; see parking::gives_way().
@@ -270,10 +321,15 @@ class context_core final : public hooks::path_arbiter {
   void connection_closed(hooks::task_record& record) noexcept override;
   bool hold_back(hooks::thread_state& ts, hooks::tracked_operation& op, void* operation,
                  void* owner, hooks::completes how, const hooks::site& what) noexcept override;
+  bool wants_fiber(const hooks::thread_state& ts, const hooks::tracked_operation& op,
+                   const void* operation, const void* owner,
+                   const hooks::site& what) noexcept override;
+  bool run_on_fiber(hooks::tracked_operation& op, void* operation, void* owner,
+                    const hooks::site& what) override;
   bool drains_strand(void* owner) noexcept override;
   void next_in_batch(hooks::thread_state& ts, hooks::task_record& record,
                      void* strand) noexcept override;
-  void charged(hooks::task_record& record, timing::ticks cost) noexcept override;
+  void charged(hooks::task_record& record, timing::ticks cost, bool alone) noexcept override;
   void destroy(hooks::task_record& record) noexcept override;
   hooks::task_record& unnamed() noexcept override { return *unnamed_; }
   void attached(hooks::thread_state& ts) noexcept override;
@@ -289,6 +345,10 @@ class context_core final : public hooks::path_arbiter {
   }
 
  private:
+  /// Whether this thread is the one that is alone with the task; see group_slot.
+  [[nodiscard]] bool alone_with(const task_state& t) const noexcept;
+  /// \par Errors  std::invalid_argument if options::preemptible cannot be followed.
+  void set_fibers();
   /// Puts a new task into its group, and notes its rank.
   void join(task_state& t, const task_options& opts);
   static void leave_group(const task_state& t) noexcept;
@@ -320,10 +380,13 @@ class context_core final : public hooks::path_arbiter {
   /// Sets the task's attention for the limits as they are now, which may be changing.
   void show_attention(task_state& t, bool quiet) noexcept;
   void prepare(task_state& t, const task_options& opts, birth how) noexcept;
-  [[nodiscard]] chosen_policy policy_for(scheduling s) const;
+  /// `next(before, to)` makes the options of an update, or says why it is refused.
+  template <class Next>
+  [[nodiscard]] refusal update_by(const Next& next, made_update& made);
   [[nodiscard]] made_update take_over(options now, chosen_policy policy,
                                       std::unique_lock<std::mutex> held);
   void show_update() noexcept;
+  void note_turn() noexcept;
   [[nodiscard]] std::uint64_t count_update() noexcept {
     return updates_.fetch_add(1, std::memory_order_relaxed) + 1;
   }
@@ -353,6 +416,9 @@ class context_core final : public hooks::path_arbiter {
   tier_metrics metrics_;
   std::atomic<std::uint32_t> references_{1};
   std::atomic<std::uint32_t> workers_{0};
+  /// The last pin of a worker that was alone: its number in the upper half, and 0 for none. Relaxed:
+  /// see let_go().
+  mutable std::atomic<std::uint64_t> lone_pin_{0};
   std::atomic<std::uint64_t> next_id_{1};
   std::atomic<timing::clock_kind> clock_in_use_{timing::clock_kind::none};
   /// Set while a thread may be polling that does not announce when it leaves.
@@ -365,8 +431,15 @@ class context_core final : public hooks::path_arbiter {
   std::unique_ptr<task_state> unnamed_;
   task_list tasks_;
   place_tasks places_;
+  /// The program's function, and one that refers to it, which can be copied with a mutex held.
+  [[nodiscard]] static std::shared_ptr<const classifier> keep(classifier chooses,
+                                                              classifier& refers);
+  [[nodiscard]] std::string_view join_chosen(task_state& t, const group_ref& chosen) noexcept;
   std::mutex classify_mutex_;  ///< guards classifier_; taken alone, or inside update_mutex_
   std::shared_ptr<const classifier> classifier_;  ///< null: connections are not classified
+  // If the context is a shard.
+  std::shared_ptr<const shard_figures> shard_owner_;
+  std::atomic<const shard_figures*> shard_{nullptr};
 };
 
 /// One reference to a core.

@@ -66,7 +66,8 @@ struct fiber_machine {
   std::exception_ptr error;  ///< the exception that it ended with
   exception_state exceptions;
   int error_number = 0;
-  bool over = false;  ///< the fiber must end
+  asio_pulse_held_locks locks{};  ///< of the code on it
+  bool over = false;              ///< the fiber must end
 #if defined(ASIO_PULSE_DETAIL_FIBER_ASAN)
   void* fake_stack = nullptr;
   const void* outer_bottom = nullptr;
@@ -93,8 +94,10 @@ inline void enter_fiber(fiber_block& b) noexcept {
   ASIO_PULSE_ASSERT(m.inside);
   exception_state& exceptions = *this_fiber_thread.exceptions;
   int& error_here = *this_fiber_thread.error_number;
+  asio_pulse_held_locks& locks_here = *this_fiber_thread.locks;
   const exception_state mine = std::exchange(exceptions, m.exceptions);
   const int error_number = std::exchange(error_here, m.error_number);
+  const asio_pulse_held_locks locks = std::exchange(locks_here, m.locks);
   b.thread = &ts;
   // From here on the watchdog's signal cannot take this thread's stack.
   ts.switching = true;
@@ -114,6 +117,7 @@ inline void enter_fiber(fiber_block& b) noexcept {
   ts.switching = false;
   m.exceptions = std::exchange(exceptions, mine);
   m.error_number = std::exchange(error_here, error_number);
+  m.locks = std::exchange(locks_here, locks);
 }
 
 /// Called on the fiber when it was resumed.
@@ -222,7 +226,8 @@ inline void run_fiber(fiber_block& b) {
   }
 }
 
-/// Ends a suspended fiber that will not be resumed, and destroys the objects on its stack.
+/// Ends a suspended fiber that will not be resumed, and destroys the objects on its stack. One that
+/// is suspended at an automatic checkpoint, where nothing can be thrown, runs to its end.
 inline void unwind_fiber(fiber_block& b) noexcept {
   b.unwinding = true;
   ready_fiber_thread();
@@ -236,7 +241,7 @@ inline void unwind_fiber(fiber_block& b) noexcept {
 inline void suspend_fiber(fiber_block& b, bool (*park)(fiber_block&)) {
   machine_of(b).park = park;
   leave_fiber(b);
-  if (b.unwinding) throw fiber_unwind{};
+  if (b.unwinding && !b.automatic) throw fiber_unwind{};
 }
 
 }  // namespace asio_pulse::detail

@@ -18,6 +18,16 @@ extern "C" __cxa_eh_globals* __cxa_get_globals();  // NOLINT(bugprone-reserved-i
 }  // namespace __cxxabiv1
 #endif
 
+/// The locks that the code on a thread holds, as far as they are counted (lock_count.h): how many, and
+/// the sum of their addresses.
+#ifndef ASIO_PULSE_HELD_LOCKS
+#define ASIO_PULSE_HELD_LOCKS
+extern "C" struct asio_pulse_held_locks {
+  int count;
+  std::uintptr_t sum;
+};
+#endif
+
 /// \file
 /// The stacks of fibers, which are pooled, guarded, and found by the stack pointer.
 ///
@@ -45,11 +55,30 @@ static_assert(fiber_stack_size(fiber_size_class(65536)) == 65536);
 static_assert(fiber_stack_size(fiber_size_class(65537)) == 131072);
 static_assert(fiber_size_class(1) == 0 && fiber_size_class(std::size_t{8} << 20) == 9);
 
+/// Names a thread for as long as it stays in its run functions. The number is that of a cell in a
+/// table that is never freed, so that any thread may ask.
+struct thread_pin {
+  std::uint32_t number = 0;  ///< 0: none
+  std::uint32_t stay = 0;    ///< the value of the cell while the thread stays
+};
+/// The calling thread's; number 0 if there is no cell left.
+[[nodiscard]] thread_pin pin_here() noexcept;
+/// Whether the pin names another thread than the calling one, and that thread is still in the run
+/// functions that it was in when the pin was made.
+[[nodiscard]] bool pinned_elsewhere(const thread_pin& pin) noexcept;
+/// The calling thread enters or leaves its run functions: its pins hold nobody any more.
+void unpin_this_thread() noexcept;
+/// The same for the thread that the pin names, unless it has done so itself. Number 0: no thread.
+void unpin_thread(const thread_pin& pin) noexcept;
+
 /// The block at the top of every slot, which describes what runs on it.
 struct alignas(64) fiber_block {
   /// Suspends what runs here, and returns true when it is resumed; returns false if it cannot be
   /// suspended. Null if it cannot be suspended now. Must be called on this stack.
   bool (*suspend)(fiber_block&) = nullptr;
+  /// Whether an automatic checkpoint may call `suspend`, as far as the place decides that. Valid while
+  /// `suspend` is not null. Changes nothing.
+  bool (*may_suspend)(const fiber_block&) noexcept = nullptr;
   void* suspension = nullptr;  ///< an object on this stack, for `suspend`
   /// The state of the thread that resumed it, so that the fiber need not look it up.
   hooks::thread_state* thread = nullptr;
@@ -60,8 +89,18 @@ struct alignas(64) fiber_block {
   void (*discard)(fiber_block&) noexcept = nullptr;
   std::uint32_t slot = 0;
   std::uint8_t size_class = 0;
-  /// Its context is being destroyed, and it is resumed only to be unwound.
+  /// Its context is being destroyed, and it is resumed only to be unwound or, if it was suspended
+  /// at an automatic checkpoint, to run to its end.
   bool unwinding = false;
+  /// It is suspended, or about to be, at an automatic checkpoint. Nothing can be thrown there.
+  bool automatic = false;
+  /// An automatic checkpoint on this stack is being decided. Checks in the code that suspends it
+  /// find this, and do nothing.
+  bool checking = false;
+  /// If `automatic`: the thread that has to resume it.
+  thread_pin pinned{};
+  /// If `automatic`: the operation in Asio's queue that resumes it; null if it is elsewhere.
+  void* queued = nullptr;
   /// Storage for fiber.hpp.
   alignas(16) unsigned char machine[128] = {};
 
@@ -130,6 +169,14 @@ struct fiber_thread {
   /// ready_fiber_thread().
   exception_state* exceptions = nullptr;
   int* error_number = nullptr;
+  /// The locks that the code on this thread holds. A fiber takes its own along.
+  asio_pulse_held_locks* locks = nullptr;
+  /// The signals that this thread blocks outside of signal handlers.
+  std::uint64_t signals = 0;
+  /// An automatic checkpoint has found other signals blocked: remember_signals() has to look again.
+  bool signals_differed = false;
+  /// The thread's cell, see thread_pin; 0 for none.
+  std::uint32_t cell = 0;
   /// A fiber that ended here, kept for the next one. Only its own thread writes it. Relaxed:
   /// fiber_stack_usage() reads it in order to count it.
   std::atomic<fiber_block*> at_hand{nullptr};
@@ -144,6 +191,10 @@ extern constinit thread_local fiber_thread this_fiber_thread ASIO_PULSE_DETAIL_T
 fiber_block* take_fiber_slow(unsigned size_class) noexcept;
 void give_fiber_slow(fiber_block& b) noexcept;
 void ready_fiber_thread() noexcept;
+/// Notes which signals the thread blocks. Not to be called in a signal handler.
+void remember_signals() noexcept;
+/// The signals that are blocked now. A system call.
+[[nodiscard]] std::uint64_t blocked_signals() noexcept;
 /// Releases the fiber's reference to its task.
 void forget_fiber_task(fiber_block& b) noexcept;
 

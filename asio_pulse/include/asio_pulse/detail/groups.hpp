@@ -29,5 +29,8 @@ void set_weight(group_state& g, unsigned weight);
 bool join_group(const group_ref& to);
 /// \par Errors  As this_task::begin().
 void begin_task(const task_options& opts);
+/// The rest of this poll, and what it creates, is work of a connection that was accepted on this socket,
+/// as after an accept (options::accepted, accept_rule, classify). Without memory it stays as it is.
+void begin_connection(std::intptr_t socket) noexcept;
 
 }  // namespace asio_pulse::detail

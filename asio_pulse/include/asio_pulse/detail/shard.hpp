@@ -3,6 +3,7 @@
 
 #include <asio_pulse/detail/asio/handler_operation.hpp>
 #include <asio_pulse/detail/mailbox.hpp>
+#include <asio_pulse/detail/shard_figures.hpp>
 #include <asio_pulse/detail/shard_threads.hpp>
 #include <asio_pulse/hooks/assert.hpp>
 #include <asio_pulse/hooks/poll_path.hpp>
@@ -33,6 +34,7 @@ inline constexpr std::size_t cache_line = 64;
 /// The two lines that processors fetch together.
 inline constexpr std::size_t apart = 2 * cache_line;
 
+class shard_moves;
 class shard_state;
 
 /// A message: an operation that goes through a mailbox, and then through its receiver's queue.
@@ -66,6 +68,9 @@ class shard_io_context : public io_context {
  public:
   using io_context::io_context;
   using io_context::shutdown;
+#if !defined(ASIO_PULSE_DISABLE)
+  using io_context::be_shard;
+#endif
 };
 
 class shard_state {
@@ -80,20 +85,31 @@ class shard_state {
     explicit from_shard(std::size_t capacity) : messages(capacity), answers(capacity) {}
     mailbox<message> messages;
     mailbox<message> answers;
-    std::size_t queued = 0;  ///< of `messages`, now in the queue of this shard
+    /// Of `messages`, now in the queue of this shard. Relaxed: it publishes nothing.
+    std::atomic<std::size_t> queued{0};
   };
 
   /// The hint is for one thread, and keeps Asio's locks: other threads post to a shard, too (its
   /// driver, and those that are no shards). BOOST_ASIO_CONCURRENCY_HINT_UNSAFE would forbid that.
   static constexpr int concurrency_hint = 1;
+  /// With spare threads, whose contexts must not promise that only one thread runs them.
+  static constexpr int rescued_hint = 2;
 
-  shard_state(std::size_t number, std::size_t shards, std::size_t capacity, const options& opts)
+  shard_state(std::size_t number, std::size_t shards, std::uint64_t set, std::size_t capacity,
+              const options& opts, bool rescued)
       : index(number),
         most(capacity),
         requests(shards),
         choices(number),
-        io(opts, concurrency_hint),
+        shown_(std::make_shared<shard_figures>(number, shards, set)),
+        figures(*shown_),
+        rescued_(rescued),
+        io(opts, rescued ? rescued_hint : concurrency_hint),
         scheduler_(boost::asio::use_service<scheduler>(io)) {
+#if !defined(ASIO_PULSE_DISABLE)
+    io.be_shard(shown_);
+    if (spare_workers* const spares = service_of(io).spares()) spares->tell(&help, this);
+#endif
     inbox_.reserve(shards);
     for (std::size_t i = 0; i != shards; ++i) {
       inbox_.push_back(i == number ? nullptr : std::make_unique<from_shard>(capacity));
@@ -109,6 +125,13 @@ class shard_state {
     return mine;
   }
 
+  /// This thread is a spare one, which runs handlers of a shard whose own thread is stuck. Mailboxes
+  /// have one sender, and that is the shard's own thread: it may be about to send.
+  ASIO_PULSE_DETAIL_NOINLINE static bool& helps() noexcept {
+    static thread_local bool spare = false;
+    return spare;
+  }
+
   // ---- sending, on the thread of the shard `sender`
 
   [[nodiscard]] bool has_room(std::size_t sender) const noexcept {
@@ -122,6 +145,7 @@ class shard_state {
   }
   /// An answer to a request of this shard. There is room for it.
   void answer(message& m, std::size_t sender) noexcept {
+    if (helps()) return enqueue(m);
     [[maybe_unused]] const bool there_was_room = inbox_[sender]->answers.push(&m);
     ASIO_PULSE_ASSERT(there_was_room);
     wake();
@@ -129,22 +153,48 @@ class shard_state {
 
   /// Puts an operation into the queue; any thread. On this shard's thread, without a lock.
   void enqueue(operation_type& op) noexcept { scheduler_.post_immediate_completion(&op, false); }
-  void delivered(std::size_t sender) noexcept { ++inbox_[sender]->queued; }
-  void left_queue(std::size_t sender) noexcept { --inbox_[sender]->queued; }
+  void delivered(std::size_t sender) noexcept { add(inbox_[sender]->queued, 1); }
+  void left_queue(std::size_t sender) noexcept { add(inbox_[sender]->queued, minus_one); }
+  /// Adds to a figure that only threads that run this shard change.
+  void add(std::atomic<std::size_t>& figure, std::size_t n) const noexcept {
+    if (rescued_) {
+      figure.fetch_add(n, std::memory_order_relaxed);
+    } else {
+      figure.store(figure.load(std::memory_order_relaxed) + n, std::memory_order_relaxed);
+    }
+  }
+  static constexpr std::size_t minus_one = ~std::size_t{0};
+
+  [[nodiscard]] std::size_t shards() const noexcept { return inbox_.size(); }
+  /// For waits of the library that are no work of the context.
+  void work_started() noexcept { scheduler_.work_started(); }
+  void work_finished() noexcept { scheduler_.work_finished(); }
+  /// A turn of the scheduler in which no handler of the program ran: run() does not count it.
+  void uncounted() noexcept {
+#if defined(ASIO_PULSE_DISABLE)
+    ++uncounted_;
+#else
+    ++hooks::this_thread().phantom_turns;
+#endif
+  }
 
   // ---- load
 
+  /// When the measurement began that is under way; 0 if there is none.
+  [[nodiscard]] std::int64_t probe_began() const noexcept {
+    return probe_.begun.load(std::memory_order_relaxed);
+  }
   /// The load, as the shard has published it. Starts a measurement if the last one is older than
   /// `fresh`. Any thread.
-  [[nodiscard]] shard_load load() noexcept {
+  [[nodiscard]] shard_load load() noexcept { return load(fresh); }
+  [[nodiscard]] shard_load load(std::chrono::nanoseconds age) noexcept {
     const std::int64_t now = now_ns();
     const std::int64_t begun = probe_.begun.load(std::memory_order_relaxed);
-    const std::int64_t at = line_.at.load(std::memory_order_relaxed);
-    shard_load l{line_.cpu.load(std::memory_order_relaxed),
-                 std::chrono::nanoseconds(line_.delay.load(std::memory_order_relaxed))};
+    const std::int64_t at = figures.load.window_ended().count();
+    shard_load l = figures.load.read().load;
     if (begun != 0) {
       l.delay = std::max(l.delay, std::chrono::nanoseconds(now - begun));
-    } else if (now - at > fresh.count()) {
+    } else if (now - at > age.count()) {
       std::int64_t none = 0;
       // Acquire: pairs with the release at the end of the last measurement, which has finished with
       // the operation.
@@ -189,12 +239,15 @@ class shard_state {
   const std::size_t
       most;  ///< messages of one shard that are in its mailbox, and again in the queue
   /// Requests of this shard to each of the others that are not yet answered. The shard's thread.
-  std::vector<std::size_t> requests;
+  std::vector<std::atomic<std::size_t>> requests;
   placer choices;  ///< of the shard's thread
+  shard_moves* moves = nullptr;
 
-  std::atomic<std::uint64_t> received{0};  ///< messages; written by the shard's thread
-  std::atomic<std::uint64_t> wakes{0};     ///< written by senders
-  std::atomic<bool> pinned{false};
+ private:
+  std::shared_ptr<shard_figures> shown_;  // a reader of its instruments may outlive it
+
+ public:
+  shard_figures& figures;  ///< what it publishes of its load, and shows
 
  private:
   /// Looks into the mailboxes. It has a turn of the scheduler for as long as there are messages.
@@ -222,18 +275,9 @@ class shard_state {
     return std::chrono::nanoseconds(clock::now().time_since_epoch()).count();
   }
 
-  /// A turn of the scheduler in which no handler of the program ran: run() does not count it.
-  void uncounted() noexcept {
-#if defined(ASIO_PULSE_DISABLE)
-    ++uncounted_;
-#else
-    ++hooks::this_thread().phantom_turns;
-#endif
-  }
-
   void wake() noexcept {
     if (!sleep_.must_wake()) return;
-    wakes.fetch_add(1, std::memory_order_relaxed);
+    figures.wakes.fetch_add(1, std::memory_order_relaxed);
     enqueue(driver_);
   }
 
@@ -252,15 +296,16 @@ class shard_state {
         m->deliver(*this, sender);
         ++found;
       }
-      while (from->queued != most && from->messages.pop(m)) {
+      while (from->queued.load(std::memory_order_relaxed) != most && from->messages.pop(m)) {
         m->deliver(*this, sender);
         delivered(sender);
         ++found;
       }
-      left = left || from->queued == most;
+      left = left || from->queued.load(std::memory_order_relaxed) == most;
     }
     if (found != 0) {
-      received.store(received.load(std::memory_order_relaxed) + found, std::memory_order_relaxed);
+      figures.received.store(figures.received.load(std::memory_order_relaxed) + found,
+                             std::memory_order_relaxed);
     }
     // One more turn behind these messages: a sender that goes on sending need not wake this shard.
     if (found != 0 || left) return enqueue(driver_);
@@ -280,22 +325,30 @@ class shard_state {
     uncounted();
     const std::int64_t now = now_ns();
     const std::int64_t begun = probe_.begun.load(std::memory_order_relaxed);
-    if (current() == this) {
+    shard_load l = figures.load.read().load;
+    l.delay = std::chrono::nanoseconds(now - begun);
+    if (current() == this && !helps()) {
       const std::chrono::nanoseconds cpu = thread_cpu_time();
       const std::int64_t wall = now - measured_then_;
       if (wall > 0) {
         const std::int64_t part = (cpu - cpu_then_).count() * 1000 / wall;
-        line_.cpu.store(static_cast<std::uint32_t>(std::clamp<std::int64_t>(part, 0, 1000)),
-                        std::memory_order_relaxed);
+        l.cpu_permille = static_cast<std::uint32_t>(std::clamp<std::int64_t>(part, 0, 1000));
       }
       cpu_then_ = cpu;
       measured_then_ = now;
     }
-    line_.delay.store(now - begun, std::memory_order_relaxed);
-    line_.at.store(now, std::memory_order_relaxed);
+    const shard_report before = figures.load.read();
+    figures.load.measured(l, before.movable != 0 ? l.cpu_permille : 0,
+                          std::chrono::nanoseconds(now));
     probe_.begun.store(0, std::memory_order_release);  // pairs with load()
   }
 
+  static void help(void* about, bool begins) noexcept {
+    current() = begins ? static_cast<shard_state*>(about) : nullptr;
+    helps() = begins;
+  }
+
+  const bool rescued_;
   // The shard's thread.
   std::chrono::nanoseconds cpu_then_{0};
   std::int64_t measured_then_ = 0;
@@ -304,12 +357,6 @@ class shard_state {
   std::vector<std::unique_ptr<from_shard>> inbox_;  // by sender; null for the shard itself
   alignas(apart) sleep_flag sleep_;
   driver driver_{*this};
-  // What the shard publishes: written by its thread, read by all that place.
-  struct alignas(apart) published {
-    std::atomic<std::uint32_t> cpu{0};
-    std::atomic<std::int64_t> delay{0};
-    std::atomic<std::int64_t> at{0};
-  } line_;
   alignas(apart) probe probe_{*this};
 
  public:

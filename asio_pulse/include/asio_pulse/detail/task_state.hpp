@@ -78,8 +78,12 @@ struct task_state final : hooks::task_record {
   /// lasts as long as the call.
   template <class F>
   void with_group(F f) const {
-    if (!grouped.load(std::memory_order_acquire)) return;
-    extras.load(std::memory_order_acquire)->group.with(f);
+    if (is_grouped()) extras.load(std::memory_order_acquire)->group.with(f);
+  }
+  /// The same for the thread that charges the task alone; see group_slot::with_alone().
+  template <class F>
+  void with_group_alone(F f) const {
+    if (const task_extras* const e = extras.load(std::memory_order_acquire)) e->group.with_alone(f);
   }
   /// Makes `extras` if there are none. Null if there is no memory.
   [[nodiscard]] task_extras* make_extras() noexcept;

@@ -17,12 +17,13 @@ class locked_word {
   /// Waits for the lock. Returns the word without it.
   ///
   /// \par Memory order  Acquire. Pairs with unlock(), for what the previous holder did, such as
-  ///                    taking or releasing a reference.
+  ///                    taking or releasing a reference. Sequentially consistent for
+  ///                    asio_pulse::detail::group_slot.
   [[nodiscard]] std::uintptr_t lock() noexcept {
     for (int tries = 0;; ++tries) {
       std::uintptr_t word = word_.load(std::memory_order_relaxed);
       if ((word & locked) == 0 &&
-          word_.compare_exchange_weak(word, word | locked, std::memory_order_acquire,
+          word_.compare_exchange_weak(word, word | locked, std::memory_order_seq_cst,
                                       std::memory_order_relaxed)) {
         return word;
       }

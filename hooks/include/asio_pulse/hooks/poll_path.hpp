@@ -43,6 +43,8 @@ class tracked_operation {
   static constexpr std::uintptr_t resumes = 8;   ///< the first of the rest of a broken strand batch
   static constexpr std::uintptr_t names = 16;    ///< of a task's executor: if it drains a strand,
                                                  ///< the strand's handlers belong to its task
+  static constexpr std::uintptr_t inside =
+      32;  ///< it completes inside a poll that was begun for it
   static constexpr std::uintptr_t flag_bits = 63;
   static constexpr std::uintptr_t task_bits = ((std::uintptr_t{1} << 48) - 1) & ~flag_bits;
 
@@ -196,6 +198,8 @@ class poll_frame {
   [[nodiscard]] location where() const noexcept {
     return location_of(static_cast<location_id>(word_ >> 48));
   }
+  /// The operation's word, as poll_recorder::key_of() takes it.
+  [[nodiscard]] std::uintptr_t word() const noexcept { return word_; }
   /// The number of operations that completed inside this one, such as those of a strand's batch.
   [[nodiscard]] std::uint32_t inner_polls() const noexcept { return inner_polls_; }
   /// Whether this poll, whose type is not that of a drain, has run a handler of `strand`.
@@ -269,7 +273,7 @@ class poll_frame {
     timing::ticks judged;  ///< the part of the cost that was charged to tasks of earlier segments
     bool hooked;           ///< before_poll hooks were called for it
     bool account_saved;    ///< the thread's account belonged to the outer poll
-    bool outer_shared;
+    std::uint8_t outer_charging;
   };
 
   [[nodiscard]] renaming& renamed() noexcept {
@@ -406,8 +410,14 @@ void accept_created(tracked_operation& op) noexcept;
 /// task), with one reference; or null if it gets none. See path_arbiter::connecting().
 [[nodiscard]] task_record* connecting(void* scheduler, task_record* t) noexcept;
 
-/// Whether the operation of a gated task must be put back; see path_arbiter::hold_back().
-[[nodiscard]] bool gate(void* owner, void* operation, tracked_operation& op, completes how,
-                        const site& what) noexcept;
+/// What becomes of an operation whose turn it is.
+enum class gate_verdict : std::uint8_t {
+  runs,
+  held,     ///< it was put back; see path_arbiter::hold_back()
+  on_fiber  ///< path_arbiter::run_on_fiber() runs it
+};
+/// Asked for the operations of a gated task, and for all if thread_state::gates_all.
+[[nodiscard]] gate_verdict gate(void* owner, void* operation, tracked_operation& op, completes how,
+                                const site& what) noexcept;
 
 }  // namespace asio_pulse::hooks

@@ -68,6 +68,14 @@ class alignas(64) poll_recorder {
     std::atomic<std::uint64_t> again{0};  ///< polls directly after one of the same site and task
     std::atomic<timing::ticks> cost{0};
     std::atomic<timing::ticks> longest{0};
+    /// Automatic checkpoints where it was time to suspend it: those that did, those that did not, and
+    /// of these those where a lock was held.
+    std::atomic<std::uint64_t> suspended{0};
+    std::atomic<std::uint64_t> refused{0};
+    std::atomic<std::uint64_t> refused_lock{0};
+    /// The lock of the last one of these, and an address in the function that was checked.
+    std::atomic<const void*> lock{nullptr};
+    std::atomic<const void*> checked{nullptr};
 
     [[nodiscard]] static const site* site_in(std::uint64_t key) noexcept {
       return reinterpret_cast<const site*>(key << 16 >> 16);
@@ -139,6 +147,10 @@ class alignas(64) poll_recorder {
     add(durations_[duration_scale::bucket_of_short(cost)], 1);
     if (ring_size_ != 0) put_poll(start, cost, task);
   }
+  /// At an automatic checkpoint of this site it was time to suspend the handler.
+  void note_suspended(std::uint64_t key) noexcept { add(entry_of(key).suspended, 1); }
+  /// The same, and it was refused. `lock`: the lock that was held, if that was the reason.
+  void note_refused(std::uint64_t key, bool locked, const void* lock, const void* checked) noexcept;
   /// The poll that was recorded last, of `cost`, was part of a strand's batch. `first`: it began
   /// the batch.
   void note_batch(bool first, timing::ticks cost) noexcept;
@@ -207,6 +219,7 @@ class alignas(64) poll_recorder {
   }
   void note_other(timing::ticks start, timing::ticks cost, std::uint64_t key,
                   const task_record* task) noexcept;
+  [[nodiscard]] entry& entry_of(std::uint64_t key) noexcept;
   [[nodiscard]] std::uint64_t last_site() const noexcept;
   void put_poll(timing::ticks start, timing::ticks cost, const task_record* task) noexcept;
   void push(timing::ticks start, std::uint64_t word, std::uint64_t second) noexcept;

@@ -16,6 +16,21 @@ namespace asio_pulse::hooks {
 
 class path_arbiter;
 
+/// How a task is charged; task_record::charging and thread_state::charging.
+namespace charging_mode {
+/// Several threads charge it, so charges are atomic. The same bit as path_state::several_workers.
+inline constexpr std::uint8_t shared = 1;
+/// What the task is charged with is passed on to path_arbiter::charged().
+inline constexpr std::uint8_t grouped = 2;
+}  // namespace charging_mode
+
+/// task_record::gated: an operation of the task asks the arbiter before it runs.
+namespace gate_flag {
+inline constexpr std::uint8_t always = 1;
+/// Only from path_arbiter::calm_until on.
+inline constexpr std::uint8_t unless_calm = 2;
+}  // namespace gate_flag
+
 /// What the poll path knows about a task. Everything else (name, tier state, parked work) is in a
 /// type of the arbiter that derives from this one.
 ///
@@ -45,23 +60,27 @@ struct alignas(64) task_record {
   /// caller holds a reference already. The decrement that may reach zero is acq_rel, so that the
   /// thread that destroys the task sees every write that a holder made before.
   std::atomic<std::uint64_t> references{1};
-  /// If it is not zero, the arbiter must be asked before an operation of this task runs. Set and
-  /// cleared by the arbiter. Relaxed: with an old value an operation runs one turn early, but
+  /// See gate_flag. If it is not zero, the arbiter must be asked before an operation of this task
+  /// runs. Set and cleared by the arbiter. Relaxed: with an old value an operation runs one turn early, but
   /// never twice and never out of order, since the arbiter checks again under its lock.
   std::atomic<std::uint8_t> gated{0};
-  /// A thread that does not work for `home` has polled this task. From then on all threads charge
-  /// it with atomic additions.
-  std::atomic<bool> shared{false};
-  /// What the task is charged with is passed on to path_arbiter::charged(). Never cleared. `shared`
-  /// is set before. Set with release, which pairs with the acquire of a thread that charges the task:
-  /// it sees what the arbiter has prepared for charged().
-  std::atomic<bool> grouped{false};
+  /// Flags of charging_mode, which are never cleared. `shared` is set when a thread that does not work
+  /// for `home` polls the task. `grouped` is set by the arbiter with release, which pairs with the
+  /// acquire of is_grouped(): who sees it sees what the arbiter has prepared for charged().
+  std::atomic<std::uint8_t> charging{0};
   /// Guards the tier state. It is only tried, never waited for: a thread that finds it taken leaves
   /// the decision to the holder.
   std::atomic_flag deciding = ATOMIC_FLAG_INIT;
   /// For recordings: the low bits of its id in the context; 0 for the unnamed task. Constant once
   /// the task has been published.
   std::uint32_t number = 0;
+
+  [[nodiscard]] bool is_shared() const noexcept {
+    return (charging.load(std::memory_order_relaxed) & charging_mode::shared) != 0;
+  }
+  [[nodiscard]] bool is_grouped() const noexcept {
+    return (charging.load(std::memory_order_acquire) & charging_mode::grouped) != 0;
+  }
 };
 static_assert(sizeof(task_record) == 64, "one cache line");
 

@@ -53,7 +53,7 @@ class tracked_operation;
 /// the value that it had at the last stamp.
 namespace path_state {
 /// Two or more threads poll: charges are atomic, and each poll takes two stamps.
-inline constexpr std::uint32_t several_workers = 1;
+inline constexpr std::uint32_t several_workers = charging_mode::shared;
 /// Hooks of the program want to see every poll.
 inline constexpr std::uint32_t poll_hooks = 2;
 /// The watchdog sleeps, and the next poll has to wake it (path_arbiter::woken()).
@@ -103,13 +103,21 @@ struct run_state {
   own_atomic<std::uint32_t> critical{0};
   /// The number of locks and scopes in this poll that forbid a yield.
   std::uint32_t no_yield = 0;
+  /// The run function was called in a handler.
+  bool nested = false;
+  /// path_arbiter::gates_all of the arbiter.
+  bool gates_all = false;
   /// The thread is in run() or another function that runs handlers until it is stopped, so that
   /// another thread may take over. For the watchdog, as `watched`.
   own_atomic<bool> compensable{false};
   /// The run function is one of ours, and not that of the base class.
   bool wrapped = false;
-  /// Charges must be atomic, because another thread may charge the same task.
-  bool shared = false;
+  /// The run function does not wait for handlers: poll() or poll_one().
+  bool polls = false;
+  /// In its last turn it has put back what another thread has to run, and there was nothing else.
+  bool waits_for_another = false;
+  /// How the account is charged; see charging_mode.
+  std::uint8_t charging = 0;
   /// arbiter_epoch when `plain_owner` was found out.
   std::uint32_t plain_epoch = 0;
   /// A scheduler that is not observed: that of a plain io_context, or of one that is switched off.
@@ -281,9 +289,18 @@ class path_arbiter {
   /// and changed only while there is no worker.
   void* rests_on = nullptr;
 
+  /// Until then, in ticks, operations with gate_flag::unless_calm run without asking. Relaxed: with
+  /// an old value they ask once too often, or that much too late.
+  std::atomic<timing::ticks> calm_until{0};
+
   /// Whether classify() has to be called for each accepted connection. Relaxed: it publishes
   /// nothing, and connections that are accepted meanwhile may be treated either way.
   std::atomic<bool> classifies{false};
+
+  /// Whether wants_fiber() has to be asked for operations that pass the gate, and whether all
+  /// operations pass the gate, those of no task included. Set before the first worker joins.
+  bool uses_fibers = false;
+  bool gates_all = false;
 
   /// A poll starts and poll hooks are installed.
   virtual void before_poll(const poll_frame& frame) noexcept = 0;
@@ -313,14 +330,29 @@ class path_arbiter {
   /// type.
   virtual bool hold_back(thread_state& ts, tracked_operation& op, void* operation, void* owner,
                          completes how, const site& what) noexcept = 0;
+  /// Whether the operation should be completed by run_on_fiber().
+  virtual bool wants_fiber(const thread_state& /*ts*/, const tracked_operation& /*op*/,
+                           const void* /*operation*/, const void* /*owner*/,
+                           const site& /*what*/) noexcept {
+    return false;
+  }
+  /// Begins the operation's poll, and completes it on a fiber. Returns false if it did not, because
+  /// there is no memory for a fiber.
+  ///
+  /// \par Errors  What the handler throws.
+  virtual bool run_on_fiber(tracked_operation& /*op*/, void* /*operation*/, void* /*owner*/,
+                            const site& /*what*/) {
+    return false;
+  }
   /// Whether this thread is draining the strand that `owner` is, if it is one.
   virtual bool drains_strand(void* /*owner*/) noexcept { return false; }
   /// A handler of `t` is about to run in the drain of `strand`, which runs in the task's executor.
   /// The arbiter may put the handlers after it back into the strand.
   virtual void next_in_batch(thread_state& /*ts*/, task_record& /*t*/, void* /*strand*/) noexcept {}
-  /// `cost` ticks were charged to `t`, which is task_record::grouped. Called on the thread that
-  /// charges it.
-  virtual void charged(task_record& /*t*/, timing::ticks /*cost*/) noexcept {}
+  /// `cost` ticks were charged to `t`, which is grouped. Called on the thread that charges it.
+  /// `alone`: the charge was a plain store, as this thread is the arbiter's only worker, and no other
+  /// has polled the task.
+  virtual void charged(task_record& /*t*/, timing::ticks /*cost*/, bool /*alone*/) noexcept {}
   /// The last reference was released.
   virtual void destroy(task_record& t) noexcept = 0;
   /// The record to charge for handlers that belong to no task.
@@ -372,7 +404,12 @@ class worker_scope {
   /// construction.
   [[nodiscard]] std::size_t phantom_turns() const noexcept { return ts_.phantom_turns; }
   [[nodiscard]] std::size_t extra_turns() const noexcept { return ts_.extra_turns; }
-  void reset_turns() noexcept { ts_.phantom_turns = ts_.extra_turns = 0; }
+  void reset_turns() noexcept {
+    ts_.phantom_turns = ts_.extra_turns = 0;
+    ts_.waits_for_another = false;
+  }
+  void polls() noexcept { ts_.polls = true; }
+  [[nodiscard]] bool waits_for_another() const noexcept { return ts_.waits_for_another; }
 
  private:
   [[nodiscard]] bool come_back(void* scheduler, path_arbiter& arbiter, bool compensable) noexcept;

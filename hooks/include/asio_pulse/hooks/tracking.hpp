@@ -72,20 +72,36 @@ completes how(const Op& op) noexcept {
   }
 }
 
+/// What held_back() asks for operations of gated tasks. Out of line, so that it is not a part of each
+/// completion function.
+template <class Op>
+ASIO_PULSE_DETAIL_COLD bool gated(void* owner, Op& op) {
+  if (owner == nullptr) return false;
+  auto* const operation = static_cast<boost::asio::detail::scheduler_operation*>(&op);
+  const gate_verdict verdict = gate(owner, operation, op, how(op), site_of<Op>);
+  if (verdict == gate_verdict::runs) return false;
+  return verdict == gate_verdict::held ||
+         this_thread().arbiter->run_on_fiber(op, operation, owner, site_of<Op>);
+}
+
+/// Whether the turn of the operation ends here: it was put back, or has run on a fiber.
 template <class Op, class Pointer>
-ASIO_PULSE_DETAIL_INLINE bool held_back(void* owner, Op& op, Pointer& p) noexcept {
+ASIO_PULSE_DETAIL_INLINE bool held_back(void* owner, Op& op, Pointer& p) {
   const task_record* t = op.task();
-  if (!always_preempt() && (t == nullptr || t->gated.load(std::memory_order_relaxed) == 0))
+  if (!always_preempt() &&
+      (t == nullptr ? !this_thread().gates_all : t->gated.load(std::memory_order_relaxed) == 0))
       [[likely]] {
     return false;
   }
-  if (owner == nullptr) return false;
-  if (!gate(owner, static_cast<boost::asio::detail::scheduler_operation*>(&op), op, how(op),
-            site_of<Op>)) {
-    return false;
-  }
-  p.v = p.p = nullptr;  // the operation continues to live: its guard must not free it
-  return true;
+  // If so, the operation continues to live, or is freed when it completes, which may throw: its guard
+  // must not free it. The guard is not passed on, so that it can stay in registers.
+  const auto memory = p.v;
+  const auto object = p.p;
+  p.v = p.p = nullptr;
+  if (gated(owner, op)) return true;
+  p.v = memory;
+  p.p = object;
+  return false;
 }
 template <class Op>
 constexpr bool held_back(absent, Op&, absent) noexcept {

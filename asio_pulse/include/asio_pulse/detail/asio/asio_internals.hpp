@@ -126,6 +126,39 @@ template struct expose<"awaitable.coroutine", &awaitable_frame_type::coro_>;
 template struct expose<"awaitable.thread", &awaitable_frame_type::attached_thread_>;
 template struct expose<"awaitable.caller", &awaitable_frame_type::caller_>;
 
+// The executor of a coroutine, and of all that it awaits. From Boost 1.77 on it is in the frame of the
+// first of them.
+#if BOOST_ASIO_VERSION >= 101900
+template <class Executor>
+using coroutine_entry =
+    asio_detail::awaitable_frame<asio_detail::awaitable_thread_entry_point, Executor>;
+template struct expose<"coroutine.executor", &coroutine_entry<boost::asio::any_io_executor>::u_>;
+template struct expose<"coroutine.own_executor",
+                       &coroutine_entry<boost::asio::io_context::executor_type>::u_>;
+template <class Executor>
+Executor& executor_of(asio_detail::awaitable_thread<Executor>& coroutine) noexcept {
+  if constexpr (std::is_same_v<Executor, boost::asio::any_io_executor>) {
+    return (coroutine.entry_point()->*exposed<"coroutine.executor">).executor_;
+  } else {
+    return (coroutine.entry_point()->*exposed<"coroutine.own_executor">).executor_;
+  }
+}
+#else
+template struct expose<"coroutine.executor",
+                       &asio_detail::awaitable_thread<boost::asio::any_io_executor>::executor_>;
+template struct expose<
+    "coroutine.own_executor",
+    &asio_detail::awaitable_thread<boost::asio::io_context::executor_type>::executor_>;
+template <class Executor>
+Executor& executor_of(asio_detail::awaitable_thread<Executor>& coroutine) noexcept {
+  if constexpr (std::is_same_v<Executor, boost::asio::any_io_executor>) {
+    return coroutine.*exposed<"coroutine.executor">;
+  } else {
+    return coroutine.*exposed<"coroutine.own_executor">;
+  }
+}
+#endif
+
 /// Makes reports contain the coroutines that await the stuck one.
 inline void set_awaitable_layout() noexcept {
   const awaitable_frame_type frame;
@@ -193,6 +226,25 @@ inline bool one_thread_only([[maybe_unused]] boost::asio::execution_context& con
          || !boost::asio::config(context).get("reactor", "io_locking", true)
 #endif
       ;
+}
+
+/// Whether every lock of Asio's is one: a concurrency hint, the context's configuration or a
+/// definition of the program may switch them off.
+[[nodiscard]] inline bool locks_everything([[maybe_unused]] boost::asio::execution_context& context,
+                                           scheduler_type& s) {
+#if !defined(BOOST_ASIO_HAS_THREADS) || defined(BOOST_ASIO_DISABLE_THREADS)
+  return false;
+#else
+  if (!(s.*exposed<"scheduler.mutex">).enabled()) return false;
+#if BOOST_ASIO_VERSION >= 103300
+  const boost::asio::config c(context);
+  return c.get("reactor", "io_locking", true) && c.get("reactor", "registration_locking", true);
+#else
+  const int hint = s.concurrency_hint();
+  return BOOST_ASIO_CONCURRENCY_HINT_IS_LOCKING(REACTOR_IO, hint) &&
+         BOOST_ASIO_CONCURRENCY_HINT_IS_LOCKING(REACTOR_REGISTRATION, hint);
+#endif
+#endif
 }
 
 /// Wakes every thread that waits inside `s`, as stop() does, but without stopping it. Each looks

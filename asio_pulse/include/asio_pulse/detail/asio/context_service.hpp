@@ -89,6 +89,16 @@ class context_service final : public boost::asio::execution_context::service, pu
     return static_cast<boost::asio::io_context&>(context());
   }
 
+  [[nodiscard]] bool locks() const noexcept override { return locks_; }
+  /// More than there are entries in the queue. Any thread.
+  [[nodiscard]] long outstanding() const noexcept { return outstanding_work(scheduler_); }
+
+  /// The service of the context whose handler this thread runs.
+  [[nodiscard]] static context_service& here() noexcept {
+    const auto& core = *static_cast<context_core*>(hooks::this_thread().arbiter);
+    return static_cast<context_service&>(*core.port());
+  }
+
   // ---- compensation
 
   /// Null if the option is off, or spare workers would be unsafe. Constant once the context is
@@ -143,6 +153,7 @@ class context_service final : public boost::asio::execution_context::service, pu
     core_->close();
     stop_spares();
     stop_pool(pool_);
+    finish_suspended();
     hooks::remove_arbiter(&scheduler_);
     while (void* operation = core_->take_any_parked())
       static_cast<operation_type*>(operation)->destroy();
@@ -182,6 +193,7 @@ class context_service final : public boost::asio::execution_context::service, pu
     if (spares_ != nullptr && !spares_->close()) (void)spares_.release();
   }
 
+  const bool locks_{locks_everything(context(), scheduler_)};
   const void* const copy_ = this_copy();
   std::unique_ptr<spare_workers> spares_;
   std::atomic_flag refusal_told_ = ATOMIC_FLAG_INIT;

@@ -13,7 +13,10 @@
 #include <boost/asio/detail/handler_tracking.hpp>
 #include <boost/asio/detail/thread_context.hpp>
 #include <boost/asio/detail/thread_info_base.hpp>
+#include <boost/asio/execution.hpp>
+#include <boost/asio/execution_context.hpp>
 #include <boost/asio/post.hpp>
+#include <boost/asio/query.hpp>
 
 #include <mutex>
 #include <optional>
@@ -37,14 +40,28 @@ inline bool asio_runs_on(const fiber_block& b) noexcept {
          b.holds(legacy_strand_stack::top());
 }
 
+/// Whether the innermost run function on this thread is that of the context whose handler runs. It is
+/// not if the handler runs a context that is not observed: a plain one, or one that is switched off.
+/// The rest of that one's handlers would be queued to the wrong context.
+inline bool runs_its_context() noexcept {
+  auto* const scheduler = static_cast<scheduler_type*>(context_service::here().scheduler());
+  const auto* const runs = run_stack::contains(scheduler);
+  return runs != nullptr && runs == run_stack::top();
+}
+
 /// The innermost strand of which a handler runs on this thread; null for none.
 inline strand_impl* strand_here() noexcept {
   const unsigned char* const top = strand_stack::top();
   if (top == nullptr) return nullptr;
   // If a run function was called inside the strand's handler, what that runs does not belong to the
-  // strand. Its record is at a lower address in the stack.
+  // strand. Its record is then at a lower address in the same stack, or on a fiber: what is on a fiber
+  // is further inside than what is on the stack of its thread.
   const void* const runner = run_stack::top();
-  if (runner != nullptr && static_cast<const void*>(top) > runner) return nullptr;
+  if (runner != nullptr) {
+    const fiber_block* const drains = fiber_at(reinterpret_cast<std::uintptr_t>(top));
+    const fiber_block* const runs = fiber_at(reinterpret_cast<std::uintptr_t>(runner));
+    if (drains == runs ? static_cast<const void*>(top) > runner : drains == nullptr) return nullptr;
+  }
   return reinterpret_cast<const strand_stack::context*>(top)->*exposed<"strand.key">;
 }
 
@@ -78,6 +95,69 @@ class fiber_offer {
   bool declined_ = false;
 };
 
+/// Whether the fiber was suspended at an automatic checkpoint, and must be resumed by another thread
+/// that runs the context.
+[[nodiscard]] inline bool belongs_elsewhere(const fiber_block& b,
+                                            const context_service& of) noexcept {
+  return b.automatic && of.core()->belongs_elsewhere(b.pinned);
+}
+
+template <class T>
+concept reference_to_context = std::is_lvalue_reference_v<T> &&
+    std::is_convertible_v<T, const boost::asio::execution_context&>;
+
+/// Whether what is posted to the executor arrives in the context whose handler runs here. Executors
+/// that do not tell their context do not.
+template <class Executor>
+[[nodiscard]] bool leads_home(const Executor& executor) noexcept {
+  const boost::asio::execution_context* where = nullptr;
+  try {
+    if constexpr (requires {
+                    requires reference_to_context<decltype(boost::asio::query(
+                        executor, boost::asio::execution::context))>;
+                  }) {
+      const boost::asio::execution_context& c =
+          boost::asio::query(executor, boost::asio::execution::context);
+      where = &c;
+    } else if constexpr (requires {
+                           requires reference_to_context<decltype(executor.context())>;
+                         }) {
+      const boost::asio::execution_context& c = executor.context();
+      where = &c;
+    }
+  } catch (...) {  // NOLINT(bugprone-empty-catch): an any_io_executor without an executor
+  }
+  return where == &context_service::here().home();
+}
+
+/// Whether the handler that runs here is one of a task's executor that may run the next one on the
+/// isolation pool.
+[[nodiscard]] inline bool leaves_thread() noexcept {
+  const hooks::thread_state& ts = hooks::this_thread();
+  auto* const t = static_cast<task_state*>(ts.top.load(std::memory_order_relaxed)->task());
+  if (t == nullptr || t->serial.load(std::memory_order_acquire) == nullptr ||
+      !driver_of(*t).running_in_this_thread()) {
+    return false;
+  }
+  return static_cast<const context_core*>(ts.arbiter)->wants_isolation(*t);
+}
+
+/// Stands for the executor of a handler that has no associated one. What Asio uses in this case
+/// differs by version.
+struct no_executor {};
+
+/// Whether the handler has an associated executor to which its rest can be posted.
+template <class Handler>
+concept names_executor =
+    !std::is_same_v<typename boost::asio::associated_executor<Handler, no_executor>::type,
+                    no_executor> &&
+    requires(typename boost::asio::associated_executor<Handler>::type executor, void (*f)()) {
+  boost::asio::post(executor, f);
+};
+
+template <class Handler, bool = names_executor<Handler>>
+class fiber_suspension;
+
 /// The rest of a handler, as given to an executor. If the executor destroys it, the fiber is
 /// unwound, unless it is still being offered.
 template <class Handler>
@@ -92,7 +172,9 @@ class fiber_rest {
 
   void operator()() {
     ready_fiber_thread();
-    run_fiber(*std::exchange(block_, nullptr));
+    fiber_block& b = *std::exchange(block_, nullptr);
+    if (b.automatic && fiber_suspension<Handler>::sent_on(b)) return;
+    run_fiber(b);
   }
 
  private:
@@ -129,7 +211,7 @@ class queued_rest {
     if (strand_impl* const strand = strand_here()) {
       // The drain of the strand, which is our caller on this stack, finds it when the batch is
       // done.
-      operation& op = make_operation(service_here());
+      operation& op = make_operation(context_service::here());
       const std::lock_guard lock(as_mutex(strand->*exposed<"strand.mutex">));
       (strand->*exposed<"strand.waiting">).push(&op);
       return;
@@ -137,12 +219,10 @@ class queued_rest {
     auto* const t = static_cast<task_state*>(frame.task());
     if (t != nullptr && t->serial.load(std::memory_order_acquire) != nullptr &&
         driver_of(*t).running_in_this_thread()) {
-      const label_scope label(t);
-      serial_driver& driver = driver_of(*t);
-      if (driver.push(&node_.emplace(rest_))) driver.send(*t);
+      queue_in(*t);
       return;
     }
-    context_service& service = service_here();
+    context_service& service = context_service::here();
     operation& op = make_operation(service);
     static_cast<scheduler_type*>(service.scheduler())->post_immediate_completion(&op, false);
   }
@@ -150,34 +230,54 @@ class queued_rest {
  private:
   class operation final : public handler_operation<operation> {
    public:
-    explicit operation(Rest& r) noexcept : rest_(r) {}
+    operation(Rest& r, context_service& s) noexcept : rest_(r), service_(s) {}
     void completed(void* owner) { owner == nullptr ? rest_.discard() : rest_.resume(); }
+    /// If it has to run on another thread: puts it back to where it was. No poll has begun, so this
+    /// thread need not know yet whose handlers it runs.
+    [[nodiscard]] bool sent_on(void* owner) noexcept {
+      const fiber_block& b = *fiber_at(reinterpret_cast<std::uintptr_t>(this));
+      return belongs_elsewhere(b, service_) && service_.send_on(*this, owner, b.pinned);
+    }
 
    private:
     Rest& rest_;
+    context_service& service_;
   };
 
   class node final : public serial_node {
    public:
-    explicit node(Rest& r) noexcept
-        : serial_node(&node::call_or_destroy, hooks::detail::site_of<Site>), rest_(r) {}
+    explicit node(queued_rest& whole) noexcept
+        : serial_node(&node::call_or_destroy, hooks::detail::site_of<Site>), whole_(whole) {}
 
    private:
     static void call_or_destroy(serial_node* base, bool call) {
-      Rest& rest = static_cast<node*>(base)->rest_;
-      call ? rest.resume() : rest.discard();
+      queued_rest& whole = static_cast<node*>(base)->whole_;
+      if (!call) return whole.rest_.discard();
+      if (!whole.sent_on()) whole.rest_.resume();
     }
 
-    Rest& rest_;
+    queued_rest& whole_;
   };
 
-  static context_service& service_here() noexcept {
-    const auto& core = *static_cast<context_core*>(hooks::this_thread().arbiter);
-    return static_cast<context_service&>(*core.port());
+  void queue_in(task_state& t) {
+    const label_scope label(&t);
+    serial_driver& driver = driver_of(t);
+    if (driver.push(&node_.emplace(*this))) driver.send(t);
+  }
+  /// In a turn of the task's executor, which ends if the rest has to run on another thread.
+  [[nodiscard]] bool sent_on() noexcept {
+    const fiber_block& b = *fiber_at(reinterpret_cast<std::uintptr_t>(this));
+    if (!b.automatic) return false;
+    auto& t =
+        *static_cast<task_state*>(hooks::this_thread().top.load(std::memory_order_relaxed)->task());
+    if (!belongs_elsewhere(b, service_of(t)) || !driver_of(t).turn_over_to(b.pinned)) return false;
+    queue_in(t);
+    return true;
   }
 
-  operation& make_operation([[maybe_unused]] context_service& service) {
-    operation& made = operation_.emplace(rest_);
+  operation& make_operation(context_service& service) {
+    operation& made = operation_.emplace(rest_, service);
+    fiber_at(reinterpret_cast<std::uintptr_t>(this))->queued = &made;
     BOOST_ASIO_HANDLER_CREATION((service.home(), made, "fiber", this, 0, "suspend"));
     return made;
   }
@@ -201,29 +301,40 @@ class suspended_fiber {
   fiber_block& block_;
 };
 
-/// Stands for the executor of a handler that has no associated one. What Asio uses in this case
-/// differs by version.
-struct no_executor {};
-
-/// Whether the handler has an associated executor to which its rest can be posted.
-template <class Handler>
-concept names_executor =
-    !std::is_same_v<typename boost::asio::associated_executor<Handler, no_executor>::type,
-                    no_executor> &&
-    requires(typename boost::asio::associated_executor<Handler>::type executor, void (*f)()) {
-  boost::asio::post(executor, f);
-};
-
 /// What a handler on a fiber needs in order to be suspended. It is on the fiber's stack.
-template <class Handler, bool = names_executor<Handler>>
+template <class Handler, bool>
 class fiber_suspension {
  public:
   explicit fiber_suspension(const Handler& handler) noexcept
       : executor_(boost::asio::get_associated_executor(handler)) {}
 
+  /// See fiber_block::may_suspend.
+  static bool may_suspend(const fiber_block& b) noexcept {
+    const auto& executor = static_cast<const fiber_suspension*>(b.suspension)->executor_;
+    if constexpr (std::is_same_v<executor_type, task_executor>) {
+      const task_state& t = state_of(executor);
+      if (t.core().wants_isolation(t)) return false;
+    }
+    return !asio_runs_on(b) && runs_its_context() && !leaves_thread() && leads_home(executor);
+  }
   static bool suspend(fiber_block& b) {
-    if (asio_runs_on(b)) return false;
+    if (b.automatic ? !may_suspend(b) : asio_runs_on(b)) return false;
+    if (b.automatic) {
+      static_cast<fiber_suspension*>(b.suspension)->service_ = &context_service::here();
+    }
     suspend_fiber(b, &fiber_suspension::park);
+    return true;
+  }
+  /// If another thread has to resume the fiber: queues the rest once more. Returns false otherwise,
+  /// and if there is no memory for that.
+  static bool sent_on(fiber_block& b) {
+    context_service& service = *static_cast<fiber_suspension*>(b.suspension)->service_;
+    if (!belongs_elsewhere(b, service)) return false;
+    const thread_pin whose = b.pinned;
+    const bool alone = service.only_waits();
+    if (!park(b)) return false;
+    ++hooks::this_thread().phantom_turns;
+    service.let_others_look(alone, whose);
     return true;
   }
 
@@ -250,6 +361,7 @@ class fiber_suspension {
   }
 
   executor_type executor_;
+  context_service* service_ = nullptr;  ///< set before it is suspended at an automatic checkpoint
 };
 
 /// For a handler without an associated executor: it goes back to the queue that it came from.
@@ -258,8 +370,15 @@ class fiber_suspension<Handler, false> {
  public:
   explicit fiber_suspension(const Handler&) noexcept {}
 
+  /// See fiber_block::may_suspend.
+  static bool may_suspend(const fiber_block& b) noexcept {
+    return !asio_runs_on(b) && legacy_strand_stack::top() == nullptr && runs_its_context() &&
+           !leaves_thread();
+  }
   static bool suspend(fiber_block& b) {
-    if (asio_runs_on(b) || legacy_strand_stack::top() != nullptr) return false;
+    if (b.automatic ? !may_suspend(b) : asio_runs_on(b) || legacy_strand_stack::top() != nullptr) {
+      return false;
+    }
     auto& self = *static_cast<fiber_suspension*>(b.suspension);
     struct clear {
       fiber_suspension& suspension;

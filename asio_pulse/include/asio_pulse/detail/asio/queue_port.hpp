@@ -5,9 +5,12 @@
 #include <asio_pulse/detail/asio/drain_memory.hpp>
 #include <asio_pulse/detail/asio_port.hpp>
 #include <asio_pulse/detail/context_core.hpp>
+#include <asio_pulse/detail/fiber_stack.hpp>
 
 #include <boost/asio/detail/call_stack.hpp>
 #include <boost/asio/detail/strand_service.hpp>
+
+#include <time.h>
 
 #include <atomic>
 #include <cstdint>
@@ -22,6 +25,67 @@ namespace asio_pulse::detail {
 class queue_port : public asio_port {
  public:
   [[nodiscard]] void* scheduler() const noexcept override { return &scheduler_; }
+
+  /// Puts an operation, which was taken out of `owner` and has to run on the thread that `whose` names,
+  /// back to its end. The turn that it was taken out in must end now. Returns false if there is no
+  /// memory for a strand's next turn.
+  [[nodiscard]] bool send_on(operation_type& op, void* owner, thread_pin whose) noexcept {
+    hooks::thread_state& ts = hooks::this_thread();
+    if (owner != &scheduler_) {
+      if (!drain_memory::provide()) return false;
+      auto* const strand = static_cast<strand_impl*>(owner);
+      const bool last = (strand->*exposed<"strand.ready">).empty();
+      // If the strand's drain has run nothing else, its turn does not count.
+      const hooks::poll_frame* const drain = ts.top.load(std::memory_order_relaxed);
+      if (last && drain != nullptr && drain->inner_polls() == 0) ++ts.phantom_turns;
+      bool alone = last && only_waits();
+      {
+        // The drain, which is our caller, finds it when the batch is done.
+        const std::lock_guard lock(as_mutex(strand->*exposed<"strand.mutex">));
+        operation_queue& waiting = strand->*exposed<"strand.waiting">;
+        alone = alone && only_waits(waiting);
+        waiting.push(&op);
+      }
+      let_others_look(alone, whose);
+      return true;
+    }
+    ++ts.phantom_turns;
+    bool alone = true;
+    {
+      const scheduler_lock lock(scheduler_.*exposed<"scheduler.mutex">);
+      operation_queue& queue = scheduler_.*exposed<"scheduler.queue">;
+      alone = only_waits(queue);
+      // The turn that ends subtracts a unit of work.
+      scheduler_.work_started();
+      queue.push(&op);
+    }
+    let_others_look(alone, whose);
+    return true;
+  }
+
+  /// Whether there is nothing in the queue that this thread could do.
+  [[nodiscard]] bool only_waits() noexcept {
+    const scheduler_lock lock(scheduler_.*exposed<"scheduler.mutex">);
+    return only_waits(scheduler_.*exposed<"scheduler.queue">);
+  }
+
+  /// Wakes the context's other threads: that of `whose` has to run what this one puts back. If there
+  /// is nothing else for it to do (`alone`), this one gives them time in its next turn, when the
+  /// operation is in the queue and no strand is kept locked. It does not wait for them, since the thread
+  /// may be in a long handler. An estimate: this costs a tenth of a CPU until it is not.
+  void let_others_look(bool alone, thread_pin whose) noexcept {
+    if (alone) {
+      hooks::this_thread().waits_for_another = true;
+      const scheduler_lock lock(scheduler_.*exposed<"scheduler.mutex">);
+      pause_.whose = whose;
+      if (!std::exchange(pause_.waiting, true)) {
+        scheduler_.work_started();
+        put_first(scheduler_.*exposed<"scheduler.queue">, &pause_);
+        before_marker_known_ = false;
+      }
+    }
+    wake_all(scheduler_);
+  }
 
   void append(parked_work& to, void* operation, std::uint32_t number) noexcept override {
     auto* const op = static_cast<operation_type*>(operation);
@@ -215,6 +279,33 @@ class queue_port : public asio_port {
   }
 
  protected:
+  /// Handlers that were suspended at automatic checkpoints run to their ends, while what they may use
+  /// still exists. Those in the queues of strands and executors do so a little later, when Asio
+  /// destroys these.
+  void finish_suspended() noexcept {
+    for (;;) {
+      operation_type* found = nullptr;
+      {
+        const scheduler_lock lock(scheduler_.*exposed<"scheduler.mutex">);
+        operation_queue& queue = scheduler_.*exposed<"scheduler.queue">;
+        operation_queue others;
+        while (operation_type* const op = queue.front()) {
+          queue.pop();
+          const fiber_block* const b = fiber_at(reinterpret_cast<std::uintptr_t>(op));
+          if (found == nullptr && b != nullptr && b->automatic && b->queued == op) {
+            found = op;
+          } else {
+            others.push(op);
+          }
+        }
+        queue.push(others);
+        before_marker_known_ = false;
+      }
+      if (found == nullptr) return;
+      found->destroy();
+    }
+  }
+
   explicit queue_port(scheduler_type& s) noexcept : scheduler_(s) {}
   ~queue_port() = default;
   queue_port(const queue_port&) = delete;
@@ -279,6 +370,35 @@ class queue_port : public asio_port {
     timing::ticks ready = 0;
   };
 
+  /// The turn in which a thread that waits for another one gives it time.
+  struct pause : operation_type {
+    explicit pause(queue_port& s) noexcept : operation_type(&pause::run), service(s) {}
+
+    static void run(void* owner, operation_type* self, const boost::system::error_code&,
+                    std::size_t) {
+      if (owner == nullptr) return;  // as in driver
+      hooks::thread_state& ts = hooks::this_thread();
+      ++ts.phantom_turns;
+      queue_port& service = static_cast<pause*>(self)->service;
+      thread_pin whose;
+      {
+        const scheduler_lock lock(service.scheduler_.*exposed<"scheduler.mutex">);
+        whose = service.pause_.whose;
+        service.pause_.waiting = false;
+      }
+      // Once more, for a strand was not in the queue before.
+      wake_all(service.scheduler_);
+      if (ts.polls || !pinned_elsewhere(whose)) return;
+      const timespec moment{.tv_sec = 0, .tv_nsec = 50'000};
+      (void)nanosleep(&moment, nullptr);
+    }
+
+    queue_port& service;
+    // Guarded by the scheduler's mutex.
+    bool waiting = false;  ///< it is in the queue
+    thread_pin whose{};    ///< the thread that is waited for
+  };
+
   void release_one(void* owner, const boost::system::error_code& ec) {
     auto* const op = static_cast<operation_type*>(core_->release_next());
     if (op == nullptr) {
@@ -301,7 +421,21 @@ class queue_port : public asio_port {
     return op == &(scheduler_.*exposed<"scheduler.reactor_entry">);
   }
   [[nodiscard]] bool is_ours(const operation_type* op) const noexcept {
-    return op == &driver_ || op == &probe_ || op == &marker_;
+    return op == &driver_ || op == &probe_ || op == &marker_ || op == &pause_;
+  }
+  // Whether there is nothing that the calling thread could do in a queue whose mutex is held. Fibers
+  // that are in the queue do not run, so what describes them does not change. That the rest of one waits
+  // for another thread is not seen if it was posted to an executor.
+  [[nodiscard]] bool only_waits(operation_queue& queue) const noexcept {
+    for (operation_type* op = queue.front(); op != nullptr;
+         op = asio_detail::op_queue_access::next(op)) {
+      if (is_reactor(op) || is_ours(op)) continue;
+      const fiber_block* const b = fiber_at(reinterpret_cast<std::uintptr_t>(op));
+      if (b == nullptr || !b->automatic || b->queued != op || !pinned_elsewhere(b->pinned)) {
+        return false;
+      }
+    }
+    return true;
   }
 
   // Takes all entries out of the queue, whose mutex is held, and returns the first one.
@@ -446,6 +580,7 @@ class queue_port : public asio_port {
   driver driver_{*this};
   probe probe_{*this};
   marker marker_;
+  pause pause_{*this};
   // Guarded by the scheduler's mutex.
   operation_type* before_marker_ =
       nullptr;  ///< the entry before the marker, if that is not the first

@@ -195,6 +195,14 @@ class spare_workers {
     }
   }
 
+  /// Called on a spare when it begins to take turns, with true, and when it stops. Set before there
+  /// is a caller.
+  using helper = void (*)(void* about, bool begins) noexcept;
+  void tell(helper f, void* about) noexcept {
+    helper_ = f;
+    about_ = about;
+  }
+
   /// For tests and statistics.
   struct counts {
     std::size_t active, alive;
@@ -429,6 +437,14 @@ class spare_workers {
     room_for_one room;
     {
       hooks::worker_scope worker(&scheduler_, core_, true, true);
+      struct helping {
+        explicit helping(spare_workers& s) noexcept : spares(s) { say(true); }
+        ~helping() { say(false); }
+        void say(bool begins) const noexcept {
+          if (spares.helper_ != nullptr) spares.helper_(spares.about_, begins);
+        }
+        spare_workers& spares;
+      } const helps(*this);
       clock::time_point looked{};
       std::chrono::microseconds slice{0};
       outcome last = outcome::nothing;
@@ -541,6 +557,8 @@ class spare_workers {
   const std::size_t cap_;
   const clock::duration cooldown_;
   kick_operation kick_;
+  helper helper_ = nullptr;
+  void* about_ = nullptr;
 
   /// Handlers that spares have run and no caller has counted yet.
   owed_count owed_;
