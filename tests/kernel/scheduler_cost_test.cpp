@@ -22,7 +22,7 @@ namespace {
 using namespace sched_test;
 
 /// How many nanoseconds an instruction takes in a machine whose clocks count instructions
-/// (tests/kernel/run --counted); 0 in any other. There only the length of the path is measured.
+/// (tests/kernel/run --counted NS); 0 in any other. There only the length of the path is measured.
 unsigned ns_per_instruction() {
   const char* const counted = std::getenv("ASIO_PULSE_COUNTED");
   return counted == nullptr ? 0 : static_cast<unsigned>(std::stoul(counted));

@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
 #include <numeric>
 
 // Equal threads get equal shares of two CPUs, and no thread starves.
@@ -12,6 +13,11 @@
 namespace {
 
 using namespace sched_test;
+
+bool counted() {
+  static const bool is = std::getenv("ASIO_PULSE_COUNTED") != nullptr;
+  return is;
+}
 
 struct fairness {
   double host_took = 0;       // of the CPU time that the threads were charged, from 0 to 1
@@ -82,6 +88,9 @@ fairness measure(bench& b, unsigned count, std::chrono::nanoseconds time) {
   std::vector<double> had(count);
   for (unsigned i = 0; i < count; ++i) had[i] = charged[i] - static_cast<double>(taken[i]);
   fairness result;
+  // The clocks of a machine that counts its instructions stop with it. What seems to be taken there are
+  // instructions of the other CPU, since the CPUs are emulated in turns.
+  if (counted()) had = charged;
   result.worst = deviation(had);
   result.host_took = 1 - sum_of(had) / sum_of(charged);
   for (unsigned i = 0; i < count; ++i) {
@@ -106,7 +115,10 @@ fairness measure(bench& b, unsigned count, std::chrono::nanoseconds time) {
 std::uint64_t most_wait_ticks(unsigned count) {
   constexpr unsigned cpus = 2;
   const unsigned on_one_cpu = (count + cpus - 1) / cpus;
-  return cpus * 2 * on_one_cpu * ticks_of(default_slice) + 4;
+  // Where CPUs are emulated in turns, taking over a thread seems to take as long as a turn of the other CPU, and the pause
+  // after it is the longest one (LONGEST_PULL_PAUSE_NS in queues.bpf.h).
+  const std::uint64_t pause = counted() ? cpus * ticks_of(200ms) : 0;
+  return cpus * 2 * on_one_cpu * ticks_of(default_slice) + 4 + pause;
 }
 
 // Some hundred turns of each of eight threads.
