@@ -34,7 +34,8 @@ inline std::string readable(const std::string& symbol) {
 ///     take function *parse*
 ///
 /// Patterns are those of a shell (fnmatch(3); `*` also matches `/`). A function's pattern is held against its symbol and its
-/// readable name. What no rule fits is taken, unless the first rule is a `take` of its kind.
+/// readable name, also without what a compiler has appended to the symbol of a copy or a part (".constprop.0"). What no rule fits is
+/// taken, unless the first rule is a `take` of its kind.
 class selection {
  public:
   struct rule {
@@ -73,33 +74,48 @@ class selection {
   }
   /// Why a function is left out, or an empty string.
   std::string left_out(const std::string& file, const std::string& symbol) const {
-    std::string why = decide(false, file, {}, "file");
+    const std::vector<std::string> names = names_of(symbol);
+    std::string why = decide(false, {file}, "file");
     if (why.empty())
-      why = decide(true, symbol, readable(symbol), "function");
-    else if (const rule* const r = last(true, symbol, readable(symbol)); r != nullptr && r->take)
+      why = decide(true, names, "function");
+    else if (const rule* const r = last(true, names); r != nullptr && r->take)
       why.clear();
     return why;
   }
+  /// Whether a `leave` decides, and not the lack of a `take`. Such a function must not be inlined either: its caller's checks would
+  /// be in it.
+  bool left_by_rule(const std::string& file, const std::string& symbol) const {
+    const rule* r = last(true, names_of(symbol));
+    if (r == nullptr) r = last(false, {file});
+    return r != nullptr && !r->take;
+  }
   /// The line of the rule that leaves this function out by its name; 0 if there is none.
   unsigned line_that_leaves(const std::string& symbol) const {
-    const rule* const r = last(true, symbol, readable(symbol));
+    const rule* const r = last(true, names_of(symbol));
     return r != nullptr && !r->take ? r->line : 0;
   }
   const std::string& path() const { return path_; }
+  bool empty() const { return rules_.empty(); }
 
  private:
-  const rule* last(bool function, const std::string& one, const std::string& other) const {
+  /// What a function's pattern is held against.
+  static std::vector<std::string> names_of(const std::string& symbol) {
+    std::vector<std::string> names{symbol, readable(symbol)};
+    if (const std::size_t dot = symbol.find('.'); dot != std::string::npos && dot != 0) {
+      names.push_back(symbol.substr(0, dot));
+      names.push_back(readable(names.back()));
+    }
+    return names;
+  }
+  const rule* last(bool function, const std::vector<std::string>& names) const {
     const rule* found = nullptr;
     for (const rule& r : rules_)
-      if (r.function == function &&
-          (fnmatch(r.pattern.c_str(), one.c_str(), 0) == 0 ||
-           (!other.empty() && fnmatch(r.pattern.c_str(), other.c_str(), 0) == 0)))
-        found = &r;
+      for (const std::string& name : names)
+        if (r.function == function && fnmatch(r.pattern.c_str(), name.c_str(), 0) == 0) found = &r;
     return found;
   }
-  std::string decide(bool function, const std::string& one, const std::string& other,
-                     const char* kind) const {
-    if (const rule* const r = last(function, one, other))
+  std::string decide(bool function, const std::vector<std::string>& names, const char* kind) const {
+    if (const rule* const r = last(function, names))
       return r->take ? ""
                      : path_ + ":" + std::to_string(r->line) + ": leave " + kind + " " + r->pattern;
     for (const rule& r : rules_)
@@ -133,6 +149,12 @@ inline const char* never(std::string_view symbol) {
       starts("asan.") || starts("tsan."))
     return "it belongs to a sanitizer";
   return nullptr;
+}
+
+/// Whether a function may get checks, as far as its name and its file say.
+inline bool may_be_checked(const selection& list, const std::string& file,
+                           const std::string& symbol) {
+  return never(symbol) == nullptr && list.left_out(file, symbol).empty();
 }
 
 /// The report. Each translation unit adds its lines with one write(), so that compilers that run at a time may share a file.

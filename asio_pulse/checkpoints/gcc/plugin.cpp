@@ -167,6 +167,35 @@ class checkpoint_pass final : public gimple_opt_pass {
   }
 };
 
+/// Before anything is inlined: a function that the list leaves out stays whole, because the loops of its caller's copy would get
+/// checks. Nor is another one with the same body put in its place.
+void keep_left_out_whole(void*, void*) {
+  if (the_list.empty()) return;
+  const auto file_of = [](tree decl) {
+    return std::string(DECL_SOURCE_FILE(decl) != nullptr ? DECL_SOURCE_FILE(decl) : "");
+  };
+  const auto name_of = [](tree decl) {
+    return std::string(IDENTIFIER_POINTER(DECL_ASSEMBLER_NAME(decl)));
+  };
+  // Where nothing gets checks, as in a file that is left out, everything may be inlined.
+  bool any_taken = flag_generate_lto || in_lto_p;
+  cgraph_node* n;
+  FOR_EACH_DEFINED_FUNCTION(n) {
+    any_taken = any_taken || may_be_checked(the_list, file_of(n->decl), name_of(n->decl));
+  }
+  if (!any_taken) return;
+  FOR_EACH_DEFINED_FUNCTION(n) {
+    const tree decl = n->decl;
+    if (lookup_attribute("always_inline", DECL_ATTRIBUTES(decl)) != NULL_TREE ||
+        !the_list.left_by_rule(file_of(decl), name_of(decl)))
+      continue;
+    DECL_UNINLINABLE(decl) = 1;
+    for (const char* const a : {"noinline", "no_icf"})
+      if (lookup_attribute(a, DECL_ATTRIBUTES(decl)) == NULL_TREE)
+        DECL_ATTRIBUTES(decl) = tree_cons(get_identifier(a), NULL_TREE, DECL_ATTRIBUTES(decl));
+  }
+}
+
 /// Lets the linker ask for the stub by a sentence, and says that what is called is in this module. Four bytes an object: a
 /// distance, which needs no relocation at run time.
 void at_end(void*, void*) {
@@ -224,6 +253,7 @@ __attribute__((visibility("default"))) int plugin_init(plugin_name_args* info,
   register_callback(info->base_name, PLUGIN_ATTRIBUTES, register_attributes, nullptr);
   register_callback(info->base_name, PLUGIN_REGISTER_GGC_ROOTS, nullptr,
                     const_cast<ggc_root_tab*>(roots()));
+  register_callback(info->base_name, PLUGIN_ALL_IPA_PASSES_START, keep_left_out_whole, nullptr);
   register_callback(info->base_name, PLUGIN_FINISH_UNIT, at_end, nullptr);
   return 0;
 }

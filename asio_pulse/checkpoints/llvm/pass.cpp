@@ -41,18 +41,6 @@ void each_annotated(Module& m, const std::function<void(Function&)>& do_it) {
   }
 }
 
-/// First in the pipeline: a function that is left out is not inlined where its loops would get checks.
-struct mark_left_out : PassInfoMixin<mark_left_out> {
-  PreservedAnalyses run(Module& m, ModuleAnalysisManager&) {
-    each_annotated(m, [](Function& f) {
-      f.addFnAttr(left_attribute);
-      if (!f.hasFnAttribute(Attribute::AlwaysInline)) f.addFnAttr(Attribute::NoInline);
-    });
-    return PreservedAnalyses::all();
-  }
-  static bool isRequired() { return true; }
-};
-
 /// Which functions may run into themselves, by calls in this module. A call through a pointer may reach any
 /// function of the same type whose address is taken.
 std::map<const Function*, unsigned> circles(
@@ -99,6 +87,32 @@ unsigned line_of(const Function& f) {
   return f.getSubprogram() != nullptr ? f.getSubprogram()->getLine() : 0;
 }
 
+/// Clang sets this flag where it writes bitcode for a linker, and the linker sees it too.
+bool waits_for_lto(const Module& m) { return m.getModuleFlag("EnableSplitLTOUnit") != nullptr; }
+
+/// First in the pipeline: a function that is left out is not inlined where its loops would get checks.
+struct mark_left_out : PassInfoMixin<mark_left_out> {
+  PreservedAnalyses run(Module& m, ModuleAnalysisManager&) {
+    const auto keep_whole = [](Function& f) {
+      if (!f.hasFnAttribute(Attribute::AlwaysInline)) f.addFnAttr(Attribute::NoInline);
+    };
+    each_annotated(m, [&](Function& f) {
+      f.addFnAttr(left_attribute);
+      keep_whole(f);
+    });
+    const selection& list = settings::get().list();
+    // Where nothing gets checks, as in a file that is left out, everything may be inlined.
+    if (list.empty() || (!waits_for_lto(m) && none_of(m, [&](const Function& f) {
+          return !f.isDeclaration() && may_be_checked(list, file_of(f), f.getName().str());
+        })))
+      return PreservedAnalyses::all();
+    for (Function& f : m)
+      if (!f.isDeclaration() && list.left_by_rule(file_of(f), f.getName().str())) keep_whole(f);
+    return PreservedAnalyses::all();
+  }
+  static bool isRequired() { return true; }
+};
+
 class pass : public PassInfoMixin<pass> {
  public:
   explicit pass(bool linking) : linking_(linking) {}
@@ -109,15 +123,13 @@ class pass : public PassInfoMixin<pass> {
       report_fatal_error("asio-pulse: automatic checkpoints are for x86-64, and this is " +
                              Twine(m.getTargetTriple()),
                          false);
-    // Clang sets this flag where it writes bitcode for a linker, and the linker sees it too.
-    const bool for_lto = m.getModuleFlag("EnableSplitLTOUnit") != nullptr;
     NamedMDNode* const marked = m.getNamedMetadata(marked_module);
     const settings& s = settings::get();
     remarks report(marked != nullptr && marked->getNumOperands() != 0 ? noted(*marked)
                                                                       : s.remarks_to());
     if (marked == nullptr) {
       mark(m, s, report);
-      if (for_lto && !linking_) {
+      if (waits_for_lto(m) && !linking_) {
         note(m, s.remarks_to());
         done(report);
         return PreservedAnalyses::all();

@@ -143,10 +143,19 @@ bool suspend_coroutine(fiber_block& b) {
       errno_here() = error_number;
     }
   } const on_exit;
+  auto& yield = *static_cast<Yield*>(b.suspension);
+  // Nothing can be thrown at an automatic checkpoint: one that was cancelled computes on.
+  struct silence {
+    const Yield* yield;
+    bool throws;
+    ~silence() {
+      if (yield != nullptr) yield->throw_if_cancelled(throws);
+    }
+  } const while_suspended{b.automatic ? &yield : nullptr, yield.throw_if_cancelled()};
+  if (b.automatic) yield.throw_if_cancelled(false);
   rest_of_coroutine rest;
   boost::asio::async_initiate<Yield, void()>(
-      [&rest](auto&& handler) { rest.queue(std::forward<decltype(handler)>(handler)); },
-      *static_cast<Yield*>(b.suspension));
+      [&rest](auto&& handler) { rest.queue(std::forward<decltype(handler)>(handler)); }, yield);
   ready_fiber_thread();
   return true;
 }

@@ -58,6 +58,8 @@ refusal why_not(const hooks::thread_state& ts, const fiber_block& b, context_cor
                 const hooks::poll_frame& frame) noexcept {
   fiber_thread& mine = this_fiber_thread;
   if (asio_pulse_locks_are_counted == 0) return refusal::uncounted;
+  // The thread was not prepared for fibers, and that takes locks.
+  if (mine.locks == nullptr) return refusal::place;
   // A coroutine (it has no fiber of ours on its stack) shares the sum with the others of its thread, in
   // which somebody may have given back what he has not taken.
   if (mine.locks->count != 0 || (mine.locks->sum != 0 && b.discard != nullptr)) {
@@ -124,10 +126,11 @@ void count(context_core& core, refusal why) noexcept {
 ASIO_PULSE_DETAIL_NOINLINE bool suspended(fiber_block& b) noexcept {
   b.pinned = pin_here();
   b.automatic = true;
+  const hooks::location_taken_along location;
   bool done = false;
   try {
     done = b.suspend(b);
-  } catch (...) {  // NOLINT(bugprone-empty-catch): a coroutine of spawn() that was cancelled
+  } catch (...) {  // NOLINT(bugprone-empty-catch): then it was not suspended
   }
   b.automatic = false;
   b.queued = nullptr;
@@ -147,7 +150,8 @@ void on_check(void* place) noexcept {
   // `switching`: in a signal handler that has interrupted a switch of stacks.
   if (b == nullptr || frame == nullptr || b->checking || b->unwinding || ts.switching) return;
   b->checking = true;
-  const context_core::slice_verdict verdict = core.judge_slice(ts, timing::timebase::get().now());
+  const context_core::slice_verdict verdict =
+      core.judge_slice(ts, timing::timebase::get().now(), true);
   if (verdict.wanted) {
     refusal why = why_not(ts, *b, core, *frame);
     const std::uint64_t key = hooks::poll_recorder::key_of(current_site(), frame->word());

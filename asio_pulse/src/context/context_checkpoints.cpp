@@ -56,7 +56,7 @@ bool context_core::wants_yield(hooks::thread_state& ts) noexcept {
 }
 
 context_core::slice_verdict context_core::judge_slice(const hooks::thread_state& ts,
-                                                      timing::ticks now) noexcept {
+                                                      timing::ticks now, bool in_check) noexcept {
   const hooks::poll_frame& frame = *ts.top.load(std::memory_order_relaxed);
   const timing::ticks segment = now - std::min(ts.clock.last(), now);
   const slice_limits slice = live_.slice();
@@ -70,8 +70,9 @@ context_core::slice_verdict context_core::judge_slice(const hooks::thread_state&
   verdict.why = verdict.hinted ? yield_reason::hint : yield_reason::quantum;
   if (!verdict.wanted && elapsed >= slice.min_slice && frame.task() != nullptr) {
     // The segment since the last stamp was not charged yet.
-    verdict.wanted = frame.task()->budget.remaining(now) < segment ||
-                     group_over_budget(state_of(*frame.task()), now);
+    const task_state& t = state_of(*frame.task());
+    verdict.wanted = t.budget.remaining(now) < segment ||
+                     (in_check ? group_known_over_budget(t, now) : group_over_budget(t, now));
     verdict.why = yield_reason::budget;
   }
   if (!verdict.wanted && always_preempt()) {

@@ -22,6 +22,7 @@ bool context_core::runs_handlers(const hooks::thread_state& ts) const noexcept {
 void context_core::attached(hooks::thread_state& ts) noexcept {
   acquire();
   if (asio_pulse_locks_are_counted != 0) {
+    ready_fiber_thread();  // Asio may resume a coroutine here, which does not ask for that
     this_fiber_thread.signals_differed = true;  // the program may have blocked others since
   }
   // It may come from resting in another context, to which it does not come back.

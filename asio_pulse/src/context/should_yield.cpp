@@ -109,6 +109,7 @@ bool detail::yield_here() {
       b->task = frame->task();
     }
   }
+  const hooks::location_taken_along location;
   // From here on this may be another thread.
   return b->suspend(*b);
 }

@@ -96,12 +96,24 @@ bool limited(const task_state& t) noexcept {
   return found;
 }
 
+namespace {
+
+bool any_over_budget(const group_state* g, timing::ticks now) noexcept {
+  while (g != nullptr && !g->budget.over(now)) g = g->above();
+  return g != nullptr;
+}
+
+}  // namespace
+
 bool group_over_budget(const task_state& t, timing::ticks now) noexcept {
   bool found = false;
-  t.with_group([&found, now](const group_state* g) {
-    while (g != nullptr && !g->budget.over(now)) g = g->above();
-    found = g != nullptr;
-  });
+  t.with_group([&found, now](const group_state* g) { found = any_over_budget(g, now); });
+  return found;
+}
+
+bool group_known_over_budget(const task_state& t, timing::ticks now) noexcept {
+  bool found = false;
+  t.with_group_at_once([&found, now](const group_state* g) { found = any_over_budget(g, now); });
   return found;
 }
 

@@ -85,6 +85,9 @@ inline constexpr std::size_t group_name_bytes = 128;
 /// Whether the task's group, or one above it, has a budget; and whether one of them is over it.
 [[nodiscard]] bool limited(const task_state& t) noexcept;
 [[nodiscard]] bool group_over_budget(const task_state& t, timing::ticks now) noexcept;
+/// The same where nothing may wait or be freed, as in a signal handler. False also if that is not known
+/// because the task is being moved to another group.
+[[nodiscard]] bool group_known_over_budget(const task_state& t, timing::ticks now) noexcept;
 
 /// Identifies the group outside of the process: the names from the group at the top to this one, with
 /// "/" between them, each at most `name_bytes` long. "/" and "\" in a name follow a "\". Groups with

@@ -218,8 +218,9 @@ class context_core final : public hooks::path_arbiter {
     bool hinted = false;
     hooks::yield_reason why{};
   };
-  [[nodiscard]] slice_verdict judge_slice(const hooks::thread_state& ts,
-                                          timing::ticks now) noexcept;
+  /// `in_check`: in an automatic checkpoint, where nothing may wait or be freed.
+  [[nodiscard]] slice_verdict judge_slice(const hooks::thread_state& ts, timing::ticks now,
+                                          bool in_check = false) noexcept;
   /// The poll yields because of the verdict. Calls the program's hooks.
   void yields(hooks::thread_state& ts, const slice_verdict& verdict) noexcept;
   /// The size of the stacks of its handlers that run on fibers.

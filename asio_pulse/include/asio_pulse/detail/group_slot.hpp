@@ -45,7 +45,23 @@ class group_slot {
     }
   }
 
-  /// The same, for the thread that is alone with the task.
+  /// The same where nothing may wait or be freed, as in a signal handler. Does not call `f`, and returns
+  /// false, while somebody moves the task or takes a reference to its group. `f` is called with the word
+  /// locked if the task has moved, and must neither wait nor release a group.
+  template <class F>
+  bool with_at_once(F f) const {
+    if (word_.peek(std::memory_order_acquire) == 0) {  // as in with()
+      f(first_.get());
+      return true;
+    }
+    std::uintptr_t word = 0;
+    if (!word_.try_lock(word)) return false;
+    f(group_in(word));
+    word_.unlock(word);
+    return true;
+  }
+
+  /// The same as with(), for the thread that is alone with the task.
   ///
   /// \par Memory order  Sequentially consistent, as the lock of exchange(). Either this sees that the
   ///                    word is locked or pinned, or what counts this thread as a worker is seen by the

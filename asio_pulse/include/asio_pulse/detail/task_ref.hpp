@@ -38,17 +38,16 @@ class task_ref {
   task_state* t_ = nullptr;
 };
 
-/// Operations that are created in this scope belong to the task, which must outlive the scope.
+/// Operations that are created in this scope belong to the task, which must outlive the scope. Code of
+/// the program in it may be suspended by its checks, so its end looks up the thread again.
 class label_scope {
  public:
-  explicit label_scope(hooks::task_record* t) noexcept
-      : ts_(hooks::this_thread()), before_(ts_, t) {}
-  ~label_scope() { before_.restore(ts_); }
+  explicit label_scope(hooks::task_record* t) noexcept : before_(hooks::this_thread(), t) {}
+  ~label_scope() { before_.restore(hooks::this_thread_by_now()); }
   label_scope(const label_scope&) = delete;
   label_scope& operator=(const label_scope&) = delete;
 
  private:
-  hooks::thread_state& ts_;
   hooks::label_before before_;
 };
 

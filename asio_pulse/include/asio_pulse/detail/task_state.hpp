@@ -80,7 +80,12 @@ struct task_state final : hooks::task_record {
   void with_group(F f) const {
     if (is_grouped()) extras.load(std::memory_order_acquire)->group.with(f);
   }
-  /// The same for the thread that charges the task alone; see group_slot::with_alone().
+  /// The same, but takes no reference, and does not wait: does nothing while the task is being moved.
+  template <class F>
+  void with_group_at_once(F f) const {
+    if (is_grouped()) extras.load(std::memory_order_acquire)->group.with_at_once(f);
+  }
+  /// The same as with_group() for the thread that charges the task alone; see group_slot::with_alone().
   template <class F>
   void with_group_alone(F f) const {
     if (const task_extras* const e = extras.load(std::memory_order_acquire)) e->group.with_alone(f);

@@ -32,6 +32,17 @@ class locked_word {
       if (tries >= spins) std::this_thread::yield();
     }
   }
+  /// The same without waiting. Returns false, and leaves `word` as it is, if somebody has the lock.
+  [[nodiscard]] bool try_lock(std::uintptr_t& word) noexcept {
+    std::uintptr_t now = word_.load(std::memory_order_relaxed);
+    if ((now & locked) != 0 ||
+        !word_.compare_exchange_strong(now, now | locked, std::memory_order_seq_cst,
+                                       std::memory_order_relaxed)) {
+      return false;
+    }
+    word = now;
+    return true;
+  }
   /// Sets the word, and releases the lock.
   void unlock(std::uintptr_t word) noexcept { word_.store(word, std::memory_order_release); }
 

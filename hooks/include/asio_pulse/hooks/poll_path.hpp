@@ -368,24 +368,39 @@ inline void label_before::restore(thread_state& ts) const noexcept {
   ts.current = left ? poll_->task() : task_;
 }
 
-/// Makes a location that of the operations created in its scope.
+/// Makes a location that of the operations created in its scope. Asio starts operations of the
+/// program's streams in such a scope, and these may suspend the handler: its end looks up the thread
+/// again.
 class location_scope {
  public:
-  location_scope(const char* file, std::uint32_t line, const char* function) noexcept
-      : ts_(this_thread()), saved_(ts_.where) {
+  location_scope(const char* file, std::uint32_t line, const char* function) noexcept {
+    thread_state& ts = this_thread();
+    saved_ = ts.where;
     if (file == nullptr) return;
-    auto& known = ts_.locations[line % std::size(ts_.locations)];
+    auto& known = ts.locations[line % std::size(ts.locations)];
     if (known.file != file || known.line != line)
       known = {file, line, intern({file, line, function})};
-    ts_.where = std::uintptr_t{known.id} << 48;
+    ts.where = std::uintptr_t{known.id} << 48;
   }
-  ~location_scope() { ts_.where = saved_; }
+  ~location_scope() { this_thread_by_now().where = saved_; }
   location_scope(const location_scope&) = delete;
   location_scope& operator=(const location_scope&) = delete;
 
  private:
-  thread_state& ts_;
   std::uintptr_t saved_;
+};
+
+/// For the time in which a handler is suspended: takes the location of its new operations off the
+/// thread, whose other handlers have their own, and puts it on the thread where the handler goes on.
+class location_taken_along {
+ public:
+  location_taken_along() noexcept : where_(std::exchange(this_thread_by_now().where, 0)) {}
+  ~location_taken_along() { this_thread_by_now().where = where_; }
+  location_taken_along(const location_taken_along&) = delete;
+  location_taken_along& operator=(const location_taken_along&) = delete;
+
+ private:
+  std::uintptr_t where_;
 };
 
 /// Sets the recorder of the thread's polls, or null for none. Called by that thread only.

@@ -238,6 +238,15 @@ extern constinit thread_local thread_state this_thread_state ASIO_PULSE_DETAIL_T
 
 inline thread_state& this_thread() noexcept { return this_thread_state; }
 
+/// The same after code that may have been suspended, and have gone on on another thread. A call, since
+/// compilers keep the address of a thread-local.
+ASIO_PULSE_DETAIL_NOINLINE inline thread_state& this_thread_by_now() noexcept {
+#if defined(__GNUC__)
+  asm volatile("");  // so that two calls are not taken for one
+#endif
+  return this_thread_state;
+}
+
 /// Grows whenever an arbiter is added or removed. Relaxed: a thread that polls a scheduler has
 /// synchronised with the thread that created it, and so sees its epoch.
 inline constinit std::atomic<std::uint32_t> arbiter_epoch{1};
