@@ -16,6 +16,7 @@
 
 #include <array>
 #include <atomic>
+#include <chrono>
 #include <future>
 #include <mutex>
 #include <vector>
@@ -39,14 +40,25 @@ inline asio_pulse::shard_options unmoved() {
   return o;
 }
 
-/// Runs shards on a thread; the destructor waits for the end.
+/// Runs shards on a thread. If nobody has waited for the end, as after an assertion that failed, the
+/// destructor makes them end.
 class runner {
  public:
   explicit runner(sharded_context& s)
-      : done_(std::async(std::launch::async, [&s] { return s.run(); })) {}
+      : shards_(s), done_(std::async(std::launch::async, [&s] { return s.run(); })) {}
+  ~runner() {
+    if (done_.valid()) shards_.stop();
+  }
+  runner(const runner&) = delete;
+  runner& operator=(const runner&) = delete;
   std::size_t get() { return done_.get(); }
+  /// Whether run() has not returned after that time.
+  bool runs_for(std::chrono::milliseconds time) {
+    return done_.wait_for(time) == std::future_status::timeout;
+  }
 
  private:
+  sharded_context& shards_;
   std::future<std::size_t> done_;
 };
 

@@ -27,7 +27,8 @@
 
 namespace asio_pulse {
 
-/// Refers to a session that may move, from any thread and for as long as one likes.
+/// Refers to a session that may move, from any thread and for as long as one likes: also while the
+/// sharded_context is destroyed, and afterwards. Then the session has ended.
 ///
 /// \par Thread safety  Distinct objects: Safe. Shared objects: Unsafe; the session behind them: Safe.
 class movable_ref {
@@ -43,13 +44,10 @@ class movable_ref {
     return core_ == nullptr ? make_error_code(error::session_ended) : core_->order(shard);
   }
   /// If the session waits in idle(), that completes with operation_aborted. Returns whether it does.
-  [[nodiscard]] bool cancel() const noexcept {
-    return core_ != nullptr && !core_->ended() && core_->cancel();
-  }
+  [[nodiscard]] bool cancel() const noexcept { return core_ != nullptr && core_->cancel(); }
   /// Its shard. Empty if it has ended.
   [[nodiscard]] std::optional<std::size_t> shard() const noexcept {
-    if (core_ == nullptr || core_->ended()) return std::nullopt;
-    return core_->home()->shard.index;
+    return core_ != nullptr ? core_->shard() : std::nullopt;
   }
 
  private:

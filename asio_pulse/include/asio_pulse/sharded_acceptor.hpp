@@ -74,7 +74,8 @@ struct accept_options {
 /// Each connection is a task of its own, as after an async_accept (options::accepted).
 ///
 /// If accepting fails, for example because no descriptor is left, the listener pauses for 50 ms.
-/// Connections wait in the kernel's queue meanwhile.
+/// Connections wait in the kernel's queue meanwhile. Without memory for that, it tries again in the
+/// shard's next turn.
 ///
 /// \par Thread safety  close() and the figures: any thread. Otherwise: Unsafe.
 class sharded_acceptor {
@@ -110,7 +111,7 @@ class sharded_acceptor {
   /// Calls close().
   ~sharded_acceptor() { close(); }
 
-  /// Stops listening. Connections that were accepted are served. Listeners are closed by their
+  /// Stops listening. Connections that were accepted are served, also after this. Listeners are closed by their
   /// shards, so that is done by the time that these have come to it.
   void close() {
     for (const auto& l : std::exchange(listeners_, {})) l->close_soon(l);
@@ -187,10 +188,16 @@ class sharded_acceptor {
     }
     // It was sent before the drain of its shard began.
     [[nodiscard]] bool moves_on() {
-      const std::size_t here = std::exchange(shard, to->shards.place_index());
+      const std::shared_ptr<shared> all = to;
+      const std::size_t here = std::exchange(shard, all->shards.place_index());
       try {
-        if (shard != here && to->shards.try_post(shard, std::move(*this))) return true;
+        if (shard != here && all->shards.try_post(shard, std::move(*this))) return true;
       } catch (const std::bad_alloc&) {  // it stays
+        // NOLINTNEXTLINE(bugprone-use-after-move): on a spare thread it was, and is closed
+        if (to == nullptr) {
+          all->failures.fetch_add(1, std::memory_order_relaxed);
+          return true;
+        }
       }
       shard = here;  // NOLINT(bugprone-use-after-move): nothing was moved from it
       return false;
@@ -207,6 +214,7 @@ class sharded_acceptor {
     listener(std::shared_ptr<shared> s, std::size_t shard)
         : shared_(std::move(s)),
           io_(shared_->shards.shard(shard)),
+          scheduler_(boost::asio::use_service<detail::scheduler_type>(io_)),
           shard_(shard),
           acceptor_(io_),
           pause_(io_) {}
@@ -223,10 +231,9 @@ class sharded_acceptor {
 
     /// Operations are started on the shard's thread.
     void start(bool hands_over) {
+      hands_over_ = hands_over;
       if (hands_over) acceptor_.native_non_blocking(true);
-      boost::asio::post(io_, [self = shared_from_this(), hands_over] {
-        hands_over ? self->wait() : self->accept();
-      });
+      boost::asio::post(io_, [self = shared_from_this()] { self->go_on(); });
     }
     void close_soon(const std::shared_ptr<listener>& self) {
       boost::asio::post(io_, [self] {
@@ -239,6 +246,33 @@ class sharded_acceptor {
    private:
     using port_reuse = boost::asio::detail::socket_option::boolean<SOL_SOCKET, SO_REUSEPORT>;
 
+    // Waits for the next connection. The listener must not end because there is no memory for that now.
+    void go_on() {
+      try {
+        hands_over_ ? wait() : accept();
+      } catch (const std::bad_alloc&) {
+        try_again();
+      }
+    }
+    // In the next turn. That needs no memory.
+    void try_again() noexcept {
+      shared_->failures.fetch_add(1, std::memory_order_relaxed);
+      retry_.listens = shared_from_this();
+      scheduler_.post_immediate_completion(&retry_, false);
+    }
+    struct retry final : detail::operation_type {
+      retry() noexcept : operation_type(&retry::run) {}
+      static void run(void* owner, operation_type* self, const boost::system::error_code&,
+                      std::size_t) {
+        // If the owner is null, the context is destroyed, and the listener may be.
+        const std::shared_ptr<listener> l = std::move(static_cast<retry*>(self)->listens);
+        if (owner == nullptr) return;
+        if (detail::shard_state* const s = detail::shard_state::current()) s->uncounted();
+        if (l->acceptor_.is_open()) l->go_on();
+      }
+      std::shared_ptr<listener> listens;  ///< while it is queued
+    };
+
     // ---- one listener for each shard
 
     void accept() {
@@ -248,9 +282,12 @@ class sharded_acceptor {
           });
     }
     void accepted(boost::system::error_code ec, tcp::socket s) {
-      if (!acceptor_.is_open()) return;
-      if (ec) return fail([this] { accept(); }, ec.value());
-      accept();  // before the handler, which may throw
+      if (ec) {
+        if (acceptor_.is_open()) fail(ec.value());
+        return;
+      }
+      // Before the handler, which may throw. If it was closed meanwhile, this connection still is served.
+      if (acceptor_.is_open()) go_on();
       if (shared_->shards.draining(shard_) && moves_on(s)) return;
       shared_->begin(std::move(s));
     }
@@ -279,21 +316,20 @@ class sharded_acceptor {
 
     void take_some() {
       constexpr int at_once = 16;  // a guess: between system calls saved and the shard's own work
-      const auto again = [this] { wait(); };
       for (int i = 0; i != at_once; ++i) {
         descriptor fd(
             ::accept4(acceptor_.native_handle(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
         if (fd.get() < 0) {
           if (errno == EAGAIN) break;
-          return fail(again, errno);
+          return fail(errno);
         }
         try {
           hand_over(std::move(fd));
         } catch (const std::bad_alloc&) {  // the connection is closed
-          return fail(again, ENOMEM);
+          return fail(ENOMEM);
         }
       }
-      wait();
+      go_on();
     }
 
     void hand_over(descriptor fd) {
@@ -309,22 +345,28 @@ class sharded_acceptor {
     [[nodiscard]] static bool lost(int code) noexcept {
       return code == ECONNABORTED || code == EPROTO || code == EINTR;
     }
-    template <class Again>
-    void fail(Again again, int code) {
+    void fail(int code) {
       shared_->failures.fetch_add(1, std::memory_order_relaxed);
-      if (lost(code)) return again();
-      pause_.expires_after(std::chrono::milliseconds(50));
-      pause_.async_wait([self = shared_from_this(), again](boost::system::error_code) {
-        if (self->acceptor_.is_open()) again();
-      });
+      if (lost(code)) return go_on();
+      try {
+        pause_.expires_after(std::chrono::milliseconds(50));
+        pause_.async_wait([self = shared_from_this()](boost::system::error_code) {
+          if (self->acceptor_.is_open()) self->go_on();
+        });
+      } catch (const std::bad_alloc&) {
+        try_again();
+      }
     }
 
     std::shared_ptr<shared> shared_;
     io_context& io_;
+    detail::scheduler_type& scheduler_;
     std::size_t shard_;
+    bool hands_over_ = false;
     tcp protocol_ = tcp::v4();
     tcp::acceptor acceptor_;
     boost::asio::steady_timer pause_;
+    retry retry_;
   };
 
   // Returns false, and listens nowhere, if a step fails.

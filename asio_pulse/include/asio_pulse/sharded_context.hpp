@@ -7,6 +7,7 @@
 #include <asio_pulse/detail/shard.hpp>
 #include <asio_pulse/detail/shard_drain.hpp>
 #include <asio_pulse/detail/shard_moves.hpp>
+#include <asio_pulse/detail/shard_request.hpp>
 #include <asio_pulse/error.hpp>
 #include <asio_pulse/io_context.hpp>
 #include <asio_pulse/options.hpp>
@@ -14,12 +15,9 @@
 #include <asio_pulse/shard_balance.hpp>
 #include <asio_pulse/shard_options.hpp>
 
-#include <boost/asio/associated_executor.hpp>
 #include <boost/asio/async_result.hpp>
 #include <boost/asio/awaitable.hpp>
-#include <boost/asio/dispatch.hpp>
 #include <boost/asio/execution_context.hpp>
-#include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <boost/system/system_error.hpp>
@@ -129,7 +127,7 @@ class sharded_context {
     board_.balance = options_.balance;
     board_.settings = options_.balancing;
     board_.on_move = options_.on_move;
-    board_.drained = [this](std::size_t shard) { drains_.end(shard, {}); };
+    board_.drained = [this](std::size_t shard) { end_drain(shard); };
     for (const auto& s : shards_) {
       moves_.push_back(std::make_unique<detail::shard_moves>(*s, board_));
       s->moves = moves_.back().get();
@@ -147,6 +145,7 @@ class sharded_context {
   ~sharded_context() {
     stop();
     wait_for_run();
+    board_.from_outside->close();  // whoever moves a session by its handle
     for (const auto& s : shards_) s->destroy_messages();
     for (const auto& s : shards_) s->work.reset();
     drains_.clear();
@@ -272,7 +271,8 @@ class sharded_context {
   void post(std::size_t shard, F f) {
     if (!try_post(shard, std::move(f))) throw boost::system::system_error(error::mailbox_full);
   }
-  /// The same, but returns false if the mailbox is full. Then `f` is as it was.
+  /// The same, but returns false if the mailbox is full. Then `f` is as it was. After std::bad_alloc on
+  /// a thread that is no shard, or a spare one, it may have been moved from.
   template <class F>
   [[nodiscard]] bool try_post(std::size_t shard, F&& f) {
     using function = std::decay_t<F>;
@@ -368,8 +368,9 @@ class sharded_context {
 
   /// Takes everything off a shard, for example before it is stopped for good: place() chooses others, a
   /// sharded_acceptor gives it no more connections, and what may move leaves at its next quiet point.
-  /// Completes when neither a session that may move nor an accepted connection is left. What cannot move
-  /// is waited for.
+  /// Completes when neither a session that may move nor the task of an accepted connection is left. What
+  /// cannot move is waited for. A connection without a task of its own (options::accept_rule is off, or
+  /// the library is disabled) is not seen, unless it has made a movable.
   ///
   /// Work that names the shard, such as post() and shard(), still comes to it. A moved coroutine keeps
   /// the shard it was started on at work (Asio's own guard), and completes there.
@@ -389,9 +390,13 @@ class sharded_context {
   ///
   /// \par Errors  std::out_of_range.
   void undrain(std::size_t shard) {
-    const std::lock_guard lock(drain_mutex_);
-    at(shard).moves->set_draining(false);
-    drains_.end(shard, boost::asio::error::operation_aborted);
+    detail::shard_drains::waiters waiting;
+    {
+      const std::lock_guard lock(drain_mutex_);
+      (void)at(shard).moves->set_draining(false);
+      waiting = drains_.take(shard);
+    }
+    detail::shard_drains::complete(waiting, boost::asio::error::operation_aborted);
   }
   /// \par Errors  std::out_of_range.
   [[nodiscard]] bool draining(std::size_t shard) const { return at(shard).moves->draining(); }
@@ -490,6 +495,17 @@ class sharded_context {
     waiting->complete(error::shard_drained);
   }
 
+  /// The shard seems to be empty. Its thread.
+  void end_drain(std::size_t shard) {
+    detail::shard_drains::waiters waiting;
+    {
+      const std::lock_guard lock(drain_mutex_);
+      if (!moves_[shard]->be_drained()) return;
+      waiting = drains_.take(shard);
+    }
+    detail::shard_drains::complete(waiting, {});
+  }
+
   /// A shard's context has stopped, or has run out of work after `n` handlers. Returns true when it
   /// should look again.
   ///
@@ -501,6 +517,11 @@ class sharded_context {
     handlers_ += n;
     ran_ += n;
     if (halted_) return false;
+    // The program has stopped the context itself, which has no effect. (It also stops without work.)
+    if (s.work || s.has_work()) {
+      s.io.restart();
+      return true;
+    }
     const std::uint64_t mine = round_;
     if (++idle_ == size()) {
       if (ran_ == 0) {
@@ -548,128 +569,6 @@ class sharded_context {
     using type = void(std::exception_ptr);
   };
 
-  /// What a function has returned or thrown.
-  template <class Result>
-  class outcome {
-   public:
-    template <class F>
-    void call(F&& f) noexcept {
-      try {
-        if constexpr (std::is_void_v<Result>) {
-          std::forward<F>(f)();
-        } else {
-          value_.emplace(std::forward<F>(f)());
-        }
-      } catch (...) {
-        thrown_ = std::current_exception();
-      }
-    }
-    void refuse() {
-      thrown_ = std::make_exception_ptr(boost::system::system_error(error::mailbox_full));
-    }
-    template <class Handler>
-    void give(Handler&& h) && {
-      if constexpr (std::is_void_v<Result>) {
-        std::forward<Handler>(h)(std::move(thrown_));
-      } else {
-        std::forward<Handler>(h)(std::move(thrown_), value_ ? std::move(*value_) : Result());
-      }
-    }
-
-   private:
-    struct nothing {};
-    std::exception_ptr thrown_;
-    std::optional<std::conditional_t<std::is_void_v<Result>, nothing, Result>> value_;
-  };
-
-  /// A handler that waits for the result. It keeps the context of its executor at work.
-  template <class Handler, class Result>
-  class waiter {
-    using executor =
-        boost::asio::associated_executor_t<Handler, boost::asio::io_context::executor_type>;
-
-   public:
-    waiter(Handler&& h, detail::shard_state& home)
-        : work_(boost::asio::get_associated_executor(h, home.io.get_executor())),
-          handler_(std::move(h)) {}
-
-    void complete(outcome<Result>&& with) && {
-      const executor ex = work_.get_executor();
-      const boost::asio::executor_work_guard<executor> work(std::move(work_));
-      boost::asio::dispatch(ex, [h = std::move(handler_), o = std::move(with)]() mutable {
-        std::move(o).give(std::move(h));
-      });
-    }
-
-   private:
-    boost::asio::executor_work_guard<executor> work_;
-    Handler handler_;
-  };
-
-  /// A request from one shard to another, and its answer. It is allocated once, and freed on the
-  /// shard that it came from.
-  template <class F, class Handler, class Result>
-  class request {
-   public:
-    request(F&& f, Handler&& h, detail::shard_state& from, detail::shard_state& to)
-        : from_(from), to_(to), function_(std::move(f)), waiter_(std::move(h), from) {
-      // Announced here, so that the completion belongs to the task that asks.
-      BOOST_ASIO_HANDLER_CREATION((from.io, answer_, "shard", &from, 0, "answer"));
-    }
-    /// Returns false, and does nothing, if there is no room. Afterwards it deletes itself.
-    [[nodiscard]] bool send() noexcept {
-      std::atomic<std::size_t>& open = from_.requests[to_.index];
-      if (open.load(std::memory_order_relaxed) == from_.most) return false;
-      from_.add(open, 1);
-      if (to_.send(ask_, from_.index)) return true;
-      from_.add(open, detail::shard_state::minus_one);
-      return false;
-    }
-    void refuse() {
-      outcome_.refuse();
-      std::move(waiter_).complete(std::move(outcome_));
-    }
-
-   private:
-    struct ask final : detail::handler_operation<ask, detail::message> {
-      explicit ask(request& r) : whole(r) { this->announce_by(&introduce); }
-      void completed(void* owner) {
-        this->left_queue();
-        if (owner == nullptr) {
-          delete &whole;
-          return;
-        }
-        whole.outcome_.call(std::move(whole.function_));
-        whole.from_.answer(whole.answer_, whole.to_.index);  // it may be deleted now
-      }
-      static void introduce(detail::message& m, [[maybe_unused]] detail::shard_state& to) {
-        [[maybe_unused]] auto& self = static_cast<ask&>(m);
-        BOOST_ASIO_HANDLER_CREATION((to.io, self, "shard", &to, 0, "on"));
-      }
-      request& whole;
-    };
-    struct answer final : detail::handler_operation<answer, detail::message> {
-      explicit answer(request& r) : whole(r) {}
-      void completed(void* owner) {
-        std::unique_ptr<request> self(&whole);
-        whole.from_.add(whole.from_.requests[whole.to_.index], detail::shard_state::minus_one);
-        waiter<Handler, Result> asked(std::move(whole.waiter_));
-        outcome<Result> result(std::move(whole.outcome_));
-        self.reset();  // as in posted
-        if (owner != nullptr) std::move(asked).complete(std::move(result));
-      }
-      request& whole;
-    };
-
-    detail::shard_state& from_;
-    detail::shard_state& to_;
-    F function_;
-    waiter<Handler, Result> waiter_;
-    outcome<Result> outcome_;
-    ask ask_{*this};
-    answer answer_{*this};
-  };
-
   template <class Result, class F, class CompletionToken>
   auto initiate_on(detail::shard_state& to, F&& f, CompletionToken& token) {
     return boost::asio::async_initiate<CompletionToken, typename signature<Result>::type>(
@@ -677,7 +576,7 @@ class sharded_context {
           using handler_type = decltype(handler);
           detail::shard_state* const from = sender();
           if (from != nullptr && from != &to) {
-            auto r = std::make_unique<request<F, handler_type, Result>>(
+            auto r = std::make_unique<detail::shard_request<F, handler_type, Result>>(
                 std::move(function), std::move(handler), *from, to);
             if (r->send()) {
               (void)r.release();
@@ -689,9 +588,9 @@ class sharded_context {
           // From a thread that is no shard, or a spare one, and from the shard itself.
           detail::shard_state* const home = here() != nullptr ? here() : &to;
           boost::asio::post(
-              to.io, [f = std::move(function),
-                      w = waiter<handler_type, Result>(std::move(handler), *home)]() mutable {
-                outcome<Result> o;
+              to.io, [f = std::move(function), w = detail::shard_waiter<handler_type, Result>(
+                                                   std::move(handler), *home)]() mutable {
+                detail::shard_outcome<Result> o;
                 o.call(std::move(f));
                 std::move(w).complete(std::move(o));
               });
@@ -733,7 +632,7 @@ class sharded_context {
   detail::move_board board_;
   std::vector<std::unique_ptr<detail::shard_moves>> moves_;
   detail::shard_drains drains_;
-  std::mutex drain_mutex_;  // a drain begins, or is ended by undrain()
+  std::mutex drain_mutex_;  // a drain begins or ends
   std::atomic<std::uint64_t> placement_failures_{0};
   std::atomic<std::size_t> foreign_choices_{0};  // of threads that are no shards
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <asio_pulse/detail/asio/handler_operation.hpp>
+#include <asio_pulse/detail/visitors.hpp>
 #include <asio_pulse/hooks/assert.hpp>
 #include <asio_pulse/hooks/thread_state.hpp>
 #include <asio_pulse/io_context.hpp>
@@ -20,6 +21,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string_view>
 #include <utility>
@@ -90,17 +92,20 @@ class moved_tasks {
 ///     running ──► starting ──► waiting ──► running     the socket is ready, or the wait is cancelled
 ///        ▲            │           │                    (both only with the number of this wait)
 ///        │            ▼           ▼
-///        │         running      taken ──► running      it has moved, and is queued on the other shard
-///        │      (ready already)   │
-///        └────────────────────────┴─────► waiting      it could not be moved, and stays
+///        │          taken       taken ──► running      its own move_to(): it is queued on the other shard
+///        │     (ready already)    │
+///        └────────────────────────┴─────► waiting      it has moved and waits there; or it could not be
+///                                                      moved, and stays
 ///
 /// *running*: the thread of the shard that runs its handlers, and the operation in that shard's queue,
 /// own it. *waiting*: nobody does; who changes the state is its owner. *taken*: a thread that moves
 /// it, of any shard. The wait of Asio that belongs to an old number finds another number, and does
 /// nothing; so it does not matter when the reactor of the shard that the session has left gives it
 /// back. A wait that is over while the state is starting or taken sets `fired`, and one that is cancelled
-/// then sets `cancelled`; the owner sees it when it gives the session back. A session that has moved and
-/// waits again stays *taken* until the thread of its shard begins the next wait.
+/// then sets `cancelled`; the owner sees it when it gives the session back. Who moves a session that
+/// waited starts its wait on the other shard itself, so that it can be taken again also if that shard is
+/// stuck. Only if that wait is over at once, cannot be started or was cancelled, the session stays *taken*
+/// until its operation has a turn there.
 ///
 /// \par Memory order  Whoever sets `waiting` does so with release, after its last use of the session;
 ///                    whoever changes it does so with acquire.
@@ -131,8 +136,8 @@ class movable_core {  // NOLINT(*-virtual-class-destructor): intrusive_ptr_relea
   void go_on_waiting(resumption& op);
   /// Whether something wants it to move at its next quiet point.
   [[nodiscard]] inline bool wanted() const noexcept;
-  /// The shard that it should move to, if any.
-  [[nodiscard]] inline std::optional<std::size_t> wanted_shard() const noexcept;
+  /// The shard that it should move to, if any. At a quiet point.
+  [[nodiscard]] inline std::optional<std::size_t> wanted_shard() noexcept;
   /// The session has ended.
   void end() noexcept;
 
@@ -141,6 +146,8 @@ class movable_core {  // NOLINT(*-virtual-class-destructor): intrusive_ptr_relea
   /// An order to move. See movable_ref.
   [[nodiscard]] boost::system::error_code order(std::size_t shard) noexcept;
   [[nodiscard]] bool cancel() noexcept;
+  /// The number of its shard. Empty if it has ended.
+  [[nodiscard]] inline std::optional<std::size_t> shard() const noexcept;
   [[nodiscard]] bool ended() const noexcept { return ended_.load(std::memory_order_acquire); }
   [[nodiscard]] shard_moves* home() const noexcept { return home_.load(std::memory_order_acquire); }
   void forbid() noexcept { holds_.fetch_add(1, std::memory_order_relaxed); }
@@ -186,7 +193,11 @@ class movable_core {  // NOLINT(*-virtual-class-destructor): intrusive_ptr_relea
   static constexpr word states = 3, fired = 4, cancelled = 8;
   static constexpr unsigned number_shift = 4;
 
-  void start_waiting();
+  /// Starts the next wait. The state is `during` meanwhile, and afterwards, also if this throws. Returns
+  /// false if it was cancelled while it was taken: then it is queued.
+  [[nodiscard]] bool start_waiting(word during);
+  /// It has come to its shard by a move, and goes on waiting there. The thread that has moved it.
+  void wait_there() noexcept;
   /// Makes it the caller's if it waits.
   [[nodiscard]] bool take() noexcept {
     word w = word_.load(std::memory_order_seq_cst);
@@ -194,19 +205,27 @@ class movable_core {  // NOLINT(*-virtual-class-destructor): intrusive_ptr_relea
            word_.compare_exchange_strong(w, (w & ~states) | taken, std::memory_order_acq_rel,
                                          std::memory_order_relaxed);
   }
-  /// Gives a session back that was taken and not moved.
+  /// Gives a session back whose wait was started. It waits then, or is queued, or moves on if there is an
+  /// order.
   void give_back() noexcept;
-  /// Makes it running, and forgets what has happened to its wait. Returns whether that was cancelled.
-  bool stop_moving() noexcept {
+  /// Its wait could not be started. Makes it running, and forgets what has happened meanwhile.
+  void run_again() noexcept {
     const word w = word_.load(std::memory_order_relaxed);
-    const word before =
-        word_.exchange(w >> number_shift << number_shift | running, std::memory_order_acq_rel);
-    return (before & cancelled) != 0;
+    word_.store(w >> number_shift << number_shift | running, std::memory_order_release);
   }
   [[nodiscard]] bool want(std::size_t shard, move_reason why) noexcept {
     std::uint32_t none = 0;
     return wanted_.compare_exchange_strong(none, wish(shard, why), std::memory_order_seq_cst,
                                            std::memory_order_relaxed);
+  }
+  /// It moves to that shard. An order for another one stays in place: whoever gave it was told that it
+  /// was accepted.
+  void forget_wish(std::size_t shard) noexcept {
+    std::uint32_t w = wanted_.load(std::memory_order_relaxed);
+    const bool other =
+        static_cast<move_reason>(w >> 16U) == move_reason::ordered && (w & 0xffffU) != shard + 1;
+    // Not a store: an order that comes in this moment must not be lost.
+    if (w != 0 && !other) wanted_.compare_exchange_strong(w, 0, std::memory_order_relaxed);
   }
   static std::uint32_t wish(std::size_t shard, move_reason why) noexcept {
     return static_cast<std::uint32_t>(shard + 1) | static_cast<std::uint32_t>(why) << 16U;
@@ -225,13 +244,17 @@ class movable_core {  // NOLINT(*-virtual-class-destructor): intrusive_ptr_relea
   std::atomic<std::uint32_t> references_{0};
   std::atomic<std::uint32_t> holds_{0};
   std::atomic<word> word_{running};
-  /// A shard and a reason, see wish(); 0: none. It publishes nothing; see start_waiting().
+  /// A shard and a reason, see wish(); 0: none. It publishes nothing; see give_back().
   std::atomic<std::uint32_t> wanted_{0};
   std::atomic<bool> ended_{false};
   std::atomic<shard_moves*> home_;  ///< changed by its owner
+  /// It outlives the shards.
+  const std::shared_ptr<visitors> from_outside_;
   // The owner's.
   resumption* op_ = nullptr;
   std::optional<time> until_;
+  /// A wait may be in the reactor of `home_`, or its limit.
+  bool wait_left_ = false;
   std::atomic<std::uint32_t> turns_{0};  ///< written by the owner
   // Guarded by the mutex of `home_`.
   movable_core* previous_ = nullptr;

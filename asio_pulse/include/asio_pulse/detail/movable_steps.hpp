@@ -4,7 +4,6 @@
 #include <asio_pulse/detail/movable_core.hpp>
 #include <asio_pulse/detail/shard_moves.hpp>
 #include <asio_pulse/error.hpp>
-#include <asio_pulse/hooks/assert.hpp>
 
 #include <boost/asio/error.hpp>
 #include <boost/smart_ptr/intrusive_ptr.hpp>
@@ -20,7 +19,8 @@
 
 namespace asio_pulse::detail {
 
-inline movable_core::movable_core(shard_moves& home) : home_(&home) {}
+inline movable_core::movable_core(shard_moves& home)
+    : home_(&home), from_outside_(home.board.from_outside) {}
 inline movable_core::~movable_core() = default;
 
 inline bool movable_core::wanted() const noexcept {
@@ -60,17 +60,15 @@ inline void movable_core::idle(resumption& op, std::optional<time> until) {
     word_.store(word_.load(std::memory_order_relaxed) | taken, std::memory_order_release);
     if (!home()->move(*this, *to, why)) return;
     op.waits_again = false;  // it stays
-    if (stop_moving()) {
-      op.result = boost::asio::error::operation_aborted;
-      return home()->enqueue(*this);
-    }
   }
   try {
-    start_waiting();
+    if (!start_waiting(starting)) return;
   } catch (...) {
+    run_again();
     op_ = nullptr;
     throw;
   }
+  give_back();
 }
 
 inline void movable_core::move_now(resumption& op, std::size_t shard) noexcept {
@@ -96,69 +94,89 @@ inline void movable_core::move_now(resumption& op, std::size_t shard) noexcept {
   here.enqueue(*this);
 }
 
-inline std::optional<std::size_t> movable_core::wanted_shard() const noexcept {
+inline std::optional<std::size_t> movable_core::wanted_shard() noexcept {
   move_reason why{};
   if (!wanted()) return std::nullopt;
   const shard_moves* const to = target(why);
+  if (to == nullptr) forget_wish(home()->shard.index);  // another move has brought it there
   return to != nullptr ? std::optional<std::size_t>(to->shard.index) : std::nullopt;
 }
 
 inline void movable_core::go_on_waiting(resumption& op) {
-  op.waits_again = false;
-  if (stop_moving()) {
-    op.result = boost::asio::error::operation_aborted;
-    return op.resume();
-  }
   op_ = &op;
   try {
-    start_waiting();
+    if (!start_waiting(starting)) return;
   } catch (const std::bad_alloc&) {
+    run_again();
     op_ = nullptr;
+    op.waits_again = false;
     op.result = boost::asio::error::no_memory;
-    op.resume();
+    return op.resume();
   }
+  give_back();
 }
 
-inline void movable_core::start_waiting() {
-  word number = (word_.load(std::memory_order_relaxed) >> number_shift) + 1;
-  word w = number << number_shift | starting;
-  word_.store(w, std::memory_order_release);
+inline bool movable_core::start_waiting(word during) {
+  word w = word_.load(std::memory_order_relaxed);
+  word number = 0;
+  do {
+    if ((w & cancelled) != 0) {
+      home()->enqueue(*this);
+      return false;
+    }
+    number = (w >> number_shift) + 1;
+  } while (!word_.compare_exchange_weak(w, number << number_shift | during,
+                                        std::memory_order_acq_rel, std::memory_order_relaxed));
+  // One that cancel() has left behind, or a limit: they would become more and more.
+  if (std::exchange(wait_left_, true)) stop_waiting(true);
+  wait(number, until_);
+  return true;
+}
+
+inline void movable_core::wait_there() noexcept {
   try {
-    wait(number, until_);
-  } catch (...) {
-    word_.store(number << number_shift | running, std::memory_order_relaxed);
-    throw;
-  }
-  // Afterwards it may end on another thread.
-  const boost::intrusive_ptr<movable_core> here(this);
-  if (!word_.compare_exchange_strong(w, number << number_shift | waiting,
-                                     std::memory_order_seq_cst)) {
-    // A spare thread of this shard was faster, or it was cancelled.
-    ASIO_PULSE_ASSERT((w & (fired | cancelled)) != 0);
-    op_->waits_again = true;  // it looks again what has happened
+    // Asio allows any thread to start a wait: the reactor's locks are on, see shard_state. The state is
+    // not *starting*, so that order() refuses: the thread of a shard must not move one session for ever.
+    // The wait belongs to the session's task, and that may end as soon as the session is cancelled.
+#if !defined(ASIO_PULSE_DISABLE)
+    const session_task task(task_);
+    const label_scope scope(task.get());
+#endif
+    if (!start_waiting(taken)) return;
+  } catch (...) {  // no memory: in its turn again
+    op_->waits_again = true;
     return home()->enqueue(*this);
   }
-  // An order that has found it not yet waiting: order() looks at the state after it has set `wanted_`,
-  // and this is the other way round. All four are sequentially consistent.
-  if (wanted_.load(std::memory_order_seq_cst) == 0 || !take()) return;
-  move_reason why{};
-  shard_moves& from = *home();
-  if (shard_moves* const to = target(why)) {
-    (void)from.move_waiting(*this, *to, why);
-  } else {
-    wanted_.store(0, std::memory_order_relaxed);  // another move has brought it there
-    from.give_back(*this);
-  }
+  give_back();
 }
 
 inline void movable_core::give_back() noexcept {
-  word w = word_.load(std::memory_order_relaxed);
-  if ((w & (fired | cancelled)) == 0 &&
-      word_.compare_exchange_strong(w, (w & ~states) | waiting, std::memory_order_acq_rel)) {
-    return;
+  const boost::intrusive_ptr<movable_core> here(this);  // afterwards it may end on another thread
+  for (;;) {
+    op_->waits_again = false;
+    word w = word_.load(std::memory_order_relaxed);
+    do {
+      if ((w & (fired | cancelled)) != 0) {
+        // A thread of its shard was faster, or it was cancelled. It looks again what has happened: to the
+        // socket, and to the time.
+        op_->waits_again = true;
+        return home()->enqueue(*this);
+      }
+    } while (!word_.compare_exchange_weak(w, (w & ~states) | waiting, std::memory_order_seq_cst,
+                                          std::memory_order_relaxed));
+    // An order that has found it not yet waiting: order() looks at the state after it has set `wanted_`,
+    // and this is the other way round. All four are sequentially consistent.
+    if (wanted_.load(std::memory_order_seq_cst) == 0 || !take()) return;
+    move_reason why{};
+    shard_moves& from = *home();
+    shard_moves* const to = target(why);
+    if (to == nullptr) {
+      forget_wish(from.shard.index);  // another move has brought it there
+      continue;
+    }
+    op_->waits_again = true;
+    if (!from.move(*this, *to, why)) return;
   }
-  op_->waits_again = true;  // it looks again what has happened: to the socket, and to the time
-  home()->enqueue(*this);
 }
 
 inline void movable_core::ready(std::uint64_t number, boost::system::error_code ec) {
@@ -170,6 +188,7 @@ inline void movable_core::ready(std::uint64_t number, boost::system::error_code 
           continue;
         }
         stop_waiting(ec == boost::asio::error::timed_out);
+        wait_left_ = false;
         op_->result = ec;
         std::exchange(op_, nullptr)->resume();
         return;
@@ -194,6 +213,9 @@ inline void movable_core::abandoned(std::uint64_t number) noexcept {
 }
 
 inline bool movable_core::cancel() noexcept {
+  const visitors::visit inside(*from_outside_);
+  if (!inside || ended()) return false;
+  const shard_work until_it_is_queued(home()->shard);
   for (word w = word_.load(std::memory_order_relaxed);;) {
     if ((w & states) == running) return false;
     const bool mine = (w & states) == waiting;
@@ -209,8 +231,15 @@ inline bool movable_core::cancel() noexcept {
   }
 }
 
+inline std::optional<std::size_t> movable_core::shard() const noexcept {
+  const visitors::visit inside(*from_outside_);
+  if (!inside || ended()) return std::nullopt;
+  return home()->shard.index;
+}
+
 inline boost::system::error_code movable_core::order(std::size_t shard) noexcept {
-  if (ended()) return error::session_ended;
+  const visitors::visit inside(*from_outside_);
+  if (!inside || ended()) return error::session_ended;
   shard_moves& here = *home();
   if (shard >= here.board.all.size()) return error::no_such_shard;
   if (here.board.stopped.load(std::memory_order_relaxed)) return error::shards_stopped;
@@ -223,11 +252,12 @@ inline boost::system::error_code movable_core::order(std::size_t shard) noexcept
   if (&to == &here) return {};
   if (to.draining()) return error::shard_drained;
   if (!want(shard, move_reason::ordered)) return error::already_moving;
+  const shard_work until_it_is_back(here.shard);
   if (!take()) return {};  // at its next quiet point
   shard_moves& from = *home();
   if (&from != &to) return from.move_waiting(*this, to, move_reason::ordered);
-  wanted_.store(0, std::memory_order_relaxed);  // another move has brought it there
-  from.give_back(*this);
+  forget_wish(shard);  // another move has brought it there
+  give_back();
   return {};
 }
 

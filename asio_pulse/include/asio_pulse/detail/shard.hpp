@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 #pragma once
 
+#include <asio_pulse/detail/asio/asio_internals.hpp>
 #include <asio_pulse/detail/asio/handler_operation.hpp>
 #include <asio_pulse/detail/mailbox.hpp>
 #include <asio_pulse/detail/shard_figures.hpp>
@@ -76,7 +77,7 @@ class shard_io_context : public io_context {
 class shard_state {
  public:
   using clock = std::chrono::steady_clock;
-  using scheduler = boost::asio::detail::io_context_impl;
+  using scheduler = scheduler_type;
 
   /// Messages of another shard, in their order, and answers to requests that this shard has made of
   /// it. Each is sent by that shard alone. Answers have a mailbox of their own, so that there always
@@ -169,6 +170,8 @@ class shard_state {
   /// For waits of the library that are no work of the context.
   void work_started() noexcept { scheduler_.work_started(); }
   void work_finished() noexcept { scheduler_.work_finished(); }
+  /// Whether handlers are queued, running or waited for.
+  [[nodiscard]] bool has_work() const noexcept { return outstanding_work(scheduler_) > 0; }
   /// A turn of the scheduler in which no handler of the program ran: run() does not count it.
   void uncounted() noexcept {
 #if defined(ASIO_PULSE_DISABLE)
@@ -366,6 +369,18 @@ class shard_state {
 
  private:
   scheduler& scheduler_;
+};
+
+/// Work of a shard that is on its way to it, or away from it: join() waits for that.
+class shard_work {
+ public:
+  explicit shard_work(shard_state& s) noexcept : shard_(s) { shard_.work_started(); }
+  ~shard_work() { shard_.work_finished(); }
+  shard_work(const shard_work&) = delete;
+  shard_work& operator=(const shard_work&) = delete;
+
+ private:
+  shard_state& shard_;
 };
 
 inline void message::deliver(shard_state& receiver, std::size_t sender) noexcept {

@@ -8,12 +8,13 @@
 #include <boost/asio/post.hpp>
 #include <boost/system/error_code.hpp>
 
-#include <algorithm>
 #include <cstddef>
+#include <exception>
+#include <iterator>
+#include <list>
 #include <memory>
 #include <mutex>
 #include <utility>
-#include <vector>
 
 namespace asio_pulse::detail {
 
@@ -62,20 +63,30 @@ class shard_drains {
     const std::lock_guard lock(mutex_);
     waiters_.emplace_back(shard, std::move(w));
   }
-  /// Completes those who wait for this shard.
-  void end(std::size_t shard, boost::system::error_code ec) {
-    for (;;) {
-      waiter_ptr w;
-      {
-        const std::lock_guard lock(mutex_);
-        const auto at = std::find_if(waiters_.begin(), waiters_.end(),
-                                     [shard](const auto& e) { return e.first == shard; });
-        if (at == waiters_.end()) return;
-        w = std::move(at->second);
-        waiters_.erase(at);
-      }
-      w->complete(ec);
+  using waiters = std::list<std::pair<std::size_t, waiter_ptr>>;
+
+  /// Takes out those who wait for this shard. They are completed when no lock is held.
+  [[nodiscard]] waiters take(std::size_t shard) noexcept {
+    const std::lock_guard lock(mutex_);
+    waiters taken;
+    for (auto at = waiters_.begin(); at != waiters_.end();) {
+      const auto next = std::next(at);
+      if (at->first == shard) taken.splice(taken.end(), waiters_, at);
+      at = next;
     }
+    return taken;
+  }
+  /// \par Errors  Those of posting a handler. The others are completed all the same.
+  static void complete(const waiters& taken, boost::system::error_code ec) {
+    std::exception_ptr thrown;
+    for (const auto& [of, w] : taken) {
+      try {
+        w->complete(ec);
+      } catch (...) {
+        thrown = std::current_exception();
+      }
+    }
+    if (thrown) std::rethrow_exception(thrown);
   }
   [[nodiscard]] bool any(std::size_t shard) const {
     const std::lock_guard lock(mutex_);
@@ -86,14 +97,14 @@ class shard_drains {
   }
   /// Destroys them; their handlers are not called.
   void clear() {
-    decltype(waiters_) ended;
+    waiters ended;
     const std::lock_guard lock(mutex_);
     ended.swap(waiters_);
   }
 
  private:
   mutable std::mutex mutex_;
-  std::vector<std::pair<std::size_t, waiter_ptr>> waiters_;
+  waiters waiters_;
 };
 
 }  // namespace asio_pulse::detail

@@ -3,6 +3,7 @@
 
 #include <asio_pulse/detail/movable_core.hpp>
 #include <asio_pulse/detail/shard.hpp>
+#include <asio_pulse/detail/visitors.hpp>
 #include <asio_pulse/error.hpp>
 #include <asio_pulse/hooks/poll_path.hpp>
 #include <asio_pulse/shard_balance.hpp>
@@ -36,8 +37,10 @@ struct move_board {
   bool balance = false;
   balance_settings settings{};
   std::function<void(const move_record&)> on_move{};
-  /// Called by a shard that is being drained, while nothing is left on it.
+  /// Called by a shard that is being drained, while nothing seems to be left on it.
   std::function<void(std::size_t)> drained{};
+  /// Threads that use a session's handle.
+  std::shared_ptr<visitors> from_outside = std::make_shared<visitors>();
   std::vector<class shard_moves*> all{};
   /// A bit for each shard that is being drained. There are at most 64.
   std::atomic<std::uint64_t> drained_shards{0};
@@ -80,13 +83,16 @@ class shard_moves {
     board.movables.fetch_sub(1, std::memory_order_relaxed);
   }
 
-  /// Moves a session that the caller owns. If it fails, the session still is the caller's.
+  /// Moves a session that the caller owns. If it fails, the session still is the caller's. One that
+  /// `waits_again` waits on the other shard when this returns, or in that shard's queue if it cannot.
   ///
   /// \par Cost  Some system calls for each socket; the mutexes of both shards.
   [[nodiscard]] boost::system::error_code move(movable_core& c, shard_moves& to,
                                                move_reason why) noexcept {
     const nanoseconds began(now_ns());
-    c.wanted_.store(0, std::memory_order_relaxed);
+    c.forget_wish(to.shard.index);
+    // rebind() ends the old wait, and with callbacks nothing else is work of a context then.
+    const shard_work until_it_is_there(to.shard);
     boost::system::error_code ec;
     movable_core::session_task task;
     // Before the look at draining(): either this sees the drain, or empty() sees this.
@@ -105,6 +111,7 @@ class shard_moves {
       return ec;
     }
     // From here on nothing fails.
+    c.wait_left_ = false;  // it was ended with the old sockets
     {
       const std::lock_guard lock(mutex_);
       unlink(c);
@@ -120,7 +127,7 @@ class shard_moves {
     note_move(shard.figures, to.shard.figures, why, c.name(), now - began, now);
     c.op_->goes_to(to.shard.io);
     tell({shard.index, to.shard.index, why, {}});
-    to.enqueue(c);
+    c.op_->waits_again ? c.wait_there() : to.enqueue(c);  // it is not the caller's any more
     return {};
   }
   /// Puts the operation of a session that the caller owns into the queue of this shard, its home.
@@ -164,9 +171,8 @@ class shard_moves {
   [[nodiscard]] bool draining() const noexcept {
     return shard.figures.load.is(published_load::draining);
   }
-  /// Returns whether that has changed.
+  /// Returns whether that has changed. The caller has sharded_context::drain_mutex_.
   bool set_draining(bool on) noexcept {
-    const std::lock_guard lock(drain_mutex_);
     if (draining() == on) return false;
     board.drained_shards.fetch_xor(std::uint64_t{1} << shard.index, std::memory_order_relaxed);
     if (!on) {
@@ -177,6 +183,13 @@ class shard_moves {
       shard.figures.load.raise(published_load::draining);
       if (board.drains.fetch_add(1, std::memory_order_relaxed) == 0) start_all();
     }
+    return true;
+  }
+  /// Whether nothing is left on this shard, which is being drained. The caller has the same mutex, so
+  /// that it is this drain which ends, and not an older one.
+  [[nodiscard]] bool be_drained() noexcept {
+    if (!draining() || !empty()) return false;
+    shard.figures.load.raise(published_load::drained);
     return true;
   }
   /// Whether a handler of this shard does not end.
@@ -338,7 +351,6 @@ class shard_moves {
     if (!shard_state::helps()) reports_[shard.index].poll_began = nanoseconds{0};
     if (board.balance || draining()) decide();
     if (draining() && empty()) {
-      shard.figures.load.raise(published_load::drained);
       try {
         board.drained(shard.index);
       } catch (...) {  // no memory: at the next tick
@@ -415,6 +427,7 @@ class shard_moves {
 
   moved take(shard_moves& from, const balance_decision& d) noexcept {
     some chosen;
+    const shard_work until_they_are_moved(from.shard);  // or back
     const std::size_t n = from.take_waiting(chosen, d.things);
     return {from.move_all(std::span(chosen).first(n), *this, d.reason), 0};
   }
@@ -459,9 +472,7 @@ class shard_moves {
         if (!c.want(to.shard.index, d.reason)) continue;
         ++m.things;
         m.ppm += things_[i].ppm;
-        if (!c.take()) continue;  // it moves when it waits next
-        unlink(c);
-        waiting[n++] = &c;
+        if (c.take()) waiting[n++] = &c;  // otherwise it moves when it waits next
       }
     } catch (const std::bad_alloc&) {
       return {};
@@ -470,17 +481,14 @@ class shard_moves {
     return m;
   }
 
-  /// Takes sessions that wait; any thread.
+  /// Takes sessions that wait; any thread. They stay in the list until they have moved, so that the shard
+  /// is not taken for empty: a move may fail.
   std::size_t take_waiting(some& chosen, std::size_t most) noexcept {
     const std::lock_guard lock(mutex_);
     std::size_t n = 0;
-    for (movable_core* c = first_; c != nullptr && n != std::min(most, chosen.size());) {
-      movable_core* const next = c->next_;
-      if (c->take()) {
-        unlink(*c);
-        chosen[n++] = c;
-      }
-      c = next;
+    for (movable_core* c = first_; c != nullptr && n != std::min(most, chosen.size());
+         c = c->next_) {
+      if (c->take()) chosen[n++] = c;
     }
     return n;
   }
@@ -500,16 +508,8 @@ class shard_moves {
                                                        move_reason why) noexcept {
     c.op_->waits_again = true;
     const boost::system::error_code ec = move(c, to, why);
-    if (ec) give_back(c);
+    if (ec) c.give_back();
     return ec;
-  }
-  void give_back(movable_core& c) noexcept {
-    c.op_->waits_again = false;
-    {
-      const std::lock_guard lock(mutex_);
-      if (!c.listed_) link(c);
-    }
-    c.give_back();
   }
 
  private:
@@ -518,7 +518,6 @@ class shard_moves {
   hooks::thread_state* thread_ = nullptr;
 
   alignas(apart) std::atomic<std::size_t> count_{0};
-  std::mutex drain_mutex_;
   std::atomic<std::uint32_t> arriving_{0};  ///< moves to this shard under way; see move()
   std::atomic<std::uint64_t> failures_{0};
   std::atomic<std::size_t> next_{0};
