@@ -5,6 +5,7 @@
 #include <support/scenario.hpp>
 //
 #include <asio_pulse/accepted_connection.hpp>
+#include <asio_pulse/metrics.hpp>
 #include <asio_pulse/task_group.hpp>
 
 #include <boost/asio/executor_work_guard.hpp>
@@ -176,10 +177,19 @@ TEST_P(classify, puts_connections_into_the_groups_of_their_peers) {
   run_on(io, GetParam());
   EXPECT_EQ(s.served, 3 * each);
   EXPECT_EQ(seen.size(), 3U * each);
+  const asio_pulse::context_metrics m = io.metrics({.top_tasks = 100});
   for (const auto& [address, group] : tenants) {
     EXPECT_EQ(group.stats().tasks, each) << address;
     EXPECT_GE(group.stats().cpu, each * 300us) << address;
-    EXPECT_LT(group.stats().cpu, 3 * each * 300us) << address;
+    auto used = 0ns;
+    for (const auto& t : m.tasks) {
+      const auto known = seen.find(t.id);
+      if (known != seen.end() && known->second == address) used += t.cpu;
+    }
+    // Rounded to nanoseconds at seven places.
+    EXPECT_NEAR(static_cast<double>(group.stats().cpu.count()), static_cast<double>(used.count()),
+                20.)
+        << address;
   }
   EXPECT_EQ(io.stats().classify_failures, 0U);
 }

@@ -185,29 +185,33 @@ TEST(groups, thousands_come_and_go_while_workers_charge_others) {
 // ---- a task for the rest of a poll
 
 TEST(this_task_begin, the_rest_of_the_poll_and_what_it_creates_belong_to_the_new_task) {
-  asio_pulse::io_context io{steady()};
-  const task_group tenant(io);
-  const task connection(io, unlimited("connection"));
-  std::uint64_t of_request = 0;
-  std::uint64_t of_next = 0;
-  asio_pulse::post(connection, [&] {
-    burn(300us);
-    asio_pulse::this_task::begin(in_group(tenant));
-    of_request = asio_pulse::this_task::id();
-    burn(200us);
-    asio::post(io, [&] {
-      of_next = asio_pulse::this_task::id();
-      burn(200us);
+  EXPECT_TRUE(holds_in_one_of(5, []() -> testing::AssertionResult {
+    asio_pulse::io_context io{steady()};
+    const task_group tenant(io);
+    const task connection(io, unlimited("connection"));
+    std::uint64_t of_request = 0;
+    std::uint64_t of_next = 0;
+    asio_pulse::post(connection, [&] {
+      burn(300us);
+      asio_pulse::this_task::begin(in_group(tenant));
+      of_request = asio_pulse::this_task::id();
+      burn(20ms);
+      asio::post(io, [&] {
+        of_next = asio_pulse::this_task::id();
+        burn(200us);
+      });
     });
-  });
-  asio_pulse::post(connection, [&] { EXPECT_EQ(asio_pulse::this_task::id(), connection.id()); });
-  io.run();
-  EXPECT_NE(of_request, connection.id());
-  EXPECT_EQ(of_next, of_request);
-  EXPECT_GE(tenant.stats().cpu, 400us);
-  EXPECT_GE(connection.stats().cpu, 300us);
-  EXPECT_LT(connection.stats().cpu, 450us);
-  EXPECT_EQ(tenant.stats().tasks, 0U) << "it ends with its last operation";
+    asio_pulse::post(connection, [&] { EXPECT_EQ(asio_pulse::this_task::id(), connection.id()); });
+    io.run();
+    EXPECT_NE(of_request, connection.id());
+    EXPECT_EQ(of_next, of_request);
+    EXPECT_GE(tenant.stats().cpu, 20ms + 200us);
+    EXPECT_GE(connection.stats().cpu, 300us);
+    EXPECT_EQ(tenant.stats().tasks, 0U) << "it ends with its last operation";
+    const auto before = connection.stats().cpu;
+    if (before < 10ms) return testing::AssertionSuccess();
+    return testing::AssertionFailure() << before.count() << " ns are the connection's";
+  }));
 }
 
 TEST(this_task_begin, a_coroutine_goes_on_as_the_new_task) {

@@ -133,19 +133,24 @@ TEST(join, a_group_of_another_context_is_refused_and_nothing_changes) {
 }
 
 TEST(join, the_task_of_the_scope_moves_and_not_that_of_the_handler) {
-  asio_pulse::io_context io{steady()};
-  const task_group tenant(io);
-  const task outer(io, unlimited("outer"));
-  const task inner(io, unlimited("inner"));
-  asio_pulse::post(outer, [&] {
-    const asio_pulse::task_scope scope(inner);
-    EXPECT_TRUE(this_task::join(tenant));
-    burn(1ms);
-  });
-  asio_pulse::post(inner, [] { burn(100us); });
-  io.run();
-  EXPECT_GE(tenant.stats().cpu, 100us);
-  EXPECT_LT(tenant.stats().cpu, 1ms) << "the poll is work of the other task";
+  EXPECT_TRUE(holds_in_one_of(5, []() -> testing::AssertionResult {
+    asio_pulse::io_context io{steady()};
+    const task_group tenant(io);
+    const task outer(io, unlimited("outer"));
+    const task inner(io, unlimited("inner"));
+    asio_pulse::post(outer, [&] {
+      const asio_pulse::task_scope scope(inner);
+      EXPECT_TRUE(this_task::join(tenant));
+      burn(20ms);
+    });
+    asio_pulse::post(inner, [] { burn(100us); });
+    io.run();
+    const auto used = tenant.stats().cpu;
+    EXPECT_GE(used, 100us);
+    if (used < 10ms) return testing::AssertionSuccess();
+    return testing::AssertionFailure()
+           << used.count() << " ns, but the poll is work of the other task";
+  }));
 }
 
 // The drain of a strand starts each handler without looking at its task again.
@@ -218,11 +223,6 @@ TEST_P(joining, nothing_is_lost_and_nothing_is_charged_twice) {
 // Invariants 103 and 104: by turns one thread is alone with a task, or several charge and move it. Each
 // group but the parent ends as soon as the task has left it.
 TEST(joining, workers_come_and_go_while_tasks_move) {
-  asio_pulse::io_context io{steady()};
-  const task_group parent(io);
-  std::vector<task> tasks;
-  for (int i = 0; i != 4; ++i) tasks.emplace_back(io, in_group(parent));
-  std::atomic<int> left{3000};
   struct chain {
     asio_pulse::io_context& io;
     const task_group& parent;
@@ -237,20 +237,30 @@ TEST(joining, workers_come_and_go_while_tasks_move) {
       });
     }
   };
-  const chain work{io, parent, left};
-  for (const task& t : tasks) work.post(t);
-  // Each call comes in as a worker and leaves.
-  on_threads(2, [&](std::size_t) {
-    while (left.load() > 0) io.poll_one();
-  });
-  io.run();
-  auto used = 0ns;
-  for (const task& t : tasks) used += t.stats().cpu;
-  EXPECT_GE(used, 3000 * 1us);
-  // A task may lose the charge of a poll when another worker comes in, a group does not.
-  EXPECT_GE(parent.stats().cpu, used - 20ns);
-  EXPECT_LE(parent.stats().cpu, used + used / 10);
-  EXPECT_EQ(parent.stats().tasks, 0U);
+  EXPECT_TRUE(holds_in_one_of(5, []() -> testing::AssertionResult {
+    asio_pulse::io_context io{steady()};
+    const task_group parent(io);
+    std::vector<task> tasks;
+    for (int i = 0; i != 4; ++i) tasks.emplace_back(io, in_group(parent));
+    std::atomic<int> left{3000};
+    const chain work{io, parent, left};
+    for (const task& t : tasks) work.post(t);
+    // Each call comes in as a worker and leaves.
+    on_threads(2, [&](std::size_t) {
+      while (left.load() > 0) io.poll_one();
+    });
+    io.run();
+    auto used = 0ns;
+    for (const task& t : tasks) used += t.stats().cpu;
+    EXPECT_GE(used, 3000 * 1us);
+    EXPECT_EQ(parent.stats().tasks, 0U);
+    // A task may lose the charge of a poll when another worker comes in, a group does not.
+    const auto charged = parent.stats().cpu;
+    EXPECT_GE(charged, used - 20ns);
+    if (charged <= used + used / 2) return testing::AssertionSuccess();
+    return testing::AssertionFailure()
+           << charged.count() << " ns are the group's, " << used.count() << " ns the tasks'";
+  }));
 }
 
 TEST(join, a_group_ends_when_the_last_task_has_left_it) {

@@ -322,11 +322,12 @@ TEST(shards_move, idle_ends_by_time_also_on_another_shard_and_by_cancel) {
   sharded_context shards(2, unmoved());
   sockets_of_shard p(shards);
   on_shard_zero(shards, [&]() -> asio::awaitable<void> {
+    co_await shards.on(1, [] {});  // its thread runs
     tcp::socket socket = std::move(p.here);
     movable here(socket);
     const movable_ref session = here.handle();
     boost::system::error_code ec;
-    const auto until = std::chrono::steady_clock::now() + 1s;
+    const auto until = std::chrono::steady_clock::now() + 3s;
     asio::steady_timer mover(shards.shard(1), 5ms);
     mover.async_wait([&](boost::system::error_code) { EXPECT_FALSE(session.move_to(1)); });
     co_await here.async_idle(until, asio::redirect_error(asio::use_awaitable, ec));

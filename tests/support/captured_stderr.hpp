@@ -4,6 +4,7 @@
 #include "report_writer.hpp"
 #include "standard_error.hpp"
 
+#include <poll.h>
 #include <unistd.h>
 
 #include <array>
@@ -29,11 +30,14 @@ class captured_stderr {
   captured_stderr& operator=(const captured_stderr&) = delete;
   ~captured_stderr() { (void)end(); }
 
-  /// Returns everything, and restores stderr.
+  /// Returns everything, and restores stderr. There must be something: it waits for the thread that
+  /// writes, which may not have the CPU for as long as flush() waits.
   std::string end() {
     std::string text;
     if (saved_ < 0) return text;
     asio_pulse::detail::report_writer::flush();
+    pollfd text_is_there{.fd = read_, .events = POLLIN, .revents = 0};
+    (void)::poll(&text_is_there, 1, 60'000);
     ::dup2(saved_, STDERR_FILENO);
     ::close(saved_);
     saved_ = -1;

@@ -87,7 +87,7 @@ TEST(automatic_checkpoint, waits_while_a_mutex_is_held) {
     const std::lock_guard lock(m);
     inside();
   });
-  EXPECT_GE(s.automatic_refused_lock, 49U);
+  EXPECT_GE(s.automatic_refused_lock, 40U);
 }
 
 TEST(automatic_checkpoint, waits_for_the_last_of_several_locks) {
@@ -112,7 +112,7 @@ TEST(automatic_checkpoint, waits_while_a_lock_of_any_kind_is_held) {
       inside();
       give();
     });
-    EXPECT_GE(s.automatic_refused_lock, 49U);
+    EXPECT_GE(s.automatic_refused_lock, 40U);
   };
   std::mutex m;
   held([&] { EXPECT_TRUE(m.try_lock()); }, [&] { m.unlock(); });
@@ -253,7 +253,7 @@ TEST(automatic_checkpoint, waits_for_the_end_of_a_statics_initialisation) {
   }
   io.run();
   EXPECT_EQ(right, 3);
-  EXPECT_GE(io.stats().automatic_refused_lock, 49U);
+  EXPECT_GE(io.stats().automatic_refused_lock, 40U);
   EXPECT_GE(io.stats().automatic_suspensions, 3U);
 }
 
@@ -345,9 +345,12 @@ TEST(automatic_checkpoint, the_figures_of_a_kind_of_handler_say_what_held_it_up)
   }
   const statistics s = io.stats();
   EXPECT_EQ(suspended, s.automatic_suspensions);
-  EXPECT_EQ(refused, s.automatic_refused_lock);
-  EXPECT_EQ(locked, refused);
-  EXPECT_GE(locked, 49U);
+  EXPECT_EQ(refused, s.automatic_refused_lock + s.automatic_refused_uncounted +
+                         s.automatic_refused_exception + s.automatic_refused_critical +
+                         s.automatic_refused_signal + s.automatic_refused_parallel +
+                         s.automatic_refused_stack + s.automatic_refused_place);
+  EXPECT_EQ(locked, s.automatic_refused_lock);
+  EXPECT_GE(locked, 40U);
   EXPECT_NE(lock.find(", in "), std::string::npos) << lock;
 }
 
@@ -365,7 +368,7 @@ TEST(automatic_checkpoint, waits_while_an_exception_unwinds_the_stack) {
     } catch (const std::runtime_error&) {  // NOLINT(bugprone-empty-catch): expected
     }
   });
-  EXPECT_GE(s.automatic_refused_exception, 49U);
+  EXPECT_GE(s.automatic_refused_exception, 40U);
 }
 
 TEST(automatic_checkpoint, waits_in_a_catch_block) {
@@ -377,7 +380,7 @@ TEST(automatic_checkpoint, waits_in_a_catch_block) {
       EXPECT_STREQ(e.what(), "x");
     }
   });
-  EXPECT_GE(s.automatic_refused_exception, 49U);
+  EXPECT_GE(s.automatic_refused_exception, 40U);
 }
 
 TEST(automatic_checkpoint, handlers_that_throw_at_the_same_time_catch_their_own) {
@@ -408,7 +411,7 @@ TEST(automatic_checkpoint, waits_in_a_critical_section) {
     const asio_pulse::critical_section section;
     inside();
   });
-  EXPECT_GE(s.automatic_refused_critical, 49U);
+  EXPECT_GE(s.automatic_refused_critical, 40U);
 }
 
 TEST(automatic_checkpoint, waits_in_a_no_yield_scope_without_a_report) {
@@ -424,7 +427,7 @@ TEST(automatic_checkpoint, waits_in_a_no_yield_scope_without_a_report) {
                EXPECT_EQ(others, 0);
              }));
   io.run();
-  EXPECT_GE(io.stats().automatic_refused_critical, 49U);
+  EXPECT_GE(io.stats().automatic_refused_critical, 40U);
   EXPECT_EQ(reports, 0);
 }
 
@@ -537,7 +540,7 @@ TEST(automatic_checkpoint, waits_inside_an_inline_dispatch_and_a_nested_run) {
                EXPECT_TRUE(checked_until_changed(others));
              }));
   io.run();
-  EXPECT_GE(io.stats().automatic_refused_place, 49U);
+  EXPECT_GE(io.stats().automatic_refused_place, 40U);
 }
 
 TEST(automatic_checkpoint, waits_where_asio_does_not_lock) {
@@ -545,7 +548,7 @@ TEST(automatic_checkpoint, waits_where_asio_does_not_lock) {
   asio::post(io, asio_pulse::preemptible([&] { checked_loop(); }));
   io.run();
   EXPECT_EQ(io.stats().automatic_suspensions, 0U);
-  EXPECT_GE(io.stats().automatic_refused_place, 49U);
+  EXPECT_GE(io.stats().automatic_refused_place, 40U);
 }
 
 TEST(automatic_checkpoint, suspends_with_a_hint_for_one_thread_that_keeps_the_locks) {

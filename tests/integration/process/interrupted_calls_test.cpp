@@ -101,7 +101,7 @@ int calls_beside_stalls() {
   std::printf("%d of %d calls returned EINTR, beside %d stacks\n", c.interrupted(), c.made(),
               with_stack.load());
   require(c.made() >= 16'000, "that many calls");
-  require(with_stack >= 100, "stacks are taken at all");
+  require(with_stack >= 20, "stacks are taken at all");
   require(c.interrupted() == 0, "no EINTR");
   return 0;
 }

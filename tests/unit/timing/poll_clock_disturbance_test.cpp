@@ -329,11 +329,13 @@ testing::AssertionResult exact_after_a_short_wait(poll_clock& clock) {
   });
 }
 
-TEST_F(rseq_sharing, a_long_segment_after_a_short_wait_is_exact) {
+using rseq_sharing_timing = rseq_sharing;
+
+TEST_F(rseq_sharing_timing, a_long_segment_after_a_short_wait_is_exact) {
   EXPECT_TRUE(exact_after_a_short_wait(clock_));
 }
 
-TEST_F(rseq_sharing, so_it_is_where_the_kernel_does_not_show_blocking) {  // from Linux 7.2
+TEST_F(rseq_sharing_timing, so_it_is_where_the_kernel_does_not_show_blocking) {  // from Linux 7.2
   auto& probed = const_cast<asio_pulse::detail::probe_result&>(
       asio_pulse::detail::probe(clock_kind::rseq_tsc));
   const bool before = std::exchange(probed.shows_blocking, false);
@@ -346,8 +348,6 @@ TEST_F(rseq_sharing, so_it_is_where_the_kernel_does_not_show_blocking) {  // fro
   clock.detach();
   probed.shows_blocking = before;
 }
-
-using rseq_sharing_timing = rseq_sharing;
 
 TEST_F(rseq_sharing_timing, disturbed_in_every_segment_the_sum_is_still_the_cpu_time) {
   const auto theirs = reinterpret_cast<std::uintptr_t>(&foreign_.descriptor);

@@ -9,6 +9,7 @@
 #include <boost/asio/post.hpp>
 
 #include <fcntl.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -70,6 +71,17 @@ bool until_dropped(const asio_pulse::io_context& io, std::uint64_t least) {
   return true;
 }
 
+// stderr is a pipe that nobody reads yet.
+bool until_written() {
+  const auto end = std::chrono::steady_clock::now() + 30s;
+  int bytes = 0;
+  while (::ioctl(STDERR_FILENO, FIONREAD, &bytes) == 0 && bytes == 0) {
+    if (std::chrono::steady_clock::now() > end) break;
+    std::this_thread::sleep_for(1ms);
+  }
+  return bytes > 0;
+}
+
 void print(const asio_pulse::io_context& io) {
   const asio_pulse::statistics s = io.stats();
   std::printf("reports=%llu dropped=%llu\n", static_cast<unsigned long long>(s.reports),
@@ -120,7 +132,7 @@ template <class Reopen>
 int reuse(int times, Reopen reopen) {
   asio_pulse::io_context io{misuse_only()};
   misuse(io, 1);
-  std::this_thread::sleep_for(50ms);  // the test reads the line of this one
+  if (!until_written()) return 3;  // the test reads the line of this one
   ::close(STDERR_FILENO);
   if (reopen() != STDERR_FILENO) return 2;
   misuse(io, times);
@@ -130,7 +142,7 @@ int reuse(int times, Reopen reopen) {
 }
 
 int reuse_for_socket() {
-  int pair[2];
+  int pair[2] = {-1, -1};
   const int result =
       reuse(5, [&pair] { return ::socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0 ? pair[0] : -1; });
   char byte = 0;
