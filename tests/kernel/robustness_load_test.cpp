@@ -234,7 +234,7 @@ TEST(robustness, an_ordinary_thread_that_takes_a_cpu_starves_no_worker) {
   EXPECT_FALSE(loaded.exited().has_value());
 }
 
-TEST(robustness, stress_for_45_seconds) {
+void stress(const std::string& seconds) {
   if (!vm::has_program("stress-ng")) GTEST_SKIP() << "stress-ng is not in the virtual machine";
   scheduler loaded{quick_slices()};
   workers some{loaded, loaded.open_process(getpid()).blocks, 4};
@@ -242,16 +242,16 @@ TEST(robustness, stress_for_45_seconds) {
 
   // First as SCHED_EXT threads, with forks, exits, wakeups and hogs that the scheduler has to
   // handle. They inherit the policy.
-  vm::child under_it{[] {
+  vm::child under_it{[&seconds] {
     vm::enter_sched_ext();
     execlp("stress-ng", "stress-ng", "--cpu", "2", "--fork", "2", "--switch", "2", "--pthread", "2",
-           "--timeout", "45", nullptr);
+           "--timeout", seconds.c_str(), nullptr);
     return 127;
   }};
   // Then beside it, as ordinary threads. These come before SCHED_EXT ones in every kernel. A load
   // that uses all of the CPU time would starve the SCHED_EXT threads, whatever a BPF scheduler
   // does.
-  vm::child beside_it{{"stress-ng", "--cpu", "2", "--cpu-load", "20", "--timeout", "45"}};
+  vm::child beside_it{{"stress-ng", "--cpu", "2", "--cpu-load", "20", "--timeout", seconds}};
 
   std::uint64_t turns = 0;
   int standstills = 0;
@@ -269,7 +269,7 @@ TEST(robustness, stress_for_45_seconds) {
   EXPECT_EQ(standstills, 0) << "seconds in which no worker ran";
   EXPECT_EQ(vm::sched_ext_state(), "enabled");
   const scx_pulse_counts after = loaded.counts();
-  EXPECT_GT(after.dispatched, before.dispatched + 10'000);
+  EXPECT_GT(after.dispatched, before.dispatched + 200 * std::stoul(seconds));
   EXPECT_EQ(after.kicks, 0U);
   EXPECT_EQ(after.throttles, 0U);
   for (const auto& worker : some) {
@@ -279,3 +279,6 @@ TEST(robustness, stress_for_45_seconds) {
   std::cout << "dispatched " << after.dispatched << ", hints " << after.hints << ", pulled "
             << after.pulled << '\n';
 }
+
+TEST(robustness, stress_for_15_seconds) { stress("15"); }
+TEST(robustness, stress_for_45_seconds) { stress("45"); }

@@ -35,7 +35,8 @@ class spinner {
         turns_.fetch_add(1, std::memory_order_relaxed);
       }
     }};
-    while (tid_.load() == 0) std::this_thread::yield();
+    // An ordinary thread that spins here could keep it from the CPU for ever.
+    while (tid_.load() == 0) std::this_thread::sleep_for(std::chrono::milliseconds{1});
   }
   spinner(const spinner&) = delete;
   spinner& operator=(const spinner&) = delete;
