@@ -33,9 +33,9 @@ namespace {
 
 // What the way from the check to another stack needs, a signal handler of the program included. The
 // registers are saved already, which takes up to 3 KiB. A guess.
-constexpr std::uintptr_t least_stack = 6144;
+constexpr std::uintptr_t least_stack_left = 6144;
 // The same if a hook of the program is called on the way. A guess, too.
-constexpr std::uintptr_t least_stack_with_hooks = 3 * least_stack;
+constexpr std::uintptr_t least_stack_with_hooks = 3 * least_stack_left;
 
 /// The hook that another copy of the library has installed before. Relaxed: the code that it points
 /// to was there before it was installed.
@@ -74,7 +74,7 @@ refusal why_not(const hooks::thread_state& ts, const fiber_block& b, context_cor
   }
   if (omp_get_level != nullptr && omp_get_level() != 0) return refusal::parallel;
   const auto here = reinterpret_cast<std::uintptr_t>(__builtin_frame_address(0));
-  if (here - b.bottom() < (core.hooks().wants_yields() ? least_stack_with_hooks : least_stack)) {
+  if (here - b.bottom() < (core.hooks().wants_yields() ? least_stack_with_hooks : least_stack_left)) {
     return refusal::stack;
   }
   if (b.suspend == nullptr || b.holds(&frame) || core.closed() || core.port() == nullptr ||

@@ -110,6 +110,7 @@ TEST(automatic_coroutines, one_that_was_cancelled_is_suspended_while_it_computes
         EXPECT_TRUE(yield.throw_if_cancelled()) << "as the program wants it";
         asio::steady_timer timer(io, 1h);
         EXPECT_THROW(timer.async_wait(yield), boost::system::system_error);
+        yield.throw_if_cancelled(false);  // Asio's own last suspension would throw, too
         ended = true;
       },
       asio::bind_cancellation_slot(cancel.slot(), asio::detached));
