@@ -41,7 +41,7 @@ constexpr std::uintptr_t least_stack_with_hooks = 3 * least_stack_left;
 /// to was there before it was installed.
 std::atomic<asio_pulse_checkpoint_hook> outer_hook{nullptr};
 
-enum class refusal : std::uint8_t {
+enum class check_refusal : std::uint8_t {
   none,
   uncounted,
   lock,
@@ -54,70 +54,72 @@ enum class refusal : std::uint8_t {
 };
 
 /// Why the handler must not be suspended now. The cheapest questions come first.
-refusal why_not(const hooks::thread_state& ts, const fiber_block& b, context_core& core,
-                const hooks::poll_frame& frame) noexcept {
+check_refusal why_not(const hooks::thread_state& ts, const fiber_block& b, context_core& core,
+                      const hooks::poll_frame& frame) noexcept {
   fiber_thread& mine = this_fiber_thread;
-  if (asio_pulse_locks_are_counted == 0) return refusal::uncounted;
+  if (asio_pulse_locks_are_counted == 0) return check_refusal::uncounted;
   // The thread was not prepared for fibers, and that takes locks.
-  if (mine.locks == nullptr) return refusal::place;
+  if (mine.locks == nullptr) return check_refusal::place;
   // A coroutine (it has no fiber of ours on its stack) shares the sum with the others of its thread, in
   // which somebody may have given back what he has not taken.
   if (mine.locks->count != 0 || (mine.locks->sum != 0 && b.discard != nullptr)) {
-    return refusal::lock;
+    return check_refusal::lock;
   }
   if (ts.critical.load(std::memory_order_relaxed) != 0 || ts.no_yield != 0 ||
       hooks::registry::calling()) {
-    return refusal::critical;
+    return check_refusal::critical;
   }
   if (mine.exceptions->caught != nullptr || mine.exceptions->uncaught != 0) {
-    return refusal::exception;
+    return check_refusal::exception;
   }
-  if (omp_get_level != nullptr && omp_get_level() != 0) return refusal::parallel;
+  if (omp_get_level != nullptr && omp_get_level() != 0) return check_refusal::parallel;
   const auto here = reinterpret_cast<std::uintptr_t>(__builtin_frame_address(0));
-  if (here - b.bottom() < (core.hooks().wants_yields() ? least_stack_with_hooks : least_stack_left)) {
-    return refusal::stack;
+  if (here - b.bottom() <
+      (core.hooks().wants_yields() ? least_stack_with_hooks : least_stack_left)) {
+    return check_refusal::stack;
   }
   if (b.suspend == nullptr || b.holds(&frame) || core.closed() || core.port() == nullptr ||
       !core.port()->locks() || !b.may_suspend(b) || !core.returns_here(ts)) {
-    return refusal::place;
+    return check_refusal::place;
   }
   if (blocked_signals() != mine.signals) {
     mine.signals_differed = true;
-    return refusal::signal;
+    return check_refusal::signal;
   }
-  return refusal::none;
+  return check_refusal::none;
 }
 
 /// For the metrics of the site, if they are collected. Out of line, and not the same at every call: the
 /// thread may be another one than at the beginning of the check.
-ASIO_PULSE_DETAIL_NOINLINE void note(std::uint64_t key, refusal why, const void* place) noexcept {
+ASIO_PULSE_DETAIL_NOINLINE void note(std::uint64_t key, check_refusal why,
+                                     const void* place) noexcept {
   asm volatile("" ::: "memory");
   hooks::poll_recorder* const recorder = hooks::this_thread().recorder;
   if (recorder == nullptr) return;
-  if (why == refusal::none) return recorder->note_suspended(key);
-  recorder->note_refused(key, why == refusal::lock, asio_pulse_lock_taken, place);
+  if (why == check_refusal::none) return recorder->note_suspended(key);
+  recorder->note_refused(key, why == check_refusal::lock, asio_pulse_lock_taken, place);
 }
 
-void count(context_core& core, refusal why) noexcept {
+void count(context_core& core, check_refusal why) noexcept {
   counters& c = core.counted();
   switch (why) {
-    case refusal::none:
+    case check_refusal::none:
       return c.add<&statistics::automatic_suspensions>();
-    case refusal::uncounted:
+    case check_refusal::uncounted:
       return c.add<&statistics::automatic_refused_uncounted>();
-    case refusal::lock:
+    case check_refusal::lock:
       return c.add<&statistics::automatic_refused_lock>();
-    case refusal::critical:
+    case check_refusal::critical:
       return c.add<&statistics::automatic_refused_critical>();
-    case refusal::exception:
+    case check_refusal::exception:
       return c.add<&statistics::automatic_refused_exception>();
-    case refusal::parallel:
+    case check_refusal::parallel:
       return c.add<&statistics::automatic_refused_parallel>();
-    case refusal::stack:
+    case check_refusal::stack:
       return c.add<&statistics::automatic_refused_stack>();
-    case refusal::place:
+    case check_refusal::place:
       return c.add<&statistics::automatic_refused_place>();
-    case refusal::signal:
+    case check_refusal::signal:
       return c.add<&statistics::automatic_refused_signal>();
   }
 }
@@ -153,9 +155,9 @@ void on_check(void* place) noexcept {
   const context_core::slice_verdict verdict =
       core.judge_slice(ts, timing::timebase::get().now(), true);
   if (verdict.wanted) {
-    refusal why = why_not(ts, *b, core, *frame);
+    check_refusal why = why_not(ts, *b, core, *frame);
     const std::uint64_t key = hooks::poll_recorder::key_of(current_site(), frame->word());
-    if (why == refusal::none) {
+    if (why == check_refusal::none) {
       core.yields(ts, verdict);
       if (b->task == nullptr && frame->task() != nullptr) {
         hooks::acquire(*frame->task());
@@ -163,7 +165,7 @@ void on_check(void* place) noexcept {
       }
       // If the context was destroyed meanwhile, nothing of it may be used any more.
       if (!suspended(*b)) {
-        why = refusal::place;
+        why = check_refusal::place;
       } else if (b->unwinding) {
         b->checking = false;
         return;
