@@ -93,7 +93,7 @@ class shards {
 
  private:
   void measure(std::size_t i) {
-    std::normal_distribution<double> spread(1, noise);
+    std::normal_distribution<double> spread(1, noise > 0 ? noise : 1);
     double movable = 0;
     double all = 0;
     std::uint32_t count = 0;
