@@ -45,9 +45,16 @@ struct fair_ledger {
   std::uint32_t left = 0;
 };
 
+#if defined( \
+    __clang_analyzer__)  // which takes Boost's first write of a node's bits for a use of them
+using fair_node = boost::intrusive::set_base_hook<>;
+#else
+using fair_node = boost::intrusive::set_base_hook<boost::intrusive::optimize_size<true>>;
+#endif
+
 /// A group: what it has used, its place among the groups beside it, and its tasks. Guarded as the policy
 /// is, except for what is atomic.
-struct fair_group : boost::intrusive::set_base_hook<boost::intrusive::optimize_size<true>> {
+struct fair_group : fair_node {
   /// A part of the group `above`, or of none, which must outlive this one.
   ///
   /// \par Errors  std::bad_alloc.
