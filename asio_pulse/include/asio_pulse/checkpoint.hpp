@@ -21,6 +21,11 @@
 #include <type_traits>
 #include <utility>
 
+#if !defined(BOOST_ASIO_HAS_CO_AWAIT)
+#error \
+    "asio-pulse: this Boost.Asio has no coroutines with this compiler. With clang and Boost 1.74, define BOOST_ASIO_HAS_CO_AWAIT and BOOST_ASIO_HAS_STD_COROUTINE for every file of the program"
+#endif
+
 namespace asio_pulse {
 
 namespace detail {
