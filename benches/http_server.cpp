@@ -14,7 +14,7 @@
 
 #include "annotations.hpp"
 
-#if !defined(BENCH_STOCK) && !defined(BENCH_ISOLATED)
+#if !defined(BENCH_STOCK) && !defined(BENCH_ISOLATED) && !defined(BENCH_AUTOMATIC)
 #include <asio_pulse/movable.hpp>
 #include <asio_pulse/sharded.hpp>
 #include <asio_pulse/sharded_acceptor.hpp>
