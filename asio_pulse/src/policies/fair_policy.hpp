@@ -45,8 +45,8 @@ struct fair_ledger {
   std::uint32_t left = 0;
 };
 
-#if defined( \
-    __clang_analyzer__)  // which takes Boost's first write of a node's bits for a use of them
+// The analyzer takes Boost's first write of a node's bits for a use of them.
+#if defined(__clang_analyzer__)
 using fair_node = boost::intrusive::set_base_hook<>;
 #else
 using fair_node = boost::intrusive::set_base_hook<boost::intrusive::optimize_size<true>>;

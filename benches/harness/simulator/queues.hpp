@@ -8,7 +8,6 @@
 
 #include <algorithm>
 #include <array>
-#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
@@ -98,7 +97,7 @@ class fairly final : public waiting {
     if (r.connection == no_connection) return own_.push_back(r);
     tenant& t = tenants_[tenant_of(r.connection)];
     if (t.queue.empty()) {
-      t.turn.cost = t.cost.load(std::memory_order_relaxed);
+      t.turn.cost = t.group.cost.load();
       policy_.add(t.turn, static_cast<std::uint64_t>(now));
     }
     t.queue.push_back(r);
@@ -114,8 +113,8 @@ class fairly final : public waiting {
   void served(const request& r, std::int64_t cost) override {
     if (r.connection == no_connection) return;
     tenant& t = tenants_[tenant_of(r.connection)];
-    t.cost.fetch_add(static_cast<std::uint64_t>(cost), std::memory_order_relaxed);
-    t.turn.cost = t.cost.load(std::memory_order_relaxed);
+    t.group.cost.add_alone(static_cast<std::uint64_t>(cost));
+    t.turn.cost = t.group.cost.load();
   }
   [[nodiscard]] std::size_t size() const override {
     return own_.size() + tenants_[0].queue.size() + tenants_[1].queue.size();
@@ -142,9 +141,7 @@ class fairly final : public waiting {
 
  private:
   struct tenant {
-    std::atomic<std::uint64_t> cost{0};
-    std::atomic<unsigned> weight{100};
-    asio_pulse::detail::fair_group group{nullptr, &cost, &weight};
+    asio_pulse::detail::fair_group group{nullptr, 100};
     asio_pulse::detail::turn turn;
     std::deque<request> queue;
   };

@@ -73,7 +73,7 @@ class weighted {
   }
   std::uint32_t draw(generator& g) const {
     const auto i = static_cast<std::uint32_t>(g.below(part_.size()));
-    return g.unit() < part_[i] ? i : alias_[i];
+    return g.unit() < static_cast<double>(part_[i]) ? i : alias_[i];
   }
 
  private:

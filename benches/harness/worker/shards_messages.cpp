@@ -28,20 +28,20 @@ namespace {
 namespace asio = boost::asio;
 
 /// Two threads on two CPUs, so that it is not by chance that they wait for each other.
-std::array<int, 2> two_cpus() {
+std::array<std::size_t, 2> two_cpus() {
   cpu_set_t allowed;
   CPU_ZERO(&allowed);
   sched_getaffinity(0, sizeof allowed, &allowed);
-  std::array<int, 2> found{-1, -1};
+  std::array<std::size_t, 2> found{};
   std::size_t n = 0;
-  for (int cpu = 0; cpu != CPU_SETSIZE && n != 2; ++cpu) {
+  for (std::size_t cpu = 0; cpu != CPU_SETSIZE && n != 2; ++cpu) {
     if (CPU_ISSET(cpu, &allowed)) found[n++] = cpu;
   }
   if (n != 2) throw std::runtime_error("two CPUs are needed");
   return found;
 }
 
-[[maybe_unused]] void pin_to(int cpu) {
+[[maybe_unused]] void pin_to(std::size_t cpu) {
   cpu_set_t set;
   CPU_ZERO(&set);
   CPU_SET(cpu, &set);
