@@ -147,7 +147,7 @@ TEST(metrics, top_tasks_by_cpu_and_the_rest_in_one) {
   for (const auto& t : m.tasks) polls += t.polls;
   EXPECT_EQ(polls, m.polls);
   EXPECT_EQ(m.sites.size(), 1U);
-  tasks.clear();  // what they used is not forgotten
+  tasks.clear();           // what they used is not forgotten
   EXPECT_TRUE(until([&] {  // the report of a stall may still have one of them
     m = io.metrics({.top_tasks = 0});
     return m.task_count == 0;

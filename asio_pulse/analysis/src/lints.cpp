@@ -32,10 +32,10 @@ std::string detail::at(const source_place& place) {
 
 std::string_view to_string(lint_kind kind) noexcept {
   static constexpr std::array<std::string_view, 16> names{
-      "long_poll",     "self_waking",  "greedy_strand", "blocked_lock", "blocked_dns",
-      "blocked_call",  "rising_delay", "hot_task",      "held_back",    "no_watchdog",
-      "not_collected", "over_share",   "overloaded",    "hot_shard",    "shared_cpu",
-      "refused_checkpoint"};
+      "long_poll",   "self_waking",  "greedy_strand", "blocked_lock",
+      "blocked_dns", "blocked_call", "rising_delay",  "hot_task",
+      "held_back",   "no_watchdog",  "not_collected", "over_share",
+      "overloaded",  "hot_shard",    "shared_cpu",    "refused_checkpoint"};
   static_assert(static_cast<std::size_t>(lint_kind::refused_checkpoint) + 1 == names.size());
   const auto index = static_cast<std::size_t>(kind);
   return index < names.size() ? names[index] : "unknown";

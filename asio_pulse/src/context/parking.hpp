@@ -231,7 +231,7 @@ class parking {
   static bool later(const task_state* a, const task_state* b) noexcept;
 
   const preemptible_handlers fibers_;  ///< whose handlers run on fibers
-  std::atomic<handler_order> order_;  ///< written under the mutex, read relaxed
+  std::atomic<handler_order> order_;   ///< written under the mutex, read relaxed
   counters& counters_;
   std::atomic<std::uint32_t> workers_{0};  ///< threads in run functions of ours; relaxed
   std::atomic<std::uint64_t> parked_{0};   ///< written under the mutex, read relaxed

@@ -284,8 +284,8 @@ void shard_balancer::sum_up(const shard_report& mine) noexcept {
     excess_ = (others_[me_].load - mean_) / reference;
     return;
   }
-  const time length =
-      std::min<time>(mine.window_ended - std::max(mine.window_began, last_window_), longest_load_window);
+  const time length = std::min<time>(mine.window_ended - std::max(mine.window_began, last_window_),
+                                     longest_load_window);
   const bool own_doing = gave_at_ > mine.window_began - journey;
   last_window_ = mine.window_ended;
   excess_ = (others_[me_].measured - mean_) / reference;

@@ -16,21 +16,21 @@ namespace asio_pulse {
 
 /// The kinds of lints.
 enum class lint_kind : std::uint8_t {
-  long_poll,      ///< a handler runs for long without a checkpoint
-  self_waking,    ///< a task wakes itself most of the time
-  greedy_strand,  ///< the batches of a strand keep a worker busy for long
-  blocked_lock,   ///< a handler waited for a lock
-  blocked_dns,    ///< a handler waited for a name to be resolved
-  blocked_call,   ///< a handler waited in another system call
-  rising_delay,   ///< the queue delay rises
-  hot_task,       ///< one task uses most of the CPU time
-  held_back,      ///< many operations are held back
-  no_watchdog,    ///< no watchdog looks for stalls
-  not_collected,  ///< the figures are incomplete
-  over_share,     ///< a group takes more than its weight asks for, while others want it
-  overloaded,     ///< requests are refused, and not because of one group's use
-  hot_shard,      ///< a shard has much more load than the others
-  shared_cpu,     ///< a shard is pinned to a CPU that something else uses
+  long_poll,          ///< a handler runs for long without a checkpoint
+  self_waking,        ///< a task wakes itself most of the time
+  greedy_strand,      ///< the batches of a strand keep a worker busy for long
+  blocked_lock,       ///< a handler waited for a lock
+  blocked_dns,        ///< a handler waited for a name to be resolved
+  blocked_call,       ///< a handler waited in another system call
+  rising_delay,       ///< the queue delay rises
+  hot_task,           ///< one task uses most of the CPU time
+  held_back,          ///< many operations are held back
+  no_watchdog,        ///< no watchdog looks for stalls
+  not_collected,      ///< the figures are incomplete
+  over_share,         ///< a group takes more than its weight asks for, while others want it
+  overloaded,         ///< requests are refused, and not because of one group's use
+  hot_shard,          ///< a shard has much more load than the others
+  shared_cpu,         ///< a shard is pinned to a CPU that something else uses
   refused_checkpoint  ///< automatic checkpoints do not suspend a handler
 };
 
