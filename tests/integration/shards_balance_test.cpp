@@ -147,13 +147,7 @@ TEST(shards_balance, idle_sessions_of_a_stuck_shard_are_taken_over) {
     clients.push_back(std::make_unique<client>(acceptor.local_endpoint()));
   (void)all.wait_for(20);
   for (auto& c : clients) c->ask(1);
-  // What a handler of the first turn has posted has had its turn by the end of the second: every
-  // session waits.
-  for (int i = 0; i != 2; ++i)
-    shards
-        .on(
-            0, [] {}, asio::use_future)
-        .get();
+  two_turns(shards, 0);
   std::promise<void> started;
   std::promise<void> go;
   // It holds the shard until all others were served: without the takeover this would not end.

@@ -113,16 +113,6 @@ class stuck_shard {
   std::promise<void> go_;
 };
 
-/// What a handler of the first turn has posted has had its turn by the end of the second: every session of
-/// the shard waits.
-void two_turns(sharded_context& shards, std::size_t shard) {
-  for (int i = 0; i != 2; ++i)
-    shards
-        .on(
-            shard, [] {}, asio::use_future)
-        .get();
-}
-
 /// A socket of shard 0 that no acceptor has made, and its peer.
 class pair {
  public:

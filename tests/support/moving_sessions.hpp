@@ -12,11 +12,13 @@
 #include <boost/asio/read.hpp>
 #include <boost/asio/redirect_error.hpp>
 #include <boost/asio/use_awaitable.hpp>
+#include <boost/asio/use_future.hpp>
 #include <boost/asio/write.hpp>
 
 #include <array>
 #include <atomic>
 #include <chrono>
+#include <cstddef>
 #include <future>
 #include <mutex>
 #include <vector>
@@ -140,6 +142,15 @@ inline asio_pulse::sharded_acceptor accepting(sharded_context& shards, handles& 
             asio::co_spawn(ex, serve(std::move(s), shards, all), asio::detached);
           },
           {.mode = asio_pulse::accept_mode::one_listener}};
+}
+
+/// What a handler of the first turn has posted has had its turn by the end of the second: every session
+/// of the shard waits.
+inline void two_turns(sharded_context& shards, std::size_t shard) {
+  for (int i = 0; i != 2; ++i) {
+    const auto turn = [] {};
+    shards.on(shard, turn, asio::use_future).get();
+  }
 }
 
 }  // namespace pulse_test::moving

@@ -9,6 +9,8 @@
 
 #include <chrono>
 #include <cstdint>
+#include <latch>
+#include <thread>
 
 /// \file
 /// Common parts of the tests of automatic checkpoints. They call by hand what the compiler would
@@ -72,6 +74,18 @@ asio_pulse::statistics suspended_only_around(Held held) {
   EXPECT_EQ(inside, 0) << "it was suspended where that is not safe";
   EXPECT_TRUE(done);
   return io.stats();
+}
+
+/// Runs the context on this thread and on another one, which begin together.
+inline void run_on_two_threads(asio_pulse::io_context& io) {
+  std::latch together{2};
+  const auto run = [&] {
+    together.arrive_and_wait();
+    io.run();
+  };
+  std::thread other(run);
+  run();
+  other.join();
 }
 
 }  // namespace automatic

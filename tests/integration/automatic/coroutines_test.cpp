@@ -14,7 +14,6 @@
 #include <unistd.h>
 
 #include <atomic>
-#include <latch>
 #include <thread>
 #include <vector>
 
@@ -76,14 +75,7 @@ TEST(automatic_coroutines, each_part_of_one_stays_on_its_thread) {
         },
         asio::detached);
   }
-  std::latch together{2};
-  const auto run = [&] {
-    together.arrive_and_wait();
-    io.run();
-  };
-  std::thread other(run);
-  run();
-  other.join();
+  run_on_two_threads(io);
   EXPECT_EQ(moved, 0);
   EXPECT_EQ(ended, coroutines);
   EXPECT_GE(io.stats().automatic_suspensions, 1U);

@@ -107,14 +107,7 @@ TEST_P(automatic_threads, a_handler_stays_on_its_thread) {
         break;
     }
   }
-  std::latch together{2};
-  const auto run = [&] {
-    together.arrive_and_wait();
-    io.run();
-  };
-  std::thread other(run);
-  run();
-  other.join();
+  run_on_two_threads(io);
   EXPECT_EQ(moved, 0);
   EXPECT_EQ(ended, handlers);
   const statistics s = io.stats();
@@ -171,14 +164,7 @@ TEST(automatic_threads, a_handler_whose_thread_has_left_goes_on_on_another_one) 
     EXPECT_EQ(io.run_one(), 1U);  // up to the first suspension
     EXPECT_FALSE(ended);
   }).join();
-  std::latch together{2};
-  const auto run = [&] {
-    together.arrive_and_wait();
-    io.run();
-  };
-  std::thread other(run);
-  run();
-  other.join();
+  run_on_two_threads(io);
   EXPECT_TRUE(ended);
 }
 
