@@ -148,7 +148,7 @@ function(asio_pulse_read_rooms file)
     if(line MATCHES "^ " AND key STREQUAL "uses")
       separate_arguments(values)
       foreach(used IN LISTS values)
-        # A room may use only rooms before it, so there is no circle.
+        # A room may use only rooms before it, so there is no cycle.
         if(used STREQUAL room OR NOT used IN_LIST rooms)
           message(FATAL_ERROR "${file}: ${room} uses ${used}, which is no room that stands before it")
         endif()

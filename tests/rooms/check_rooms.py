@@ -11,7 +11,7 @@ Prints one line a fault; exit status 1 if there are any. A fault is
   - an include that leads from an installed header to one that is not installed;
   - a header in a detail/ folder that no public header reaches;
   - a file that is in no room, and a header's name that two files have where it is included by its name alone;
-  - a circle: a room that uses one that stands after it in the table, or itself;
+  - a cycle: a room that uses one that stands after it in the table, or itself;
   - a room with more than a fifth of all code;
   - a table in ARCHITECTURE.md, between the two lines <!-- rooms --> and <!-- /rooms -->, that is not what --print
     prints.
