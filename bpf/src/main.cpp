@@ -108,8 +108,8 @@ struct adjustable {
     };
     given.mode =
         add("--mode", mode,
-            "observer: hints only; enforced: workers that agreed to it are escalated against "
-            "when they ignore hints",
+            "observer: send hints only; enforced: also act against workers that agreed to it and "
+            "ignore hints",
             one_of({"observer", "enforced"}));
     given.slice = add("--slice-ms", slice_ms, "CPU time without a break while others wait",
                       within(slice_rule));

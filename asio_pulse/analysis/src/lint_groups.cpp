@@ -23,7 +23,7 @@ using std::chrono::nanoseconds;
 constexpr double over_by = 1.5;
 constexpr double over_at_least = 0.1;
 constexpr double lacking = 0.75;
-// With less than half a CPU for all groups together, nobody has to wait for long. Nor while half of
+// With less than half a CPU for all groups together, no group waits for long. Nor while half of
 // the probes of the queue, of which there are a hundred a second, waited for less than this.
 constexpr double busy_share = 0.5;
 constexpr std::uint64_t some_probes = 20;

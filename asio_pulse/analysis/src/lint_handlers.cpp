@@ -94,7 +94,8 @@ class handler_rules {
                       "was up: {}.",
                       in_quotes(site.type), at(site.place), site.refused,
                       site.refused + site.suspended, why),
-          "Hold the lock for shorter, or put the work that needs it into a handler of its own.");
+          "Hold the lock for a shorter time, or put the work that needs it into a separate "
+          "handler.");
     }
   }
 

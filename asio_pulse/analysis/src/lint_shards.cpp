@@ -17,7 +17,7 @@ namespace {
 using namespace std::chrono_literals;
 using std::chrono::nanoseconds;
 
-// Shards that balance stay within 15 % of each other. With less than half a CPU nobody waits for long.
+// Shards that balance stay within 15 % of each other. With less than half a CPU no work waits for long.
 // Both are guesses.
 constexpr double far_above = 0.25;
 constexpr std::uint64_t busy_permille = 500;
@@ -79,16 +79,17 @@ class shard_rules {
   [[nodiscard]] std::string advice(bool one_task) const {
     switch (shard_.keeps) {
       case stay_reason::nothing_movable:
-        return "Nothing on it may move. Let connections move that can, or place new ones by "
+        return "Nothing on it may move. Let connections move if possible, or place new ones by "
                "placement_rule::least_loaded instead of by key.";
       case stay_reason::too_large:
-        return "What may move is larger than what it has too much: it would only make another "
-               "shard hot. Divide that key's work, or do a part of it on other shards, by on().";
+        return "Each session that may move has more load than the excess: it would only make "
+               "another shard hot. Divide that key's work, or do a part of it on other shards, by "
+               "on().";
       case stay_reason::limited:
         return "It moves as much as balance_settings::moves_per_second allows. Raise that, if "
                "moving is cheap for this program.";
       case stay_reason::no_target:
-        return "No other shard may get anything: they are stuck, stopped, or being drained.";
+        return "No other shard can take anything: all are stuck, stopped or being drained.";
       default:
         return one_task ? "Divide that task's work, or do a part of it on other shards, by on()."
                         : "If this lasts, let connections move, or place new ones by "
@@ -112,12 +113,12 @@ class shard_rules {
     }
     if (shard_.delay < long_delay || shard_.cpu_permille > unused_permille || computes()) return;
     out_.add(lint_kind::shared_cpu, harm::delays, shard_.delay, {},
-             fmt::format("{} is pinned to CPU {}, uses {:.0f} % of it, and yet its operations wait "
+             fmt::format("{} is pinned to CPU {} and uses {:.0f} % of it, yet its operations wait "
                          "for {}: other programs use that CPU.",
                          name(), shard_.cpu, static_cast<double>(shard_.cpu_permille) / 10,
                          short_duration(shard_.delay)),
-             "Do not pin shards on a machine that runs other programs: then the system finds a CPU "
-             "that is free. Or keep the others off these CPUs.");
+             "Do not pin shards on a machine that runs other programs, so that the system can find "
+             "a free CPU for them; or keep the other programs off these CPUs.");
   }
   // A handler that waits or computes for long explains the delay, too.
   [[nodiscard]] bool computes() const {

@@ -18,13 +18,13 @@ namespace asio_pulse {
 enum class error {
   invalid_option = 1,  ///< an option is out of range; invalid_reason() names it
   fixed_option = 2,    ///< an option cannot change while the context or the task exists
-  mailbox_full = 3,   ///< a shard has not yet run as many messages of another one as it may be sent
-  no_such_shard = 4,  ///< the number of a shard is too large
-  shard_drained = 5,  ///< the shard is being drained, and takes nothing
+  mailbox_full = 3,    ///< too many messages from one shard to another wait to run there
+  no_such_shard = 4,   ///< the number of a shard is too large
+  shard_drained = 5,   ///< the shard is being drained, and takes nothing
   shards_stopped = 6,  ///< the shards were stopped
-  already_moving = 7,  ///< a move has been ordered that was not made yet
+  already_moving = 7,  ///< an earlier order to move was not carried out yet
   session_ended = 8,   ///< what should move does not exist any more
-  move_forbidden = 9,  ///< the session has forbidden to move it
+  move_forbidden = 9,  ///< the session must not move now (movable::stay)
   not_movable = 10,    ///< the handler is bound to an executor that is not the shard's own
 };
 

@@ -27,8 +27,8 @@
 
 namespace asio_pulse {
 
-/// Refers to a session that may move, from any thread and for as long as one likes: also while the
-/// sharded_context is destroyed, and afterwards. Then the session has ended.
+/// Refers to a session that may move. It may be used on any thread and at any time, even while the
+/// sharded_context is being destroyed, and afterwards; then the session has ended.
 ///
 /// \par Thread safety  Distinct objects: Safe. Shared objects: Unsafe; the session behind them: Safe.
 class movable_ref {
@@ -36,14 +36,14 @@ class movable_ref {
   movable_ref() noexcept = default;
 
   /// Moves the session to that shard: at once if it waits in idle(), otherwise at its next quiet point.
-  /// If it cannot be moved then, it stays, and shard_options::on_move is told.
+  /// If it cannot be moved then, it stays, and shard_options::on_move is called.
   ///
   /// \par Errors  error::session_ended, no_such_shard, shards_stopped, shard_drained, move_forbidden,
-  ///              already_moving; what the system says. Nothing has changed then.
+  ///              already_moving; or an error of the system. Then nothing has changed.
   [[nodiscard]] boost::system::error_code move_to(std::size_t shard) const noexcept {
     return core_ == nullptr ? make_error_code(error::session_ended) : core_->order(shard);
   }
-  /// If the session waits in idle(), that completes with operation_aborted. Returns whether it does.
+  /// If the session waits in idle(), ends that with operation_aborted. Returns whether it did so.
   [[nodiscard]] bool cancel() const noexcept { return core_ != nullptr && core_->cancel(); }
   /// Its shard. Empty if it has ended.
   [[nodiscard]] std::optional<std::size_t> shard() const noexcept {
@@ -68,15 +68,15 @@ class movable_ref {
 ///         co_await http::async_read(socket, buffer, request);
 ///         ...
 ///
-/// A session moves only at a *quiet point*, which it says itself: idle(), move_point() and move_to().
-/// There no operation is under way on any of its objects. It goes on on the thread of the other shard,
-/// and so do its sockets and timers (a timer keeps its expiry). Its task goes on there as a new one; see
-/// shards.md.
+/// A session moves only at a *quiet point*, that is in idle(), move_point() or move_to(). No operation may
+/// be in progress there on any of its objects. Afterwards the session continues on the other shard's
+/// thread, with its sockets and timers (a timer keeps its expiry), and a new task there continues its
+/// task; see shards.md.
 ///
 /// **The promise.** From the first to the last quiet point nothing but the session uses its objects and
-/// its state: no other handler of the shard, and no other coroutine. (A shard that is stuck does not run
-/// the other handlers, but the one that is stuck goes on.) What a session keeps of a shard across a
-/// quiet point, such as a reference to sharded::local(), is the old shard's afterwards.
+/// its state: no other handler of the shard, and no other coroutine. (A stuck shard runs no other
+/// handlers, but the handler that blocks it continues.) A reference to something that belongs to a shard,
+/// such as sharded::local(), still refers to the old shard after a quiet point.
 ///
 /// A coroutine has to run on the shard's own executor, and not on a strand. With callbacks in place of
 /// coroutines, use async_idle() and async_move_to(): the handlers must have no executor of their own.
@@ -88,7 +88,7 @@ class movable {
  public:
   /// \pre  The objects outlive this one, and belong to the shard on whose thread this is called.
   ///
-  /// \par Errors  std::logic_error if the thread is none of a shard's; std::bad_alloc.
+  /// \par Errors  std::logic_error if the thread does not belong to a shard; std::bad_alloc.
   template <class... Objects>
   explicit movable(Objects&... objects)
       : core_(std::apply([](auto&... part) { return make(part...); },
@@ -101,30 +101,30 @@ class movable {
 
   // ---- quiet points
 
-  /// Waits until the (first) socket can be read, if `buffered` is 0. The session may move before, and
-  /// any number of times: on order, to balance the load, because its shard is drained, or because a
-  /// handler of its shard does not end.
+  /// Waits until the (first) socket can be read, if `buffered` is 0. Until then the session may move, any
+  /// number of times: on order, to balance the load, because its shard is drained, or because a handler
+  /// of its shard does not end.
   ///
-  /// `buffered`: how many bytes were read that the session has not used yet, for example the size of
-  /// Beast's buffer. A stream that decrypts has a buffer of its own; see ssl_buffered().
+  /// `buffered` is the number of bytes that were read and not used yet, for example the size of Beast's
+  /// buffer. A stream that decrypts has a buffer of its own; see ssl_buffered().
   ///
   /// \par Errors  operation_aborted after movable_ref::cancel(), and if the socket is closed.
   [[nodiscard]] boost::asio::awaitable<void> idle(std::size_t buffered = 0);
-  /// The same, but completes with boost::asio::error::timed_out after that time. The time goes on when
-  /// the session moves.
+  /// The same, but completes with boost::asio::error::timed_out after that time. A move does not
+  /// restart the time.
   [[nodiscard]] boost::asio::awaitable<void> idle_for(std::chrono::steady_clock::duration limit,
                                                       std::size_t buffered = 0);
-  /// Moves if that is wanted. Otherwise goes on without suspending.
+  /// Moves if that is wanted. Otherwise continues without suspending.
   [[nodiscard]] boost::asio::awaitable<void> move_point();
   /// Moves to that shard now.
   ///
   /// \par Errors  Thrown as boost::system::system_error: error::no_such_shard, shards_stopped,
-  ///              shard_drained, move_forbidden, not_movable; what the system says. The session is
-  ///              where it was then.
+  ///              shard_drained, move_forbidden, not_movable; or an error of the system. Then the
+  ///              session is where it was.
   [[nodiscard]] boost::asio::awaitable<void> move_to(std::size_t shard);
 
-  /// idle() with a completion token, for void(boost::system::error_code). What it says about errors
-  /// applies; and error::not_movable if the handler is bound to an executor that is not the shard's own.
+  /// idle() with a completion token, for void(boost::system::error_code). The errors are those of idle(),
+  /// and error::not_movable if the handler is bound to an executor that is not the shard's own.
   template <class CompletionToken>
   auto async_idle(CompletionToken&& token) {
     return start_idle(std::nullopt, token);
@@ -150,7 +150,7 @@ class movable {
   [[nodiscard]] std::size_t shard() const noexcept { return core_->home()->shard.index; }
   [[nodiscard]] movable_ref handle() const noexcept { return movable_ref(core_); }
 
-  /// While one exists the session does not move, for example while it uses what belongs to its shard.
+  /// While one exists, the session does not move: for code that uses what belongs to the shard.
   class stay {
    public:
     explicit stay(const movable& m) noexcept : core_(m.core_) { core_->forbid(); }
@@ -167,7 +167,7 @@ class movable {
   [[nodiscard]] static boost::intrusive_ptr<detail::movable_core> make(Parts&... parts) {
     detail::shard_state* const here = detail::shard_state::current();
     if (here == nullptr) {
-      throw std::logic_error("asio_pulse::movable: it is made on a thread that is no shard");
+      throw std::logic_error("asio_pulse::movable: must be made on the thread of a shard");
     }
     return new detail::movable_objects<Parts...>(*here->moves, parts...);
   }

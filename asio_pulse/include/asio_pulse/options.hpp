@@ -65,9 +65,9 @@ std::string_view to_string(handler_order) noexcept;
 /// Which handlers run on a fiber, so that they can be suspended in the middle: by checkpoints that the
 /// program wrote, and by those that the compiler wrote (docs/auto_checkpoints.md).
 ///
-/// By choosing more than `declared` you promise, for handlers that do not know of it, that other
-/// handlers of their context may run in the middle of them, at any call or loop: what they change must
-/// be right at each of these places, or be protected by a lock that is counted
+/// By choosing more than `declared` you promise, also for handlers that were not written for this, that
+/// other handlers of their context may run in the middle of them, at any call or loop. The data that they
+/// change must be consistent at each of these places, or be protected by a lock that is counted
 /// (asio_pulse::lock_count), a critical_section, or a strand.
 enum class preemptible_handlers : std::uint8_t {
   declared,     ///< those that the program wraps in preemptible(), and coroutines of spawn()
@@ -78,8 +78,8 @@ enum class preemptible_handlers : std::uint8_t {
 /// The enumerator's name; "unknown" for a value that is not an enumerator.
 std::string_view to_string(preemptible_handlers) noexcept;
 
-/// Which of the tasks that wait is served next while a context is saturated; see
-/// options::saturation. Within a task, and within a strand, the order is always Asio's.
+/// Which of the waiting tasks runs next while a context is saturated; see options::saturation.
+/// Within a task, and within a strand, the order is always Asio's.
 enum class scheduling : std::uint8_t {
   /// First in, first out. A task over its budget is held back in favour of work that has had less.
   round_robin,
@@ -96,7 +96,7 @@ enum class scheduling : std::uint8_t {
   fair,
   /// The task whose deadline is next; see task_options::deadline.
   deadline,
-  /// As an object of the program says; see options::custom_policy.
+  /// The task that an object of the program chooses; see options::custom_policy.
   custom
 };
 
@@ -337,11 +337,11 @@ struct options {
   std::string name = {};
 
   /// When histograms, and the metrics of sites and workers, are collected (metrics.hpp). This costs
-  /// about 3 ns for each poll while they are collected, and nothing while they are not.
+  /// about 4 ns for each poll while they are collected, and nothing while they are not.
   instrument_mode metrics = instrument_mode::on_demand;
 
-  /// When events are collected for recordings and Perfetto (recording.hpp). This costs about 3 ns
-  /// for each poll while they are collected.
+  /// When events are collected for recordings and Perfetto (recording.hpp). This costs about 6 ns
+  /// for each poll while they are collected, including that of metrics.
   instrument_mode trace = instrument_mode::on_demand;
 
   /// Memory that the metrics and events of this context may take, in bytes. At least 65536; at most
@@ -382,8 +382,8 @@ struct options {
   /// process, which sleeps while no client is connected.
   bool inspectable = true;
 
-  /// Which of the tasks that wait is served next while the context is saturated. `order` says for
-  /// which tasks this may be decided; the others, and work of no task, keep their order in the queue.
+  /// Which of the waiting tasks runs next while the context is saturated. `order` says for which tasks
+  /// the policy may decide; the others, and work of no task, keep their order in the queue.
   scheduling policy = scheduling::round_robin;
 
   /// A context is saturated when operations wait longer than this in its queue, until nothing waits
@@ -400,10 +400,10 @@ struct options {
   /// because a process of the same user can stop or end this one anyway.
   bool controllable = true;
 
-  /// Which handlers run on a fiber. If it is not `declared`, stacks have 8 MiB of addresses instead of
-  /// `fiber_stack`, of which memory is what a handler uses, and some part of the program must include
-  /// <asio_pulse/preemptible.hpp>, which needs Boost.Context. A handler that gets no fiber, for lack of
-  /// memory, runs on its thread's stack.
+  /// Which handlers run on a fiber. Unless it is `declared`, stacks have 8 MiB of addresses instead of
+  /// `fiber_stack` (only what a handler uses takes memory), and some part of the program must include
+  /// <asio_pulse/preemptible.hpp>, which needs Boost.Context. If there is no memory for a fiber, the
+  /// handler runs on its thread's stack.
   preemptible_handlers preemptible = preemptible_handlers::declared;
 
   /// Profiles: values to begin with, which can be changed before the context is made. The trade is
@@ -411,7 +411,7 @@ struct options {
   /// task costs time, and the next one finds the caches cold. `benches/run profiles` shows it.
   ///
   /// They choose when the library acts, and not what it may do: the order of handlers, shadow mode,
-  /// threads, and budgets of tasks that the program declares are as by default.
+  /// threads, and budgets of tasks that the program declares keep their defaults.
   ///
   /// latency(): others wait as little as possible. Checkpoints yield after 200 us, or 20 us over
   /// budget; the budgets of connections are the same tenth of a CPU in windows of 1 ms, so that a

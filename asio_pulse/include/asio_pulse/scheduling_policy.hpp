@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// A policy that the program writes: which of the tasks that wait is served next.
+// A policy that the program writes: which of the waiting tasks runs next.
 
 #pragma once
 
@@ -13,16 +13,16 @@
 
 namespace asio_pulse {
 
-/// Decides which of the tasks that wait is served next, while a context is saturated. An object is
-/// made for each context by options::custom_policy, and is destroyed after the context's last
+/// Decides which of the waiting tasks runs next, while a context is saturated. An object is made for
+/// each context by options::custom_policy, and is destroyed after the context's last
 /// decision.
 ///
 /// It gets plain values, and reads no clock, so that it can be tested without a context.
 ///
 /// \par Thread safety  The context calls it from one thread at a time, which may be another one each
 ///                     time, and holds no lock meanwhile.
-/// \par Errors         If pick() throws, or returns something that does not wait, the task that has
-///                     waited longest is served instead. That is counted in
+/// \par Errors         If pick() throws, or returns an index that is too high, the task that has
+///                     waited longest runs instead. That is counted in
 ///                     statistics::policy_faults, and reported once (report_kind::misuse).
 class scheduling_policy {
  public:

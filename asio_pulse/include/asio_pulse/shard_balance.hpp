@@ -28,13 +28,13 @@
 /// some windows of measurement, a small one later, and noise around the mean hardly ever: the more
 /// the excess varies from one window to the next, the larger the sum has to be.
 ///
-/// Then it gives away its excess, in pieces. Which shard gets a piece is drawn at random, with what
-/// each of them has below the mean as its weight. So shards that decide at the same time, and know
-/// nothing of each other, do not all choose the same one.
+/// Then it gives away its excess, in pieces. The shard that gets a piece is drawn at random; the weight
+/// of a shard is how far its load is below the mean. So shards that decide at the same time, without
+/// consulting each other, do not all choose the same one.
 ///
-/// Three rules prevent ping-pong. What was moved counts as load of the shard that has got it at once,
-/// and a window in which it arrived is corrected for the time before. A thing moves only if that at least halves the excess
-/// that it is moved for: a thing that is the whole load stays where it is. And a shard that has got
+/// Three rules prevent ping-pong. A connection or task that was moved counts at once as load of its new
+/// shard, and the window in which it arrived is corrected for the time before. It moves only if that at
+/// least halves the excess: if it is the whole load, it stays where it is. And a shard that has received
 /// something a short time ago must have an excess for longer before it gives something away.
 
 namespace asio_pulse {
@@ -43,7 +43,7 @@ namespace asio_pulse {
 struct shard_report {
   /// Measured over the last window.
   shard_load load{};
-  /// The part of load.cpu_permille that was used by what may move.
+  /// The part of load.cpu_permille that connections and tasks that may move have used.
   std::uint32_t movable_permille = 0;
   /// How many connections and tasks may move.
   std::uint32_t movable = 0;
@@ -65,30 +65,30 @@ struct shard_report {
   friend bool operator==(const shard_report&, const shard_report&) = default;
 };
 
-/// When work moves by itself.
+/// When the library moves work.
 struct balance_settings {
   /// How far above the mean of all shards the load of one must be, in thousandths of the mean.
-  /// From 10 to 10000. The default keeps all shards within 15 %: what is below the threshold is not
-  /// corrected, and a part of the rest is how coarse connections are.
+  /// From 10 to 10000. The default keeps all shards within 15 %: an excess below the threshold is not
+  /// corrected, and connections are too coarse to correct the rest exactly.
   std::uint32_t imbalance_permille = 120;
-  /// For how long it must last, if it is twice that. A larger one must last for a shorter time, and
-  /// a smaller one for longer. At least 1 ms. The default is a guess: between noise, which windows
-  /// of 20 ms have, and the time for which clients wait.
+  /// How long the excess must last if it is twice the threshold. A larger one must last for a shorter
+  /// time, and a smaller one for longer. At least 1 ms. The default is a guess: with less, the noise of
+  /// windows of 20 ms would cause moves; with more, clients wait longer.
   std::chrono::nanoseconds lasting = std::chrono::milliseconds{80};
-  /// The same is `again` times as long for a shard to which something has moved in the last
-  /// second. From 1 to 1000.
+  /// For a shard to which something has moved in the last second, the time is `again` times as long.
+  /// From 1 to 1000.
   std::uint32_t again = 8;
   /// A shard with less load than this keeps what it has, in thousandths of a CPU. 0 to 1000.
   std::uint32_t least_permille = 300;
-  /// How many things a shard may move in a second. For a tenth of that it may do so at once. At
-  /// least 10. Does not apply to shards that are stuck or drained. At 50 us for each the default
-  /// is half of a CPU, at the worst.
+  /// How many sessions a shard may move in a second; a tenth of them may move at once. At least 10.
+  /// Shards that are stuck or drained have no such limit. At 50 us for each move the default takes
+  /// half of a CPU at the worst.
   std::uint32_t moves_per_second = 10'000;
   /// A handler that has run for longer makes its shard a *stuck* one. Positive.
   std::chrono::nanoseconds stuck_after = std::chrono::milliseconds{2};
-  /// A shard that was stuck gets nothing for as long as it was, but for this at the most: what has
-  /// stuck it may do so again. If it does within this time, that doubles each time. While it applies to
-  /// more than half of the shards, it applies to none.
+  /// A shard that was stuck gets nothing for as long again, but at most for this time, because the
+  /// handler that blocked it may do so again. Each time that this happens within this time, the pause
+  /// doubles. If the rule applies to more than half of the shards, it applies to none.
   std::chrono::nanoseconds stuck_memory = std::chrono::seconds{1};
 
   friend bool operator==(const balance_settings&, const balance_settings&) = default;
@@ -104,7 +104,7 @@ enum class move_reason : std::uint8_t {
   imbalance,  ///< its shard had more load than others
   stuck,      ///< a handler of its shard does not end
   drain,      ///< its shard is being drained
-  ordered,    ///< the program said so
+  ordered,    ///< the program ordered it
 };
 inline constexpr std::size_t move_reasons = 4;
 
@@ -117,9 +117,9 @@ enum class stay_reason : std::uint8_t {
   balanced,         ///< no excess that matters
   too_short,        ///< there is one, but not for long enough
   nothing_movable,  ///< there is one, and nothing that may move causes it
-  too_large,        ///< there is one, and what causes it would be as much too much elsewhere
+  too_large,        ///< there is one, and moving what causes it would only move the excess
   limited,          ///< as much as is allowed in a second has moved
-  no_target,        ///< no other shard may get anything
+  no_target,        ///< no other shard may receive anything
 };
 
 /// "moves", "balanced", "too_short", ...; "unknown" for a value that is not an enumerator.
@@ -130,8 +130,8 @@ struct balance_decision {
   enum class kind : std::uint8_t {
     stay,  ///< nothing; see `why`
     give,  ///< this shard moves things of its own to `shard`
-    /// This shard takes over things of `shard`, which is stuck: those that wait for something, or
-    /// have something to do. What has stuck a shard itself is left there (home_of_hog()).
+    /// This shard takes over sessions of `shard`, which is stuck: those that wait, or are ready to
+    /// run. The session whose handler blocks the shard stays there (home_of_hog()).
     take,
   };
   /// No limit for the load that moves.
@@ -141,12 +141,12 @@ struct balance_decision {
   stay_reason why = stay_reason::balanced;
   move_reason reason = move_reason::imbalance;
   std::size_t shard = 0;
-  /// At most so many.
+  /// How many sessions move at the most.
   std::uint32_t things = 0;
   /// How much CPU they should use together, in millionths of a CPU. `any` unless the reason is
   /// imbalance.
   std::uint32_t load_ppm = any;
-  /// How much they may use: more would not help.
+  /// How much they may use at the most: more would not help.
   std::uint32_t most_ppm = any;
 
   friend bool operator==(const balance_decision&, const balance_decision&) = default;
@@ -154,9 +154,9 @@ struct balance_decision {
 
 /// Something that may move.
 ///
-/// `before` and `ppm` are measured in two windows, one after the other, and for a reason: of many
-/// things that have run once or twice, those that have used most did so by chance, and will use less.
-/// So one window says which are chosen, and the other one what they use.
+/// `before` and `ppm` are measured in two windows, one after the other. Of many sessions that have run
+/// once or twice, those that used most did so by chance, and will use less afterwards. So one window
+/// decides which are chosen, and the other one shows what they use.
 struct movable_load {
   /// Only one measurement is known. For things whose load is known well, that is enough.
   static constexpr std::uint32_t unknown = 0xffffffffU;
@@ -171,9 +171,9 @@ struct movable_load {
 /// Chooses what moves. It is put at the front of `things`, whose order changes; the rest follows.
 /// Returns how many were chosen, and none if each is too large.
 ///
-/// Those that used most in the window before come first, so that few things move. What has used
-/// nothing in both only moves if there is no limit for the load. Of what has used nothing in the
-/// window before, `ppm` is halved: the sum of the chosen `ppm` is what shard_balancer::moved() is told.
+/// Those that used most in the window before come first, so that few of them move. Those that used
+/// nothing in both windows only move if there is no limit for the load. For those that used nothing in the
+/// window before, `ppm` is halved. The sum of the chosen `ppm` is the argument of shard_balancer::moved().
 ///
 /// \par Cost  Sorts `things`.
 [[nodiscard]] std::size_t choose_moves(std::span<movable_load> things,
@@ -191,8 +191,8 @@ struct movable_load {
 ///       balancer.moved(d, n, their load, now);
 ///     }
 ///
-/// The loop ends, because something moves each time, or moved() is told that nothing did: then
-/// decide() does not ask for the same again for 10 ms.
+/// The loop ends, because each time something moves, or moved() is called with 0: then decide() does
+/// not return the same decision again for 10 ms.
 ///
 /// A spare thread that works for a stuck shard may use that shard's balancer, while the shard's own
 /// thread does not: decide() of a shard that is stuck itself gives everything away.
@@ -206,9 +206,9 @@ class shard_balancer {
   using time = std::chrono::nanoseconds;
 
   /// The load that a shard is offered, in thousandths of a CPU. That is the CPU that it has used;
-  /// more if the queue delay has grown in the window, and less if the shard works off what has
-  /// waited. A delay that stays counts as well, 1 for each 100 us up to 1000: of two shards that use
-  /// all of their CPU, the one whose clients wait for longer has more load.
+  /// more if the queue delay has grown in the window, and less if the shard works off a backlog.
+  /// A constant delay counts as well, 1 for each 100 us up to 1000: of two shards that use all of
+  /// their CPU, the one whose clients wait for longer has more load.
   [[nodiscard]] static double load_of(const shard_report& r) noexcept;
   [[nodiscard]] static bool is_stuck(const shard_report& r, const balance_settings& s,
                                      time now) noexcept {
@@ -227,13 +227,13 @@ class shard_balancer {
   void moved(const balance_decision& d, std::uint32_t things, std::uint32_t load_ppm,
              time now) noexcept;
 
-  /// A handler of this shard has ended that ran for longer than `stuck_after`. Returns the shard to
-  /// which the connection or task that it belongs to moves, if it may, or this one. To be told with
-  /// moved() or ordered() is not needed.
+  /// Call it when a handler of this shard has ended that ran for longer than `stuck_after`. Returns the
+  /// shard to which the handler's connection or task should move, if it may, or this shard. Such a move
+  /// is not passed to moved() or ordered().
   ///
-  /// What sticks shards stays where it is, alone, after the others have taken the rest. But if it
-  /// sticks more than half of the shards, it is put together, so that half of them remain for the
-  /// rest: on the first ones that are stuck or were so for a short time.
+  /// A session that blocks its shard stays there alone, when the others have taken over the rest. But if
+  /// such sessions block more than half of the shards, they are put together, so that half of the shards
+  /// remain for the rest: on the first ones that are stuck or were so a short time ago.
   [[nodiscard]] std::size_t home_of_hog(std::span<const shard_report> all, time now) noexcept;
 
   /// As moved(), for a move that the program has ordered.

@@ -53,22 +53,22 @@ struct shard_options {
   placement_function place = {};
 
   /// Sessions that may move (movable.hpp) are moved when one shard has more load than others, and taken
-  /// over when a handler of their shard does not end. It is on because a session only moves if it has
-  /// said that it may. While there is no such session, and in a single shard, nothing is measured.
+  /// over when a handler of their shard does not end. It is on by default because only sessions that
+  /// agree to it move. Without such sessions, and with a single shard, nothing is measured.
   bool balance = true;
 
-  /// When they are.
+  /// When sessions are moved; see `balance`.
   balance_settings balancing = {};
 
   /// The number of spare threads of each shard, which run its handlers while its own thread is stuck in
   /// one (for options::stall_threshold), and for 10 ms after. Zero: none. At most 64. By setting this you
-  /// promise that the shard's handlers may run beside each other then: what they share needs a lock or a
-  /// strand, also sharded::local(). Messages that such handlers send are not ordered with those of the
-  /// stuck one. A post of a shard to itself takes a lock, which costs about 10 ns.
+  /// promise that the shard's handlers may run in parallel then: what they share, including
+  /// sharded::local(), needs a lock or a strand. Messages that such handlers send are not ordered with
+  /// those of the stuck one. A post of a shard to itself takes a lock, which costs about 10 ns.
   std::size_t rescue = 0;
 
-  /// Told of each move that was made, or that failed. Called on the thread that moves, with no lock held,
-  /// so on several at once; what it throws is ignored.
+  /// Called for each move that was made, or that failed, on the thread that moves the session. It may run
+  /// on several threads at once. No lock is held, and exceptions are ignored.
   std::function<void(const move_record&)> on_move = {};
 };
 

@@ -14,8 +14,8 @@
 
 namespace asio_pulse {
 
-/// A value of which each shard has an instance of its own, such as a cache or a pool of connections.
-/// A shard uses its instance without a lock, and asks others by messages:
+/// One instance of a value for each shard, such as a cache or a pool of connections. A shard uses its
+/// own instance without a lock, and reaches those of other shards by messages:
 ///
 ///     asio_pulse::sharded<cache> caches(shards);
 ///     caches.local().insert(x);                                      // on a shard
@@ -45,7 +45,7 @@ class sharded {
   /// \par Errors  std::logic_error if the calling thread is not a shard's.
   [[nodiscard]] T& local() const {
     if (const auto here = shards_->this_shard()) return instances_[*here]->value;
-    throw std::logic_error("asio_pulse::sharded: local() is called on a thread that is no shard");
+    throw std::logic_error("asio_pulse::sharded: local() must be called on a shard's thread");
   }
   /// The instance of a shard, for use while run() is not active.
   ///

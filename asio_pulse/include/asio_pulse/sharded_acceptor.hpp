@@ -42,8 +42,8 @@ namespace asio_pulse {
 enum class accept_mode : std::uint8_t {
   /// As reuse_port. If the system refuses that, as one_listener.
   automatic,
-  /// Each shard listens on the same port (SO_REUSEPORT), and the kernel deals out connections by a
-  /// hash of their addresses. The cheapest way. It knows nothing of load, and placement has no say.
+  /// Each shard listens on the same port (SO_REUSEPORT), and the kernel distributes connections by a
+  /// hash of their addresses. This is the cheapest way. It ignores the load and shard_options::placement.
   /// Any program of the same user may listen on the port as well.
   reuse_port,
   /// One shard listens, and hands each connection to the shard that sharded_context::place() names.
@@ -111,8 +111,8 @@ class sharded_acceptor {
   /// Calls close().
   ~sharded_acceptor() { close(); }
 
-  /// Stops listening. Connections that were accepted are served, also after this. Listeners are closed by their
-  /// shards, so that is done by the time that these have come to it.
+  /// Stops listening. Connections that were accepted are served, also after this. Each shard closes its own
+  /// listener, so a listener may stay open for a moment after the call.
   void close() {
     for (const auto& l : std::exchange(listeners_, {})) l->close_soon(l);
   }
@@ -132,7 +132,7 @@ class sharded_acceptor {
   [[nodiscard]] std::uint64_t kept() const noexcept {
     return shared_->kept.load(std::memory_order_relaxed);
   }
-  /// Attempts to accept that failed, for example for want of descriptors.
+  /// Attempts to accept that failed, for example because no descriptor was free.
   [[nodiscard]] std::uint64_t failures() const noexcept {
     return shared_->failures.load(std::memory_order_relaxed);
   }

@@ -59,10 +59,10 @@ inline constexpr bool is_awaitable<boost::asio::awaitable<T, Executor>> = true;
 
 }  // namespace detail
 
-/// Several contexts with one thread each, the *shards*. They share nothing on the way of a handler.
+/// Several contexts with one thread each, the *shards*. They share nothing on the path of a handler.
 /// So they do not slow each other down as the threads of one context do, which share a queue and its
-/// mutex. But a handler never moves: work has to be placed well when it begins, or
-/// be a session that says that it may move (movable.hpp).
+/// mutex. But a handler never moves to another shard: work has to be placed well when it begins, or has to
+/// be a session that may move (movable.hpp).
 ///
 ///     asio_pulse::sharded_context shards;                    // one for each CPU
 ///     asio_pulse::co_spawn(shards.place(), session(), asio::detached);
@@ -70,18 +70,18 @@ inline constexpr bool is_awaitable<boost::asio::awaitable<T, Executor>> = true;
 ///
 /// A shard is an ordinary asio_pulse::io_context with a concurrency hint of 1. Code that takes one,
 /// or a boost::asio::io_context, can use it from any thread, but must not run it. Its stop() has no
-/// effect: it is run again. As only one thread runs it, `isolatable` and `spare_workers` have no effect (see options.hpp),
-/// unless shard_options::rescue is set.
+/// effect: it is run again. As only one thread runs it, `isolatable` and `spare_workers` (options.hpp)
+/// have no effect, unless shard_options::rescue is set.
 ///
 /// **Messages.** Shards talk by messages: post(), on(), broadcast(). What one shard sends to another
 /// one arrives in the order in which it was sent. A message becomes a handler of the receiver, with
 /// a poll of its own, and belongs to no task. Answers of on() may overtake messages.
 ///
 /// A message between shards goes through a lock-free mailbox of limited size. If it is full,
-/// post() throws, try_post() returns false, on() completes with an error, and nothing was moved from
-/// the arguments of try_post(). Nothing waits: two shards that waited for each other would not end.
-/// Threads that are no shards, and a shard that posts to itself, use Asio's own queue, which is not
-/// limited. Messages of such a thread are ordered among themselves.
+/// post() throws, try_post() returns false and leaves its arguments as they are, and on() completes with
+/// an error. A sender never waits, because two shards that waited for each other would wait for ever.
+/// Threads that do not belong to a shard, and a shard that posts to itself, use Asio's own queue, which
+/// is not limited. Messages of such a thread are ordered among themselves.
 ///
 /// \par Signals        The threads have the signal mask of the thread that calls run(). Use a
 ///                     boost::asio::signal_set on one of the shards.
@@ -272,7 +272,7 @@ class sharded_context {
     if (!try_post(shard, std::move(f))) throw boost::system::system_error(error::mailbox_full);
   }
   /// The same, but returns false if the mailbox is full. Then `f` is as it was. After std::bad_alloc on
-  /// a thread that is no shard, or a spare one, it may have been moved from.
+  /// a spare thread, or a thread of no shard, it may have been moved from.
   template <class F>
   [[nodiscard]] bool try_post(std::size_t shard, F&& f) {
     using function = std::decay_t<F>;
@@ -318,8 +318,8 @@ class sharded_context {
   ///
   ///     const std::size_t n = co_await shards.on(2, [] { return cache.size(); });
   ///
-  /// The completion belongs to the task that was in force here, so a coroutine goes on as the task
-  /// that it was. The signature is void(std::exception_ptr) or void(std::exception_ptr, R).
+  /// The completion belongs to the task that was in force here, so a coroutine continues as the same
+  /// task. The signature is void(std::exception_ptr) or void(std::exception_ptr, R).
   ///
   /// \par Cost    That of two messages, with one allocation.
   /// \par Errors  std::out_of_range and std::bad_alloc are thrown here. If the mailbox is full, or
@@ -358,8 +358,8 @@ class sharded_context {
       [[nodiscard]] io_context& place(const Key& key) const noexcept {
     return shards_[place_index(key)]->io;
   }
-  /// How often shard_options::place threw, or named a shard that there is not. Another shard was
-  /// taken then.
+  /// How often shard_options::place threw, or returned a number that no shard has. Then another shard
+  /// was taken.
   [[nodiscard]] std::uint64_t placement_failures() const noexcept {
     return placement_failures_.load(std::memory_order_relaxed);
   }
@@ -367,13 +367,13 @@ class sharded_context {
   // ---- moves
 
   /// Takes everything off a shard, for example before it is stopped for good: place() chooses others, a
-  /// sharded_acceptor gives it no more connections, and what may move leaves at its next quiet point.
-  /// Completes when neither a session that may move nor the task of an accepted connection is left. What
-  /// cannot move is waited for. A connection without a task of its own (options::accept_rule is off, or
-  /// the library is disabled) is not seen, unless it has made a movable.
+  /// sharded_acceptor gives it no more connections, and sessions that may move leave at their next quiet
+  /// point. Completes when neither such a session nor the task of an accepted connection is left; it waits
+  /// for connections that cannot move. A connection without a task of its own (options::accept_rule is off,
+  /// or the library is disabled) is not seen, unless it has made a movable.
   ///
-  /// Work that names the shard, such as post() and shard(), still comes to it. A moved coroutine keeps
-  /// the shard it was started on at work (Asio's own guard), and completes there.
+  /// Work that names the shard, such as post() and shard(), still comes to it. A moved coroutine counts
+  /// as work of the shard on which it was started (by Asio's own work guard), and completes there.
   ///
   /// The signature is void(boost::system::error_code).
   ///
@@ -510,7 +510,7 @@ class sharded_context {
   /// should look again.
   ///
   /// The shards finish together. In a *round* each of them looks for work at least once. If a round
-  /// ends in which no handler ran, nobody has sent anything since it began, and nobody had work:
+  /// ends in which no handler ran, no shard has sent anything since it began, and none had work:
   /// there is none left. A message in a mailbox is work, because a driver is queued for it.
   bool go_on(detail::shard_state& s, std::size_t n) {
     std::unique_lock lock(mutex_);

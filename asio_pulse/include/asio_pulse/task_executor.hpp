@@ -140,7 +140,7 @@ class serial_driver final : public serial_queue {
     to->post_immediate_completion(&make_operation(t, service), false);
   }
 
-  /// In a turn, by the handler that it runs: the handler has to go on on another thread, so the turn
+  /// In a turn, by the handler that it runs: the handler has to continue on another thread, so the turn
   /// ends. Returns false on the isolation pool, where that thread never looks.
   [[nodiscard]] bool turn_over_to(const thread_pin& whose) noexcept {
     if (pool_ != nullptr) return false;

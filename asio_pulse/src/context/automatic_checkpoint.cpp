@@ -61,7 +61,7 @@ check_refusal why_not(const hooks::thread_state& ts, const fiber_block& b, conte
   // The thread was not prepared for fibers, and that takes locks.
   if (mine.locks == nullptr) return check_refusal::place;
   // A coroutine (it has no fiber of ours on its stack) shares the sum with the others of its thread, in
-  // which somebody may have given back what he has not taken.
+  // which one may have released a lock that another one had taken.
   if (mine.locks->count != 0 || (mine.locks->sum != 0 && b.discard != nullptr)) {
     return check_refusal::lock;
   }
@@ -163,7 +163,7 @@ void on_check(void* place) noexcept {
         hooks::acquire(*frame->task());
         b->task = frame->task();
       }
-      // If the context was destroyed meanwhile, nothing of it may be used any more.
+      // If the context was destroyed meanwhile, it must not be used any more.
       if (!suspended(*b)) {
         why = check_refusal::place;
       } else if (b->unwinding) {

@@ -64,7 +64,7 @@ class context_companion {
   virtual void stall_described(const stalled_poll& s, std::string_view system_call,
                                std::span<const stack_frame> stack) noexcept = 0;
   virtual void stall_over(const stalled_poll& s) noexcept = 0;
-  /// Whether somebody reads the context's metrics now.
+  /// Whether the context's metrics are being read now.
   [[nodiscard]] virtual bool observed() const noexcept = 0;
   /// Whether events are collected now.
   [[nodiscard]] virtual bool tracing() const noexcept { return false; }

@@ -20,7 +20,7 @@ namespace {
 using timing::to_ns;
 using timing::to_ticks;
 
-// The time between two probes of the queue while somebody reads the metrics.
+// The time between two probes of the queue while the metrics are being read.
 constexpr std::chrono::milliseconds probe_interval{10};
 
 }  // namespace

@@ -134,7 +134,7 @@ void* context_core::release_next() noexcept {
   if (gate_->fault_to_report()) {
     send_report(
         report_kind::misuse, *unnamed_, nullptr, std::chrono::nanoseconds{0},
-        "options::custom_policy: pick() threw, or chose what does not wait; what has waited "
+        "options::custom_policy: pick() threw, or its index was too high; the task that has waited "
         "longest was served instead (see statistics::policy_faults)");
   }
   return operation;

@@ -61,7 +61,7 @@ class parking {
   /// Takes over `order`, `shadow`, `quantum`, `min_slice` and `saturation`. In shadow mode nothing is parked, unless
   /// it is behind what its task has parked before; that runs at the driver's next turn.
   void configure(const options& o) noexcept;
-  /// Uses another policy from now on, and returns the one until now. What is parked stays parked.
+  /// Uses another policy from now on, and returns the previous one. Parked operations stay parked.
   [[nodiscard]] chosen_policy use(chosen_policy p) noexcept;
 
   /// Connects the gate with Asio's queue or, with null, disconnects it for good.
@@ -104,7 +104,7 @@ class parking {
   void weight_changed(group_state& g) noexcept;
   /// The task is in another group. The group before must outlast this call.
   void group_changed(task_state& t) noexcept;
-  /// Whether the custom policy made a fault that was not reported yet.
+  /// Whether the custom policy has failed, and that was not reported yet.
   [[nodiscard]] bool fault_to_report() noexcept {
     return fault_.load(std::memory_order_relaxed) == fault::made &&
            fault_.exchange(fault::reported, std::memory_order_relaxed) == fault::made;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// The gate while the context is saturated and has a policy other than round_robin: what waits is taken
-// out of Asio's queue, and the policy says whose turn it is.
+// The gate while the context is saturated and has a policy other than round_robin: waiting operations are
+// taken out of Asio's queue, and the policy says whose turn it is.
 #include "deadline_policy.hpp"
 #include "fair_policy.hpp"
 #include "parking.hpp"
@@ -294,7 +294,7 @@ void parking::remove_turn(task_turn& w, timing::ticks now) noexcept {
   }
 }
 
-// What stays in the queue waits as one more task.
+// The operations that stay in the queue wait as one more task.
 void parking::show_others(bool there, timing::ticks now) noexcept {
   if (std::exchange(others_wait_, there) == there) return;
   if (!there) return remove_turn(others_, now);
@@ -401,7 +401,7 @@ void parking::refill(timing::ticks now) noexcept {
   }
 }
 
-// The program's policy, without the lock. Null if it made a fault, or what it chose is gone.
+// Asks the program's policy, without the lock. Null if the policy failed, or its choice is gone.
 task_turn* parking::ask_program(timing::ticks now, scoped_lock& held) noexcept {
   const std::uint64_t changes = changes_;
   std::shared_ptr<scheduling_policy> policy = policy_.custom;
@@ -453,7 +453,7 @@ task_turn* parking::ask_program(timing::ticks now, scoped_lock& held) noexcept {
     fault_.compare_exchange_strong(none, fault::made, std::memory_order_relaxed);
     return nullptr;
   }
-  // If something has changed meanwhile, what it chose may be gone. That is not a fault of the policy.
+  // If something has changed meanwhile, its choice may be gone. That is not a fault of the policy.
   return changes == changes_ ? shown_turns_[index] : nullptr;
 }
 

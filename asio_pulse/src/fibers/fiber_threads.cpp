@@ -63,7 +63,7 @@ void give_cell(std::uint32_t number) noexcept {
 thread_pin pin_here() noexcept {
   const std::uint32_t number = this_fiber_thread.cell;
   // Relaxed: nothing is published by it. Others change it only when this thread rests, whose pins hold
-  // nobody then.
+  // no handler then.
   return {.number = number,
           .stay = number == 0 ? 0 : cells[number].stay.load(std::memory_order_relaxed)};
 }

@@ -11,7 +11,7 @@ std::string_view to_string(error e) noexcept {
     case error::fixed_option:
       return "an option cannot change any more";
     case error::mailbox_full:
-      return "the shard has too many messages of this one that it has not yet run";
+      return "too many messages from this shard wait to run on the other one";
     case error::no_such_shard:
       return "there is no shard with this number";
     case error::shard_drained:
@@ -19,11 +19,11 @@ std::string_view to_string(error e) noexcept {
     case error::shards_stopped:
       return "the shards were stopped";
     case error::already_moving:
-      return "a move has been ordered that was not made yet";
+      return "an earlier order to move was not carried out yet";
     case error::session_ended:
       return "the session that should move has ended";
     case error::move_forbidden:
-      return "the session has forbidden to move it";
+      return "the session must not move now";
     case error::not_movable:
       return "the handler is bound to an executor that is not the shard's own";
   }

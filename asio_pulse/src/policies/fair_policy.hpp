@@ -18,8 +18,8 @@
 /// Each group has a tag, its virtual runtime: the CPU time that it has used, divided by its weight. Of
 /// the groups beside each other that wait, the one with the least tag is next, and in it the one below
 /// it with the least tag, down to a task. A group that comes back after it did not wait starts at the
-/// virtual time of its level, the least tag there: a pause is neither a credit nor, after `memory`, a
-/// debt.
+/// virtual time of its level, the least tag there: a pause gives no credit, and after `memory` a debt is
+/// forgotten.
 ///
 /// The tasks of a group that has groups below it count as one more group of weight 100 beside those.
 /// So do, at the top, the tasks in no group. Tasks of one group have tags, too, with equal weights.
@@ -30,7 +30,7 @@
 ///
 /// \par Source  Goyal, Vin and Cheng, "Start-time Fair Queueing" (SIGCOMM 1996): the tags, and the
 ///              hierarchy. Linux's CFS: the least virtual runtime is next. Costs are charged after the
-///              fact, because nobody knows them before.
+///              fact, because they are not known before.
 
 namespace asio_pulse::detail {
 

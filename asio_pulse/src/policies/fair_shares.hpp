@@ -14,7 +14,7 @@
 /// of a context share. The context has a virtual time too. It advances by what an equal share of
 /// the CPU would have given to each task that wanted it, so a task whose tag is ahead of it has had
 /// more than its equal share. A task that comes back from a pause starts at the context's virtual
-/// time: a pause is neither a credit nor a debt.
+/// time: a pause gives neither a credit nor a debt.
 ///
 /// \par Source  Goyal, Vin and Cheng, "Start-time Fair Queueing" (SIGCOMM 1996): the tags, and that
 ///              serving a task advances the virtual time to its tag. Linux's CFS: where a task

@@ -12,8 +12,8 @@ namespace asio_pulse::detail {
 ///
 /// \par Thread safety  add_alone() is called by one thread at a time, such as the only worker of a
 ///                     context; it is no locked instruction. Any thread may call the others.
-/// \par Memory order   Relaxed: it publishes nothing. Who takes over add_alone() has synchronised with
-///                     the thread before (context_core::leave()).
+/// \par Memory order   Relaxed: it publishes nothing. A thread that takes over add_alone() has synchronised
+///                     with the previous one (context_core::leave()).
 class group_cost {
  public:
   void add_alone(timing::ticks cost) noexcept {

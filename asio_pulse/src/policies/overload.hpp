@@ -21,8 +21,8 @@
 /// While it is overloaded, each group has a limit for the delay, and its requests are refused while
 /// the delay is above it. The limit is `target` for a group that has had exactly its share of the CPU.
 /// It is lower for a group that has had more, but never zero: such a group gets the CPU time that
-/// nobody else wants. It is higher for one that has had less, up to four times the target. So no
-/// delay lasts that is longer than that.
+/// no other group wants. It is higher for one that has had less, up to four times the target. So a
+/// delay longer than that does not last.
 ///
 /// \par Source  Nichols and Jacobson, "Controlling Queue Delay" (ACM Queue 10(5), 2012; RFC 8289):
 ///              the delay as the input, target and interval. CoDel drops single packets at shorter

@@ -8,7 +8,7 @@
 #include <cstdint>
 
 /// \file
-/// What the policies of options::policy have in common: which of the tasks that wait is served next.
+/// What the policies of options::policy have in common: they say which of the waiting tasks runs next.
 ///
 /// A policy is pure: it reads no clock, takes no lock, allocates nothing, and knows neither Asio nor
 /// threads. The gate (parking) calls it with its mutex held, and tests call it with a clock of their
@@ -42,12 +42,12 @@ struct turn : list_hook<in_turn>, list_hook<in_class>, list_hook<by_age>, heap_n
   timing::ticks deadline = 0;   ///< when its oldest operation should be started
   timing::ticks cost = 0;       ///< the CPU time that the task has used so far
 
-  // Kept by the policies.
+  // Kept by the policies; turn_heap needs `since`.
   double tag = 0;
   std::uint32_t used_by = 0;  ///< the number of the policy that made `tag`
   timing::ticks seen = 0;     ///< `cost` when `tag` was brought up to date
-  timing::ticks since = 0;    ///< when it was added
-  timing::ticks left = 0;     ///< when it was removed
+  timing::ticks since = 0;    ///< when it was added: set it in add()
+  timing::ticks left = 0;     ///< when it was removed: set it in remove()
 };
 
 /// Turns in the order in which they were put there.
@@ -75,7 +75,7 @@ class turn_policy {
   virtual void add(turn& t, timing::ticks now) noexcept = 0;
   /// The task does not wait any more: it is served, or its work is taken away.
   virtual void remove(turn& t, timing::ticks now) noexcept = 0;
-  /// Who is served next. It still waits afterwards.
+  /// The turn that is served next. It still waits afterwards: the caller calls remove().
   [[nodiscard]] virtual choice next(timing::ticks now) noexcept = 0;
   /// The group's weight has changed.
   virtual void weight_changed(fair_group& /*g*/) noexcept {}

@@ -29,7 +29,7 @@ namespace {
 
 using namespace std::chrono_literals;
 
-// The interval at which queues are probed and rings are read while somebody collects. With less,
+// The interval at which queues are probed and rings are read while figures are collected. With less,
 // probes cost more (each wakes a worker, which takes about 10 us); with more, short stalls of the
 // loop are missed.
 constexpr std::chrono::milliseconds tick = 10ms;

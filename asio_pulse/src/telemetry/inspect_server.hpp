@@ -36,7 +36,7 @@ inline constexpr std::chrono::seconds answer_patience{10};
 inline constexpr int most_waiting = 128;
 
 /// Answers inspectors through a unix socket, and does the slow work for the instruments: probes
-/// queues while somebody collects, ends leases, writes recordings, and makes the changes that
+/// queues while figures are collected, ends leases, writes recordings, and makes the changes that
 /// inspectors ask for. It sleeps without a time-out
 /// while there is nothing to do.
 ///

@@ -42,7 +42,7 @@ inline constexpr std::size_t told_name = 128;
   return place_of(hooks::location_of(hooks::poll_recorder::entry::location_in(key)));
 }
 
-/// The instruments of a context: a recorder for each worker while somebody reads, and the last
+/// The instruments of a context: a recorder for each worker while figures are read, and the last
 /// stalls.
 ///
 /// Collection depends on leases. Every reading renews one. When it has expired, the workers return

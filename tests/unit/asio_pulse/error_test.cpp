@@ -27,7 +27,7 @@ TEST(error, is_not_the_errno_of_the_same_number) {
 TEST(error, has_a_message) {
   EXPECT_EQ(make_error_code(error::invalid_option).message(), "an option is out of range");
   EXPECT_EQ(make_error_code(error::mailbox_full).message(),
-            "the shard has too many messages of this one that it has not yet run");
+            "too many messages from this shard wait to run on the other one");
   for (const error e :
        {error::fixed_option, error::no_such_shard, error::shard_drained, error::shards_stopped,
         error::already_moving, error::session_ended, error::move_forbidden, error::not_movable}) {

@@ -298,7 +298,7 @@ class context_core final : public hooks::path_arbiter {
   /// Sets what the stuck thread is doing, for readers of the metrics.
   void describe_stall(const stalled_poll& s, std::string_view system_call,
                       std::span<const stack_frame> stack) noexcept;
-  /// Whether somebody reads the metrics now.
+  /// Whether the metrics are being read now.
   [[nodiscard]] bool observed() const noexcept;
   /// The stall is over.
   void stall_over(const stalled_poll& s) noexcept;

@@ -233,7 +233,7 @@ inline void unwind_fiber(fiber_block& b) noexcept {
   ready_fiber_thread();
   enter_fiber(b);
   b.unwinding = false;
-  machine_of(b).error = nullptr;  // nobody could catch it
+  machine_of(b).error = nullptr;  // nothing could catch it
   give_fiber(b);
 }
 

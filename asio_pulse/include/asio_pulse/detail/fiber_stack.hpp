@@ -66,7 +66,7 @@ struct thread_pin {
 /// Whether the pin names another thread than the calling one, and that thread is still in the run
 /// functions that it was in when the pin was made.
 [[nodiscard]] bool pinned_elsewhere(const thread_pin& pin) noexcept;
-/// The calling thread enters or leaves its run functions: its pins hold nobody any more.
+/// The calling thread enters or leaves its run functions: its pins bind no handler any more.
 void unpin_this_thread() noexcept;
 /// The same for the thread that the pin names, unless it has done so itself. Number 0: no thread.
 void unpin_thread(const thread_pin& pin) noexcept;

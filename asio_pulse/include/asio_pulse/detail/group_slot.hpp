@@ -10,14 +10,14 @@
 
 namespace asio_pulse::detail {
 
-/// The group that a task is in. A task that stays in the group in which it was made pays a load for
-/// each charge. One that has moved pays for a reference to its group, since it may be moved again
-/// meanwhile, unless only the thread that charges it can move it.
+/// The group that a task is in. If a task stays in the group in which it was made, each charge costs one
+/// load. If it has moved, each charge takes a reference to its group, since it may be moved again during
+/// the charge, unless only the thread that charges it can move it.
 ///
 /// At most one thread at a time is *alone* with a task: the only worker of the task's context, while
 /// no other thread has polled the task. It uses the group without a reference (with_alone()). A thread
-/// that moves the task, and does not know that it is that thread, *pins* the group in which the task
-/// was: it lasts as long as the task then, and with_alone() takes references from then on.
+/// that moves the task, and is not known to be that thread, *pins* the group that the task leaves: then
+/// the group lasts as long as the task, and with_alone() takes references from then on.
 ///
 /// \par Thread safety  begin() before the task is published; with_alone(): as above; the others: any
 ///                     thread.
@@ -30,7 +30,7 @@ class group_slot {
   group_slot(const group_slot&) = delete;
   group_slot& operator=(const group_slot&) = delete;
 
-  /// The group in which the task is made. It lasts as long as the task, also if the task moves.
+  /// The group in which the task is made. It lasts as long as the task, even if the task moves.
   void begin(group_ref group) noexcept { first_ = std::move(group); }
 
   /// Calls `f(group_state*)` with the group as it is now, or null. It lasts as long as the call.
@@ -46,7 +46,7 @@ class group_slot {
   }
 
   /// The same where nothing may wait or be freed, as in a signal handler. Does not call `f`, and returns
-  /// false, while somebody moves the task or takes a reference to its group. `f` is called with the word
+  /// false, while another thread moves the task or takes a reference to its group. `f` is called with the word
   /// locked if the task has moved, and must neither wait nor release a group.
   template <class F>
   bool with_at_once(F f) const {

@@ -14,7 +14,7 @@ namespace asio_pulse::detail {
 template <class T>
 using mailbox = boost::lockfree::spsc_queue<T*>;
 
-/// Whether the receiver of mailboxes has to be told that something is in one of them. There is one
+/// Whether the receiver of mailboxes has to be woken because something is in one of them. There is one
 /// for each receiver. The receiver is *awake* while its driver is in its queue or has its turn, and
 /// then looks into all of its mailboxes by itself.
 ///

@@ -28,18 +28,18 @@
 #include <vector>
 
 /// \file
-/// A session that may move: who owns it at present, and what resumes it. detail/shard_moves.hpp moves
-/// it, and detail/movable_objects.hpp knows its sockets and timers.
+/// A session that may move: which thread owns it at present, and what resumes it. detail/shard_moves.hpp
+/// moves it, and detail/movable_objects.hpp knows its sockets and timers.
 
 namespace asio_pulse::detail {
 
 class shard_moves;
 
-/// The handler with which a session goes on after a quiet point: an operation for the queue of its
-/// shard. Who owns the session owns this.
+/// The handler with which a session continues after a quiet point: an operation for the queue of its
+/// shard. The owner of the session owns it, too.
 class resumption : public operation_type {
  public:
-  /// The session goes on there.
+  /// The session continues there.
   virtual void goes_to(io_context& to) noexcept = 0;
   /// Announces it to Asio as an operation of that context. Once, before it is queued.
   virtual void announce_in(io_context& in) noexcept = 0;
@@ -49,7 +49,7 @@ class resumption : public operation_type {
   virtual void drop() noexcept = 0;
 
   boost::system::error_code result;
-  /// When it has its turn, the session goes on waiting, and the handler is not called.
+  /// When it has its turn, the session continues to wait, and the handler is not called.
   bool waits_again = false;
 
  protected:
@@ -87,7 +87,7 @@ class moved_tasks {
 #endif
 };
 
-/// Who may touch a session is said by one word: the *number* of its present wait, and a state.
+/// One word says which thread may use a session: the *number* of its present wait, and a state.
 ///
 ///     running ──► starting ──► waiting ──► running     the socket is ready, or the wait is cancelled
 ///        ▲            │           │                    (both only with the number of this wait)
@@ -98,17 +98,17 @@ class moved_tasks {
 ///                                                      moved, and stays
 ///
 /// *running*: the thread of the shard that runs its handlers, and the operation in that shard's queue,
-/// own it. *waiting*: nobody does; who changes the state is its owner. *taken*: a thread that moves
-/// it, of any shard. The wait of Asio that belongs to an old number finds another number, and does
-/// nothing; so it does not matter when the reactor of the shard that the session has left gives it
-/// back. A wait that is over while the state is starting or taken sets `fired`, and one that is cancelled
-/// then sets `cancelled`; the owner sees it when it gives the session back. Who moves a session that
-/// waited starts its wait on the other shard itself, so that it can be taken again also if that shard is
+/// own it. *waiting*: it has no owner; the thread that changes the state becomes its owner. *taken*: a
+/// thread that moves it owns it, of any shard. A wait of Asio with an old number finds another number, and
+/// does nothing; so it does not matter when the reactor of the shard that the session has left completes
+/// it. A wait that is over while the state is starting or taken sets `fired`, and one that is cancelled
+/// then sets `cancelled`; the owner sees it when it gives the session back. A thread that moves a waiting
+/// session starts its wait on the other shard itself, so that it can be taken again even if that shard is
 /// stuck. Only if that wait is over at once, cannot be started or was cancelled, the session stays *taken*
 /// until its operation has a turn there.
 ///
-/// \par Memory order  Whoever sets `waiting` does so with release, after its last use of the session;
-///                    whoever changes it does so with acquire.
+/// \par Memory order  The state `waiting` is set with release, after the last use of the session, and is
+///                    changed with acquire.
 class movable_core {  // NOLINT(*-virtual-class-destructor): intrusive_ptr_release() deletes it
  public:
   using time = std::chrono::steady_clock::time_point;
@@ -130,7 +130,7 @@ class movable_core {  // NOLINT(*-virtual-class-destructor): intrusive_ptr_relea
   ///
   /// \par Errors  What starting to wait throws.
   void idle(resumption& op, std::optional<time> until);
-  /// Moves to that shard, or completes with the error, or without one if it is there already.
+  /// Moves to that shard, or completes: with the error, or without one if the session is there already.
   void move_now(resumption& op, std::size_t shard) noexcept;
   /// A turn of a `resumption` that waits again.
   void go_on_waiting(resumption& op);
@@ -196,7 +196,7 @@ class movable_core {  // NOLINT(*-virtual-class-destructor): intrusive_ptr_relea
   /// Starts the next wait. The state is `during` meanwhile, and afterwards, also if this throws. Returns
   /// false if it was cancelled while it was taken: then it is queued.
   [[nodiscard]] bool start_waiting(word during);
-  /// It has come to its shard by a move, and goes on waiting there. The thread that has moved it.
+  /// It has come to its shard by a move, and continues to wait there. For the thread that has moved it.
   void wait_there() noexcept;
   /// Makes it the caller's if it waits.
   [[nodiscard]] bool take() noexcept {

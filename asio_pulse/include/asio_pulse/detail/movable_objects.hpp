@@ -15,8 +15,8 @@
 #include <utility>
 
 /// \file
-/// The sockets and timers of a session that may move, and how they come to another context: made there
-/// first, then released here. So a step that fails has changed nothing.
+/// The sockets and timers of a session that may move, and how they are moved to another context: they are
+/// made there first, and then released here. So a step that fails has changed nothing.
 
 namespace asio_pulse {
 

@@ -56,7 +56,7 @@ inline void movable_core::idle(resumption& op, std::optional<time> until) {
   move_reason why{};
   if (shard_moves* const to = target(why)) {
     op.waits_again = true;
-    // Nobody else changes it now. As the session waits, it can be cancelled from here on.
+    // No other thread changes it now. From here on the session waits, and can be cancelled.
     word_.store(word_.load(std::memory_order_relaxed) | taken, std::memory_order_release);
     if (!home()->move(*this, *to, why)) return;
     op.waits_again = false;  // it stays
@@ -127,7 +127,7 @@ inline bool movable_core::start_waiting(word during) {
     number = (w >> number_shift) + 1;
   } while (!word_.compare_exchange_weak(w, number << number_shift | during,
                                         std::memory_order_acq_rel, std::memory_order_relaxed));
-  // One that cancel() has left behind, or a limit: they would become more and more.
+  // A wait that cancel() has left behind, or a time limit: otherwise they would pile up.
   if (std::exchange(wait_left_, true)) stop_waiting(true);
   wait(number, until_);
   return true;
@@ -136,7 +136,7 @@ inline bool movable_core::start_waiting(word during) {
 inline void movable_core::wait_there() noexcept {
   try {
     // Asio allows any thread to start a wait: the reactor's locks are on, see shard_state. The state is
-    // not *starting*, so that order() refuses: the thread of a shard must not move one session for ever.
+    // not *starting*, so order() refuses: a shard's thread must not be kept busy with one session for ever.
     // The wait belongs to the session's task, and that may end as soon as the session is cancelled.
 #if !defined(ASIO_PULSE_DISABLE)
     const session_task task(task_);
@@ -157,8 +157,8 @@ inline void movable_core::give_back() noexcept {
     word w = word_.load(std::memory_order_relaxed);
     do {
       if ((w & (fired | cancelled)) != 0) {
-        // A thread of its shard was faster, or it was cancelled. It looks again what has happened: to the
-        // socket, and to the time.
+        // A thread of its shard was faster, or it was cancelled. It checks again what has happened: on the
+        // socket, and with the time.
         op_->waits_again = true;
         return home()->enqueue(*this);
       }

@@ -11,7 +11,7 @@
 namespace asio_pulse::detail {
 
 /// A small value that one thread at a time replaces while others read it. Readers never see parts
-/// of two values, and wait for nobody: a writer that loses its CPU delays no reader.
+/// of two values, and never wait: a writer that loses its CPU delays no reader.
 ///
 /// Each value gets a version, and is written into the next slot of a ring. Then the version is
 /// published. A reader copies the slot of the version that it has read. The copy is whole unless

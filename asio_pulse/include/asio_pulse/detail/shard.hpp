@@ -310,7 +310,7 @@ class shard_state {
       figures.received.store(figures.received.load(std::memory_order_relaxed) + found,
                              std::memory_order_relaxed);
     }
-    // One more turn behind these messages: a sender that goes on sending need not wake this shard.
+    // One more turn behind these messages: a sender that continues to send need not wake this shard.
     if (found != 0 || left) return enqueue(driver_);
     sleep_.fall_asleep();
     if (!empty() && sleep_.stay_awake()) enqueue(driver_);

@@ -18,7 +18,7 @@
 
 namespace asio_pulse::detail {
 
-/// Those who wait until a shard is drained.
+/// The handlers that wait until a shard is drained.
 ///
 /// \par Thread safety  Any thread. Handlers are posted, with no lock held.
 class shard_drains {
@@ -51,7 +51,7 @@ class shard_drains {
 
      private:
       boost::asio::executor_work_guard<executor> work_;
-      /// The shard has to go on looking whether it is empty, whosever executor the handler has.
+      /// Keeps the shard at work, so that it continues to check whether it is empty.
       boost::asio::executor_work_guard<boost::asio::io_context::executor_type> ticks_;
       Handler handler_;
     };
@@ -65,7 +65,7 @@ class shard_drains {
   }
   using waiters = std::list<std::pair<std::size_t, waiter_ptr>>;
 
-  /// Takes out those who wait for this shard. They are completed when no lock is held.
+  /// Takes out the handlers that wait for this shard. They are completed when no lock is held.
   [[nodiscard]] waiters take(std::size_t shard) noexcept {
     const std::lock_guard lock(mutex_);
     waiters taken;

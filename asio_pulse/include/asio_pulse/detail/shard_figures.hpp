@@ -167,7 +167,7 @@ class shard_figures {
 ///              at 47 bytes.
 /// \param took  Time from the decision until now.
 /// \param now   std::chrono::steady_clock.
-/// \par Cost           About 100 ns: a mutex that nobody else contends for, and a few locked
+/// \par Cost           About 100 ns: a mutex without contention, and a few locked
 ///                     instructions.
 /// \par Thread safety  Any thread.
 inline void note_move(shard_figures& from, shard_figures& to, move_reason why, std::string_view who,

@@ -503,7 +503,7 @@ class shard_moves {
   }
 
  public:
-  /// Moves a session that was taken while it waited. If that fails, it goes on waiting here.
+  /// Moves a session that was taken while it waited. If that fails, it continues to wait here.
   [[nodiscard]] boost::system::error_code move_waiting(movable_core& c, shard_moves& to,
                                                        move_reason why) noexcept {
     c.op_->waits_again = true;

@@ -6,7 +6,7 @@
 #include <thread>
 
 /// \file
-/// Handles of sessions outlive the shards. What they use of these, they use as visitors.
+/// Handles of sessions outlive the shards. A thread uses the shards through a handle only as a visitor.
 
 namespace asio_pulse::detail {
 
@@ -35,10 +35,10 @@ class visitors {
     bool admitted_;
   };
 
-  /// Lets nobody in any more, and returns when nobody is left inside.
+  /// Lets no more threads in, and returns when none is left inside.
   void close() noexcept {
     closed_.store(true, std::memory_order_seq_cst);  // pairs with the load in visit
-    // Acquire pairs with ~visit(). Who is inside moves one session, which takes microseconds.
+    // Acquire pairs with ~visit(). A thread inside moves one session, which takes microseconds.
     while (inside_.load(std::memory_order_seq_cst) != 0) std::this_thread::yield();
   }
 

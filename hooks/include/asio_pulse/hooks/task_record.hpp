@@ -66,7 +66,7 @@ struct alignas(64) task_record {
   std::atomic<std::uint8_t> gated{0};
   /// Flags of charging_mode, which are never cleared. `shared` is set when a thread that does not work
   /// for `home` polls the task. `grouped` is set by the arbiter with release, which pairs with the
-  /// acquire of is_grouped(): who sees it sees what the arbiter has prepared for charged().
+  /// acquire of is_grouped(): a thread that sees it sees what the arbiter has prepared for charged().
   std::atomic<std::uint8_t> charging{0};
   /// Guards the tier state. It is only tried, never waited for: a thread that finds it taken leaves
   /// the decision to the holder.

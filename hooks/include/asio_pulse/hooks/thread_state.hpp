@@ -238,7 +238,7 @@ extern constinit thread_local thread_state this_thread_state ASIO_PULSE_DETAIL_T
 
 inline thread_state& this_thread() noexcept { return this_thread_state; }
 
-/// The same after code that may have been suspended, and have gone on on another thread. A call, since
+/// The same after code that may have been suspended, and continued on another thread. A call, since
 /// compilers keep the address of a thread-local.
 ASIO_PULSE_DETAIL_NOINLINE inline thread_state& this_thread_by_now() noexcept {
 #if defined(__GNUC__)
