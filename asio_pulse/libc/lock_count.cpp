@@ -8,8 +8,8 @@
 // It runs before main() and while other libraries are being loaded: no allocation, no static object
 // that has a constructor, no exception of its own.
 //
-// A count never falls below zero: who unlocks what another handler has locked must not make the next
-// lock look as if it were none. Nor a lock that is held: so the addresses are added up, too.
+// A count never falls below zero: if a handler unlocks what another one has locked, its next lock must
+// still be seen, and so must a lock that it holds. For the latter the addresses are added up, too.
 #include "lock_count.h"
 
 #include <dlfcn.h>

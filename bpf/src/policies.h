@@ -23,7 +23,7 @@
  * `cpu` the CPU's number, `c` its state, and `s` the settings.
  *
  * enum { NAME_queues, NAME_compares }
- *     how many queues of a CPU it has; whether dispatch() is told of a competitor
+ *     how many queues of a CPU it has; whether dispatch() gets a competitor
  * void NAME_begin(p, t)
  *     the thread has become SCHED_EXT
  * void NAME_direct(p, cpu, s)
@@ -31,8 +31,8 @@
  * void NAME_enqueue(p, t, cpu, c, s, slice, enq_flags)
  *     it waits for the CPU: puts it into one of the queues. `t` may be NULL
  * bool NAME_dispatch(cpu, c, s, prev, competitor)
- *     lets somebody run on the CPU: a thread from its queues, or `prev`, with a new slice. False if
- *     nobody waits, or only threads that come after the competitor. `competitor` is the state of
+ *     lets a thread run on the CPU: one from its queues, or `prev`, with a new slice. False if no
+ *     thread waits, or only threads that come after the competitor. `competitor` is the state of
  *     `prev` if that wants to go on and need not give way, else NULL
  * void NAME_running(t)
  *     it runs now, on the CPU of the caller

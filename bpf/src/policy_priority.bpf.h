@@ -16,9 +16,9 @@ enum { priority_queues = PRIORITY_LEVELS, priority_compares = true };
 #define AGING_SLICES 20
 
 struct priority_cpu {
-  u64 dispatch_ns;                /* when it last looked for somebody to run */
+  u64 dispatch_ns;                /* when it last looked for a thread to run */
   u64 served_ns[PRIORITY_LEVELS]; /* when the level was last served, or empty */
-  u8 waiting[PRIORITY_LEVELS];    /* 0: nobody waits at this level; see mark_waiting() */
+  u8 waiting[PRIORITY_LEVELS];    /* 0: no thread waits at this level; see mark_waiting() */
 };
 
 static __always_inline u32 level_of(struct thread_state *t) {
@@ -78,7 +78,7 @@ static __always_inline bool priority_dispatch(u32 cpu, struct cpu_state *state,
       return true;
   for (u32 level = 0; level < PRIORITY_LEVELS && level <= last; level++)
     if (c->waiting[level] && serve(cpu, c, level, now)) return true;
-  if (last < PRIORITY_LEVELS - 1) return false; /* somebody goes on: the tick looks */
+  if (last < PRIORITY_LEVELS - 1) return false; /* a thread continues: the tick looks */
   for (u32 level = 0; level < PRIORITY_LEVELS; level++)
     if (serve(cpu, c, level, now)) return true;
   return false;

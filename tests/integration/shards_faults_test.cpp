@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 
-// Shards and moving sessions where something else happens at the wrong moment: a shard that sticks, the
+// Shards and moving sessions where something else happens at the wrong moment: a shard that gets stuck, the
 // end, a cancel, a drain, a stop, a close, no memory.
 
 #include <support/io_uring.hpp>

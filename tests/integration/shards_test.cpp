@@ -117,7 +117,7 @@ class living {
   std::atomic<int>* alive_;
 };
 
-/// Runs shards on a thread. If nobody has waited for the end, as after an assertion that failed, the
+/// Runs shards on a thread. If the test has not waited for the end, as after an assertion that failed, the
 /// destructor makes them end.
 class shards_thread {
  public:

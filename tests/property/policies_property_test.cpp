@@ -385,7 +385,7 @@ TEST(fair_policy, ten_thousand_groups) {
   EXPECT_EQ(policy.next(now).next, nullptr);
 }
 
-// ---- all policies: what waits is served once, and nothing waits while somebody could be served
+// ---- all policies: each task that waits is served once, and next() finds one while any waits
 
 void keeps_what_waits(turn_policy& policy, std::uint64_t seed) {
   std::mt19937_64 random(seed);

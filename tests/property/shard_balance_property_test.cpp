@@ -295,7 +295,7 @@ TEST(shard_balance_property,
      a_stuck_shards_things_are_taken_over_and_it_gets_nothing_for_as_long_as_it_was_stuck) {
   shards s(4, 1);
   for (auto& t : s.things) t = equal(30, 10);
-  s.things[1].push_back({300, false});  // what sticks it
+  s.things[1].push_back({300, false});  // its handler blocks the shard
   s.run(1s);
   const std::size_t before = s.moves.size();
   s.reports[1].poll_began = s.now - 1ms;
@@ -305,7 +305,7 @@ TEST(shard_balance_property,
     EXPECT_EQ(s.moves[i].from, 1U);
     EXPECT_EQ(s.moves[i].reason, move_reason::stuck);
   }
-  // It ends, and has the least load of all; but what has stuck it may do so again.
+  // It ends, and has the least load of all; but the handler that blocked it may do so again.
   s.run(500ms - window);
   s.things[1].clear();
   s.reports[1].poll_began = 0ns;

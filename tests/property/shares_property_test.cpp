@@ -235,7 +235,7 @@ overload overloaded(ticks delay, ticks now) {
 
 TEST(overload_rules, who_has_had_more_is_refused_at_a_shorter_delay) {
   EXPECT_FALSE(overloaded(21 * ms, s).admits(-1, s))
-      << "above four times the target nobody is admitted";
+      << "above four times the target no request is admitted";
   EXPECT_FALSE(overloaded(9 * ms, s).admits(0, s));
   EXPECT_TRUE(overloaded(19 * ms, s).admits(-1, s));
   overload control = overloaded(9 * ms, s);

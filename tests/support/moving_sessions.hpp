@@ -42,7 +42,7 @@ inline asio_pulse::shard_options unmoved() {
   return o;
 }
 
-/// Runs shards on a thread. If nobody has waited for the end, as after an assertion that failed, the
+/// Runs shards on a thread. If the test has not waited for the end, as after an assertion that failed, the
 /// destructor makes them end.
 class runner {
  public:

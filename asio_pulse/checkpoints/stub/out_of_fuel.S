@@ -70,7 +70,7 @@ asio_pulse_out_of_fuel:
 	.cfi_endproc
 	.size asio_pulse_out_of_fuel, .-asio_pulse_out_of_fuel
 
-/* What a loop calls that counted a chunk of work (decisions.hpp, chunk_work) by itself: the check, out of line, because text counts
+/* What a loop calls that counted a chunk of work (decisions.hpp, chunk_work) by itself: the check, out of line, because the size of code counts
  * more than 2 ns in 500. */
 	.globl asio_pulse_chunk_done
 	.hidden asio_pulse_chunk_done

@@ -50,7 +50,7 @@ using placement_function = std::function<std::size_t(const placement_view&)>;
 /// The result of a placement.
 struct placed_on {
   std::size_t shard = 0;
-  bool fell_back = false;  ///< the program's function threw, or named a shard that there is not
+  bool fell_back = false;  ///< the program's function threw, or returned a number that no shard has
 
   friend bool operator==(const placed_on&, const placed_on&) = default;
 };
@@ -90,8 +90,8 @@ class placer {
   [[nodiscard]] static std::size_t by_key(std::string_view key, std::size_t shards,
                                           std::uint64_t without = 0) noexcept;
 
-  /// What the program's function says. If it throws, or names a shard that there is not, the next
-  /// one in turn.
+  /// The shard that the program's function returns. If it throws, or returns a number that no shard has,
+  /// the next one in turn.
   [[nodiscard]] placed_on by_function(const placement_function& f,
                                       const placement_view& view) noexcept;
 

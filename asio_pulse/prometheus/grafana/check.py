@@ -163,7 +163,7 @@ def dashboard_faults(dashboard, metrics, prefix):
     for where, query in queries_of(dashboard):
         for name in re.findall(r"\$\{?(\w+)", query):
             if "$" + name not in VARIABLES and name not in variables:
-                yield f"{where} uses the variable ${name}, which there is not"
+                yield f"{where} uses the variable ${name}, which does not exist"
         if where.startswith("variable"):
             for fault in query_faults(query, metrics, prefix):
                 yield f"{where} {fault}"

@@ -11,8 +11,8 @@
 extern "C" {
 #endif
 
-/* The locks that are held: how many, and the sum of their addresses. The sum is not zero, too, if another lock than the one that
- * was taken has been given back. The same as in detail/fiber_stack.hpp, which is installed. */
+/* The locks that are held: how many, and the sum of their addresses. If a thread has taken one lock and released another, the
+ * sum is not zero either. The same as in detail/fiber_stack.hpp, which is installed. */
 #ifndef ASIO_PULSE_HELD_LOCKS
 #define ASIO_PULSE_HELD_LOCKS
 struct asio_pulse_held_locks {

@@ -276,7 +276,7 @@ TEST(automatic_end, it_may_use_the_context_until_its_end) {
     asio_pulse::task t{*io, unlimited("late")};
     asio_pulse::post(t, [&fired] { ++fired; });
     ++handlers;
-    throw 1;  // there is nobody who could catch it
+    throw 1;  // nothing could catch it
   }));
   io->run();
   io.reset();

@@ -187,7 +187,7 @@ INSTANTIATE_TEST_SUITE_P(threads, automatic_torture, testing::Values(1, 2));
 
 TEST_P(automatic_torture, nothing_is_spoilt) {
   const bool long_one = std::getenv("ASIO_PULSE_LONG_TESTS") != nullptr;
-  // A handler goes on on its own thread, so two threads wait for each other: long, on a busy machine.
+  // A handler continues on its own thread, so two threads wait for each other: long, on a busy machine.
   const std::uint64_t short_one = GetParam() == 1 ? 20'000 : 5'000;
   const std::uint64_t wanted = long_one ? 1'000'000 : sanitized ? 2'000 : short_one;
   auto o = eager();

@@ -418,7 +418,7 @@ TEST(report_limiter, one_of_many_threads_reports) {
     report_slot slot;
     std::atomic<int> sent{0};
     std::atomic<std::uint64_t> told{
-        0};  // the one that is sent tells of those held back before it was
+        0};  // the one that is sent has the number of those held back before it
     std::latch ready{threads};
     std::vector<std::thread> pool;
     for (int t = 0; t < threads; ++t) {

@@ -23,7 +23,7 @@ using testing::HasSubstr;
 constexpr std::uint32_t storm = 1;
 
 // Every 100 ms one task has 20 polls of 2 ms ready, and after them 20 others have one of 50 us
-// each. Nobody has been held back: budgets are all of a CPU.
+// each. No task has been held back: budgets are all of a CPU.
 recording storms(int rounds) {
   recording r;
   r.settings = {.stall_threshold = 5ms, .yield_threshold = 20ms, .isolate_threshold = 50ms};
