@@ -27,15 +27,15 @@ inline std::string readable(const std::string& symbol) {
   return result;
 }
 
-/// A list of files and functions to take or to leave. One rule a line, the last one that fits decides:
+/// A list of files and functions to take or to leave. It has one rule on each line; the last one that matches decides:
 ///
 ///     # a comment
 ///     leave file */third_party/*
 ///     take function *parse*
 ///
-/// Patterns are those of a shell (fnmatch(3); `*` also matches `/`). A function's pattern is held against its symbol and its
-/// readable name, also without what a compiler has appended to the symbol of a copy or a part (".constprop.0"). What no rule fits is
-/// taken, unless the first rule is a `take` of its kind.
+/// Patterns are those of a shell (fnmatch(3); `*` also matches `/`). A function's pattern is compared with its symbol and its
+/// readable name, also without the suffix that a compiler appends to the symbol of a copy or a part (".constprop.0"). Functions
+/// and files that no rule matches are taken, unless the first rule of their kind is a `take`.
 class selection {
  public:
   struct rule {
@@ -98,7 +98,7 @@ class selection {
   bool empty() const { return rules_.empty(); }
 
  private:
-  /// What a function's pattern is held against.
+  /// The names that a function's pattern is compared with.
   static std::vector<std::string> names_of(const std::string& symbol) {
     std::vector<std::string> names{symbol, readable(symbol)};
     if (const std::size_t dot = symbol.find('.'); dot != std::string::npos && dot != 0) {
@@ -189,7 +189,7 @@ class remarks {
   std::string path_, text_;
 };
 
-/// What a program that lacks the stub does not link without: its name is the sentence that the linker prints.
+/// A symbol that only the stub defines. If a program lacks the stub, the linker prints its name, which is a sentence.
 inline constexpr char missing_stub[] =
     "ERROR_link_asio_pulse_checkpoint_stub_to_code_that_was_compiled_with_checkpoints";
 

@@ -46,8 +46,8 @@ bool context_core::wants_fiber(const hooks::thread_state& /*ts*/,
                                const void* owner, const hooks::site& what) noexcept {
   const asio_port* const port = port_;
   if (port == nullptr || closed() || live_.shadow()) return false;
-  // What runs others must stay on the thread's stack, and the socket of a new connection is noticed
-  // there.
+  // Operations that run others must stay on the thread's stack, and so must accepts: the socket of a
+  // new connection is noticed there.
   if (what.drains || op.has(hooks::tracked_operation::accepts)) return false;
   const hooks::task_record* const record = op.task();
   if (record == nullptr
@@ -58,8 +58,8 @@ bool context_core::wants_fiber(const hooks::thread_state& /*ts*/,
   }
   // The rest of a handler that has a fiber.
   if (fiber_at(reinterpret_cast<std::uintptr_t>(operation)) != nullptr) return false;
-  // Of a strand, which may drain on a fiber. Every other owner is a scheduler that is not observed, and
-  // that a handler of this context runs: its rest could not be queued there.
+  // A strand may drain on a fiber. Every other owner is a scheduler that is not observed and that a
+  // handler of this context runs, where the rest could not be queued.
   if (owner != port->scheduler()) return port->drains_strand(const_cast<void*>(owner));
   return fiber_here() == nullptr && !port->in_legacy_strand();
 }

@@ -29,7 +29,7 @@ void context_core::renew(hooks::thread_state& ts) noexcept {
   if (ts.recorder == nullptr) return;
   constexpr std::uint64_t unseen = hooks::poll_recorder::unseen;
   const std::uint64_t updates = updates_.load(std::memory_order_relaxed);
-  // What was updated before the thread was traced is not an event of its trace.
+  // Updates from before the thread was traced are not events of its trace.
   const bool traced = ts.recorder->ring_size() != 0;
   const std::uint64_t before = std::exchange(ts.recorder->updates_seen, traced ? updates : unseen);
   if (before != unseen && before != updates) {

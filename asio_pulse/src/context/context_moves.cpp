@@ -31,7 +31,7 @@ group_ref group_like(const group_state& g, context_core& in) {
 }  // namespace
 
 task_state* context_core::continue_task(task_state& from) {
-  // What this poll has used until now is the old task's, and goes along.
+  // CPU time that this poll has used until now is charged to the old task, and copied with it.
   hooks::thread_state& ts = hooks::this_thread();
   if (ts.arbiter != nullptr) {
     hooks::poll_frame* const frame = poll_of(ts);
@@ -50,7 +50,7 @@ task_state* context_core::continue_task(task_state& from) {
   const group_ref group = from.group();
   group_ref joined;
   if (group) {
-    // Two sessions of a group that come from two shards make it once.
+    // If two sessions of a group come from two shards, the group is made only once.
     static std::mutex making;
     const std::lock_guard lock(making);
     joined = group_like(*group.get(), *this);

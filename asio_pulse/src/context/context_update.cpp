@@ -121,8 +121,8 @@ context_core::refusal context_core::update(task_state& t, const task_options& to
   return {};
 }
 
-// What can fail comes first, so that all options change or none does. `policy` is the one that the
-// options ask for, and is not used if they do not change it.
+// The steps that can fail come first, so that all options change or none does. `policy` is the one that
+// the options ask for, and is not used if they do not change it.
 context_core::made_update context_core::take_over(options now, chosen_policy policy,
                                                   std::unique_lock<std::mutex> held) {
   const changes what = difference(current_, now);

@@ -104,8 +104,8 @@ void context_core::forked() noexcept {
 }
 
 bool context_core::returns_here(const hooks::thread_state& ts) const noexcept {
-  // Of a thread that runs the context through a base-class reference it is not known when it leaves,
-  // and of one in a nested run function not which of them it has left.
+  // If a thread runs the context through a base-class reference, it is not known when it leaves. If it
+  // is in a nested run function, it is not known which of them it has left.
   if (!ts.wrapped || ts.nested) return false;
   const thread_pin pin = pin_here();
   if ((state.load(std::memory_order_relaxed) & hooks::path_state::several_workers) == 0) {

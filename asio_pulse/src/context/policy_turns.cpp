@@ -160,7 +160,7 @@ std::optional<timing::ticks> parking::wait_to_note(timing::ticks every) noexcept
   return wait_;
 }
 
-// What waits in the manner of CoDel is what had to wait, at its turn.
+// As in CoDel, the wait of an operation is measured at its turn.
 void parking::note_wait(const task_turn& w, timing::ticks now) noexcept {
   wait_ = since(w.ready, now);
   waited_until_ = now;
@@ -175,7 +175,7 @@ void parking::note_wait(const task_turn& w, timing::ticks now) noexcept {
 
 // ---- what waits
 
-// Moves what waits to the policy. Returns false if there is none, or no memory.
+// Moves the waiting tasks to the policy. Returns false if there is no policy, or no memory.
 bool parking::start_turns(timing::ticks now, scoped_lock&) noexcept {
   if (turns_taken_) return true;
   if (!policy_ || shadow_ ||
@@ -184,7 +184,7 @@ bool parking::start_turns(timing::ticks now, scoped_lock&) noexcept {
   turns_taken_ = true;
   by_turns_.store(true, std::memory_order_relaxed);
   longest_wait_.store(0, std::memory_order_relaxed);
-  // An update may have changed this since the operation asked that makes the turns begin.
+  // An update may have changed this since the gate was asked about the operation that begins the turns.
   set_saturated();
   crowded_at_ = now;
   for (task_state* const t : waiting_) add_turn(*t, now);
@@ -192,7 +192,7 @@ bool parking::start_turns(timing::ticks now, scoped_lock&) noexcept {
   return true;
 }
 
-// Moves it back.
+// Moves them back.
 void parking::end_turns(scoped_lock&) noexcept {
   if (!turns_taken_) return;
   const timing::ticks now = timing::timebase::get().now();
@@ -209,7 +209,7 @@ void parking::end_turns(scoped_lock&) noexcept {
   turns_taken_ = false;
   turns_ended_.store(now, std::memory_order_relaxed);
   by_turns_.store(false, std::memory_order_relaxed);
-  // It waited behind the driver, which says nothing any more.
+  // The probe waited behind the driver, so its delay says nothing any more.
   probe_posted_.store(0, std::memory_order_relaxed);
   saturated_.store(false, std::memory_order_relaxed);
 }
@@ -303,13 +303,13 @@ void parking::show_others(bool there, timing::ticks now) noexcept {
   wait_in_policy(others_, now);
 }
 
-// Takes operations of tasks that may wait out of the queue.
+// Takes operations out of the queue, of tasks that may be held back.
 class parking::sweeper final : public queue_sweeper {
  public:
   sweeper(parking& p, timing::ticks now) noexcept : parking_(p), now_(now) {}
 
   answer see(const queued& entry, const void* kind) noexcept override {
-    // It runs handlers, of tasks that are not known.
+    // It runs handlers of tasks that are not known yet.
     if (entry.what == queued::kind::internal) return {.soon = true};
     if (entry.task == nullptr || entry.task->home != parking_.home_) return {};
     auto& t = static_cast<task_state&>(*entry.task);
@@ -329,7 +329,7 @@ class parking::sweeper final : public queue_sweeper {
     return {.to = &t.gate->parked, .number = parking_.next_number(now_)};
   }
 
-  // Adds the tasks of which something was taken.
+  // Adds the tasks of which operations were taken.
   void finish(scoped_lock& held) noexcept {
     while (!fresh_.empty()) {
       task_state& t = *static_cast<task_turn&>(fresh_.front()).task;
@@ -348,8 +348,8 @@ class parking::sweeper final : public queue_sweeper {
   std::size_t count_ = 0;
 };
 
-// Operations that wait for nothing are those whose kind was seen at their turn. The table does not
-// grow: those for which there is no place are taken at their turn.
+// The kinds of operations that were found, at their turn, not to be waits. The table does not grow:
+// operations of kinds for which it has no place are held back at their turn.
 namespace {
 
 std::size_t place_of(const void* kind, std::size_t places) noexcept {
@@ -368,7 +368,7 @@ bool parking::known_as_posted(const void* kind) const noexcept {
 
 // ---- whose turn it is
 
-// What this thread ran since its last choice was that choice's, as far as a policy has to know.
+// For a policy, all that this thread has run since its last choice counts as that choice's cost.
 void parking::charge_choice() noexcept {
   const hooks::thread_state& ts = hooks::this_thread();
   for (choice_of_thread& c : choices_) {

@@ -11,14 +11,14 @@ using namespace std::chrono_literals;
 
 constexpr double most_growth = 2000;
 constexpr double most_delay = 1000;
-// A queue that grows or shrinks as fast as this, in thousandths of a CPU, does not count by its length.
+// If a queue grows or shrinks this fast, in thousandths of a CPU, its length is not part of the load.
 constexpr double changing = 200;
-// What was moved needs about as long to arrive.
+// A moved session takes about this long to arrive.
 constexpr auto journey = 1ms;
 constexpr auto recently = 1s;
 constexpr auto shortly = 500ms;
 constexpr auto pause_after_refusal = 10ms;
-// A window that is longer, because the shard slept or was stuck, says nothing about most of the time.
+// A longer window, in which the shard slept or was stuck, counts as one of this length.
 constexpr auto longest_load_window = 100ms;
 // An excess as small as this, in thousandths of a CPU, is not worth a move.
 constexpr double least_excess = 5;
@@ -89,7 +89,7 @@ std::string invalid_reason(const balance_settings& s) {
 std::size_t choose_moves(std::span<movable_load> things, const balance_decision& d) noexcept {
   const std::size_t most = std::min<std::size_t>(things.size(), d.things);
   if (d.load_ppm == balance_decision::any) return most;
-  // Nothing in the window before: in half of the windows, as far as is known.
+  // It used nothing in the window before, so as far as is known it uses that much in half of the windows.
   const auto load_of_one = [](const movable_load& m) {
     return m.before == 0 ? m.ppm - m.ppm / 2 : m.ppm;
   };
@@ -99,7 +99,7 @@ std::size_t choose_moves(std::span<movable_load> things, const balance_decision&
   std::sort(things.begin(), things.end(), [rank](const movable_load& a, const movable_load& b) {
     return rank(a) != rank(b) ? rank(a) > rank(b) : a.id < b.id;
   });
-  // To look for smaller ones for ever would choose those that are small by chance.
+  // A longer search for smaller ones would find those that are small by chance.
   constexpr int most_passed_over = 8;
   int passed_over = 0;
   std::size_t chosen = 0;
@@ -157,7 +157,7 @@ void shard_balancer::estimate(other& o, const shard_report& r) noexcept {
   o.seen = r.window_ended;
   o.measured = load_of(r);
   if (o.moved != 0) {
-    // What has arrived in the middle of the window has used half of what it would have used.
+    // A session that arrived in the middle of the window has used half of its usual CPU time in it.
     const auto length = static_cast<double>((r.window_ended - r.window_began).count());
     const auto before = static_cast<double>((o.moved_at + journey - r.window_began).count());
     const double part = length > 0 ? std::clamp(before / length, 0.0, 1.0) : 1;
@@ -255,7 +255,7 @@ balance_decision shard_balancer::empty(const shard_report& mine, move_reason why
     d.why = stay_reason::nothing_movable;
     return d;
   }
-  // What is below the most loaded of them, so that this one gets something, too.
+  // Each target's weight is its distance to the most loaded one, and a little more for that one.
   double most = 0;
   std::uint32_t able = 0;
   for (const other& o : others_) {
@@ -290,7 +290,7 @@ void shard_balancer::sum_up(const shard_report& mine) noexcept {
   last_window_ = mine.window_ended;
   excess_ = (others_[me_].measured - mean_) / reference;
   const auto ns = static_cast<double>(length.count());
-  constexpr double largest_jump = 0.25;  // a jump is no noise
+  constexpr double largest_jump = 0.25;  // a larger change is not noise
   constexpr double newest = 1 / 32.0;
   const double jump = std::min(std::abs(excess_ - excess_before_), largest_jump);
   excess_before_ = excess_;
@@ -309,7 +309,7 @@ bool shard_balancer::has_lasted(const shard_report& mine, time now) const noexce
   // windows (Siegmund, "Sequential Analysis", 1985): here exp(10), or some minutes.
   constexpr double certainty = 5;
   const double noise = certainty * variance_ / threshold() * summed_ns_ / windows_;
-  // What is left after a move was not seen before, or not all of it was measured.
+  // An excess that is left after a move was not seen before, or was not measured completely.
   const bool goes_on = gave_at_.count() != 0 && now - gave_at_ < shortly;
   const double wanted = threshold() * static_cast<double>(settings_.lasting.count()) *
                         (reverses  ? settings_.again
@@ -359,7 +359,7 @@ balance_decision shard_balancer::balance(const shard_report& mine, time now) noe
   d.shard = to;
   d.things = static_cast<std::uint32_t>(std::min<double>(tokens_, mine.movable));
   d.load_ppm = ppm_of(wanted * per_load_);
-  // Then the larger of the two is above the mean by no more than half of what this one is now.
+  // Then the more loaded of the two shards is above the mean by at most half of the present excess.
   d.most_ppm = ppm_of((wanted + left_ / 2) * per_load_);
   return d;
 }
@@ -389,23 +389,23 @@ void shard_balancer::moved(const balance_decision& d, std::uint32_t things, std:
   gave_at_ = now;
   tokens_ -= things;
   left_ -= moved_load;
-  // What nothing has used would move for nothing.
+  // Moving sessions that have used nothing would not help.
   if (left_ < least_excess || load_ppm == 0) end_of_moves();
 }
 
 std::size_t shard_balancer::home_of_hog(std::span<const shard_report> all, time now) noexcept {
   const std::size_t most = std::max<std::size_t>(others_.size() / 2, 1);
-  std::size_t sticky = 0;
-  std::size_t mine = 0;  // sticky ones before this
+  std::size_t stuck = 0;
+  std::size_t mine = 0;  // stuck ones before this
   for (std::size_t i = 0; i != others_.size(); ++i) {
     other& o = others_[i];
     see_stuck(o, all[i], now);
     if (all[i].stopped || all[i].draining) continue;
     if (i != me_ && now >= o.no_target) continue;
     if (i < me_) ++mine;
-    ++sticky;
+    ++stuck;
   }
-  if (sticky <= most || mine < most) return me_;
+  if (stuck <= most || mine < most) return me_;
   // One of the first, not all to the same one.
   std::size_t skip = others_.size() > 1 ? me_ % most : 0;
   for (std::size_t i = 0; i != me_; ++i) {
@@ -446,7 +446,7 @@ void shard_balancer::refill(time now) noexcept {
   refilled_ = now;
 }
 
-// One of the targets. What each of them has below the reference is its weight.
+// Draws one of the targets. The weight of each is how far its load is below the reference.
 std::size_t shard_balancer::draw(double reference) noexcept {
   double total = 0;
   for (const other& o : others_) {

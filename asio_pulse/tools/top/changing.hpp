@@ -21,7 +21,7 @@ struct change_result {
 change_result change_process(machine&, std::uint64_t pid, std::uint64_t context,
                              const context_change&);
 
-/// The same on a separate thread. What goes wrong is the text of the result.
+/// The same on a separate thread. If it fails, the text of the result says why.
 void start_change(background<change_result>&, machine&, std::uint64_t pid, std::uint64_t context,
                   const context_change&);
 

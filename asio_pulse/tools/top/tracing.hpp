@@ -37,7 +37,7 @@ struct trace_result {
 trace_result write_trace_of(machine&, std::uint64_t pid, std::uint64_t context,
                             std::chrono::milliseconds how_long, const trace_files&);
 
-/// The same on a separate thread. What goes wrong is the text of the result.
+/// The same on a separate thread. If it fails, the text of the result says why.
 void start_trace(background<trace_result>&, machine&, std::uint64_t pid, std::uint64_t context,
                  std::chrono::milliseconds how_long, trace_files);
 

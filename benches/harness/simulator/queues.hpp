@@ -78,7 +78,7 @@ class in_order final : public waiting {
   std::deque<request> queue_;
 };
 
-/// Two tenants of equal weight, by the library's policy. What belongs to none comes first.
+/// Two tenants of equal weight, by the library's policy. Requests of no tenant come first.
 class fairly final : public waiting {
  public:
   fairly() {

@@ -66,7 +66,7 @@ shard_report with(std::uint32_t cpu_permille, std::chrono::nanoseconds delay,
 
 TEST(shard_balance, the_load_is_what_a_shard_is_offered) {
   EXPECT_DOUBLE_EQ(shard_balancer::load_of(with(300, 0ns, 0ns)), 300);
-  // What waits has grown by 10 ms in 20 ms: half as much again is offered.
+  // The delay has grown by 10 ms in 20 ms, so half as much again is offered.
   EXPECT_DOUBLE_EQ(shard_balancer::load_of(with(1000, 10ms, 0ms)), 1500);
   // It is worked off: the CPU is used, and less is offered.
   EXPECT_DOUBLE_EQ(shard_balancer::load_of(with(1000, 10ms, 20ms)), 500);
@@ -117,7 +117,7 @@ TEST(shard_balance, the_window_before_says_which_and_the_last_one_how_much) {
   EXPECT_EQ(things[0].id, 1U);
   EXPECT_EQ(things[1].id, 3U);
   EXPECT_EQ(things[2].id, 2U);
-  // What had used nothing before counts half.
+  // Sessions that had used nothing before count half.
   things = {{1, 80, 0}};
   ASSERT_EQ(choose_moves(things, d), 1U);
   EXPECT_EQ(things[0].ppm, 40U);
