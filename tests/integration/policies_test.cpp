@@ -149,7 +149,7 @@ TEST_P(policies_on_threads, work_of_no_group_counts_as_a_group_of_weight_100) {
   EXPECT_NEAR(ms_of(tenant) / (ms_of(tenant) + used_by_others), 0.75, 0.08);
 }
 
-// Handlers that belong to no task are not parked. Nevertheless they take turns with parked ones.
+// Handlers that belong to no task are not parked. They take turns with what is, all the same.
 void run_beside_a_storm(bool grouped) {
   asio_pulse::io_context io{with(scheduling::fair)};
   const task_group tenant(io, {.name = "tenant", .weight = 100});

@@ -46,7 +46,7 @@ void register_attributes(void*, void*) { register_attribute(&attribute); }
 
 /// What is known of the call graph, in numbers: the compiler frees its nodes and types as it goes.
 struct call_graph {
-  std::map<unsigned, unsigned> cycle;  // by DECL_UID
+  std::map<unsigned, unsigned> circle;  // by DECL_UID
   std::map<std::string, std::set<unsigned>>
       circles_by_shape;  // of functions whose address is taken
   bool done = false;
@@ -100,7 +100,7 @@ void find_circles(function* first) {
   }
   const std::vector<unsigned> numbers = circles_of(calls);
   for (std::size_t i = 0; i < nodes.size(); ++i)
-    if (numbers[i] != 0) graph.cycle[DECL_UID(nodes[i]->decl)] = numbers[i];
+    if (numbers[i] != 0) graph.circle[DECL_UID(nodes[i]->decl)] = numbers[i];
   for (const auto& [shape, all] : by_shape)
     for (const std::size_t i : all)
       if (numbers[i] != 0) graph.circles_by_shape[shape].insert(numbers[i]);
@@ -108,13 +108,13 @@ void find_circles(function* first) {
 
 /// May this call lead back to the function that it is in?
 bool leads_back(function* f, gcall* call) {
-  const auto own = graph.cycle.find(DECL_UID(f->decl));
-  if (own == graph.cycle.end() || gimple_call_internal_p(call)) return false;
+  const auto own = graph.circle.find(DECL_UID(f->decl));
+  if (own == graph.circle.end() || gimple_call_internal_p(call)) return false;
   if (const tree to = gimple_call_fndecl(call)) {
     cgraph_node* const n = cgraph_node::get(to);
     const auto its =
-        graph.cycle.find(DECL_UID(n != nullptr ? n->ultimate_alias_target()->decl : to));
-    return its != graph.cycle.end() && its->second == own->second;
+        graph.circle.find(DECL_UID(n != nullptr ? n->ultimate_alias_target()->decl : to));
+    return its != graph.circle.end() && its->second == own->second;
   }
   if (gimple_call_fntype(call) == NULL_TREE) return false;
   const auto at = graph.circles_by_shape.find(shape_of(gimple_call_fntype(call)));

@@ -417,7 +417,7 @@ bool repeat_body(gcc_loop* l, unsigned copies) {
   return good;
 }
 
-/// Where a cycle of calls is checked: before the first of its calls that all others pass.
+/// Where a circle of calls is checked: before the first of its calls that all others pass.
 std::string entry_check(function* f, checks& c,
                         const std::function<bool(function*, gcall*)>& leads_back) {
   basic_block common = nullptr, b;
@@ -433,7 +433,7 @@ std::string entry_check(function* f, checks& c,
     common = common == nullptr ? b : nearest_common_dominator(CDI_DOMINATORS, common, b);
   if (common == nullptr) return "";
   if (loop_outer(common->loop_father) != nullptr)
-    return "in a cycle of calls: its calls are in a loop that has checks";
+    return "in a circle of calls: its calls are in a loop that has checks";
   if (gimple* const first = first_in(common)) {
     gimple_stmt_iterator at = gsi_for_stmt(first);
     gsi_prev_nondebug(&at);
@@ -443,7 +443,7 @@ std::string entry_check(function* f, checks& c,
   } else {
     c.subtract_before_end(common, entry_cost, DECL_SOURCE_LOCATION(f->decl));
   }
-  return "in a cycle of calls: a check before its calls";
+  return "in a circle of calls: a check before it calls on";
 }
 
 }  // namespace
@@ -510,14 +510,14 @@ bool write_checks(function* f, const std::function<bool(function*, gcall*)>& lea
       d.copies = 1;
     }
     const std::string often =
-        d.copies > 1 ? "every " + std::to_string(d.copies) + " iterations" : "each iteration";
+        d.copies > 1 ? "each " + std::to_string(d.copies) + " iterations" : "each iteration";
     std::string text;
     switch (d.what) {
       case check::none:
         text = "none: " + std::string(d.why) + " (" + std::to_string(d.charge) + " units)";
         break;
       case check::strip:
-        text = "strip-mined: a check every " + std::to_string(d.chunk) + " iterations";
+        text = "strip-mined: a check each " + std::to_string(d.chunk) + " iterations";
         break;
       case check::counter:
         text = "a counter in a register, " + std::to_string(d.charge) + " units " + often + " (" +
@@ -549,7 +549,7 @@ bool write_checks(function* f, const std::function<bool(function*, gcall*)>& lea
     else if (d.what != check::none)
       c.subtract_on(loop_latch_edge(l), d.charge, where[i]);
   }
-  // Cycles that are no loops, because they can be entered at several places.
+  // Circles that are no loops, because they can be entered at several places.
   free_dominance_info(CDI_DOMINATORS);
   calculate_dominance_info(CDI_DOMINATORS);
   mark_dfs_back_edges();
@@ -563,7 +563,7 @@ bool write_checks(function* f, const std::function<bool(function*, gcall*)>& lea
   }
   for (const edge e : irreducible) {
     c.subtract_on(e, call_cost * 2, DECL_SOURCE_LOCATION(f->decl));
-    tell(0, "a cycle with several entries: a check in each round");
+    tell(0, "a circle with several entries: a check each time");
     any = true;
   }
 

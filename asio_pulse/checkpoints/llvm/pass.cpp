@@ -43,7 +43,7 @@ void each_annotated(Module& m, const std::function<void(Function&)>& do_it) {
 
 /// Which functions may run into themselves, by calls in this module. A call through a pointer may reach any
 /// function of the same type whose address is taken.
-std::map<const Function*, unsigned> cycles(
+std::map<const Function*, unsigned> circles(
     Module& m, std::map<const CallBase*, SmallVector<const Function*, 2>>& targets) {
   std::vector<Function*> functions;
   std::map<const Function*, std::size_t> index;
@@ -136,7 +136,7 @@ class pass : public PassInfoMixin<pass> {
       }
     }
     std::map<const CallBase*, SmallVector<const Function*, 2>> targets;
-    const auto cycle = cycles(m, targets);
+    const auto circle = circles(m, targets);
     auto& fam = mam.getResult<FunctionAnalysisManagerModuleProxy>(m).getManager();
     writer w(m);
     bool any = false;
@@ -144,13 +144,13 @@ class pass : public PassInfoMixin<pass> {
       if (f.isDeclaration() || f.getFnAttribute(taken_attribute).getValueAsString() != "wanted")
         continue;
       f.addFnAttr(taken_attribute, "done");
-      const auto own = cycle.find(&f);
+      const auto own = circle.find(&f);
       SmallVector<Instruction*, 8> recursive;
-      if (own != cycle.end())
+      if (own != circle.end())
         for (const auto& [call, to] : targets)
           if (call->getFunction() == &f && any_of(to, [&](const Function* t) {
-                const auto its = cycle.find(t);
-                return its != cycle.end() && its->second == own->second;
+                const auto its = circle.find(t);
+                return its != circle.end() && its->second == own->second;
               }))
             recursive.push_back(const_cast<CallBase*>(call));
       if (w.function(f, fam, recursive, [&](unsigned line, const std::string& text) {

@@ -32,9 +32,9 @@
 /// of a shard is how far its load is below the mean. So shards that decide at the same time, without
 /// consulting each other, do not all choose the same one.
 ///
-/// Three rules prevent ping-pong. A connection or task that was moved counts at once as load of its new
-/// shard, and the window in which it arrived is corrected for the time before. It moves only if that at
-/// least halves the excess: if it is the whole load, it stays where it is. And a shard that has received
+/// Three rules prevent ping-pong. What was moved counts as load of the shard that has got it at once,
+/// and a window in which it arrived is corrected for the time before. A thing moves only if that at least halves the excess
+/// that it is moved for: a thing that is the whole load stays where it is. And a shard that has got
 /// something a short time ago must have an excess for longer before it gives something away.
 
 namespace asio_pulse {
@@ -130,8 +130,8 @@ struct balance_decision {
   enum class kind : std::uint8_t {
     stay,  ///< nothing; see `why`
     give,  ///< this shard moves things of its own to `shard`
-    /// This shard takes over sessions of `shard`, which is stuck: those that wait, or are ready to
-    /// run. The session whose handler blocks the shard stays there (home_of_hog()).
+    /// This shard takes over things of `shard`, which is stuck: those that wait for something, or
+    /// have something to do. What has stuck a shard itself is left there (home_of_hog()).
     take,
   };
   /// No limit for the load that moves.
@@ -227,13 +227,13 @@ class shard_balancer {
   void moved(const balance_decision& d, std::uint32_t things, std::uint32_t load_ppm,
              time now) noexcept;
 
-  /// Call it when a handler of this shard has ended that ran for longer than `stuck_after`. Returns the
-  /// shard to which the handler's connection or task should move, if it may, or this shard. Such a move
-  /// is not passed to moved() or ordered().
+  /// A handler of this shard has ended that ran for longer than `stuck_after`. Returns the shard to
+  /// which the connection or task that it belongs to moves, if it may, or this one. To be told with
+  /// moved() or ordered() is not needed.
   ///
-  /// A session that blocks its shard stays there alone, when the others have taken over the rest. But if
-  /// such sessions block more than half of the shards, they are put together, so that half of the shards
-  /// remain for the rest: on the first ones that are stuck or were so a short time ago.
+  /// What sticks shards stays where it is, alone, after the others have taken the rest. But if it
+  /// sticks more than half of the shards, it is put together, so that half of them remain for the
+  /// rest: on the first ones that are stuck or were so for a short time.
   [[nodiscard]] std::size_t home_of_hog(std::span<const shard_report> all, time now) noexcept;
 
   /// As moved(), for a move that the program has ordered.

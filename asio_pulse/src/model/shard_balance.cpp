@@ -395,17 +395,17 @@ void shard_balancer::moved(const balance_decision& d, std::uint32_t things, std:
 
 std::size_t shard_balancer::home_of_hog(std::span<const shard_report> all, time now) noexcept {
   const std::size_t most = std::max<std::size_t>(others_.size() / 2, 1);
-  std::size_t stuck = 0;
-  std::size_t mine = 0;  // stuck ones before this
+  std::size_t sticky = 0;
+  std::size_t mine = 0;  // sticky ones before this
   for (std::size_t i = 0; i != others_.size(); ++i) {
     other& o = others_[i];
     see_stuck(o, all[i], now);
     if (all[i].stopped || all[i].draining) continue;
     if (i != me_ && now >= o.no_target) continue;
     if (i < me_) ++mine;
-    ++stuck;
+    ++sticky;
   }
-  if (stuck <= most || mine < most) return me_;
+  if (sticky <= most || mine < most) return me_;
   // One of the first, not all to the same one.
   std::size_t skip = others_.size() > 1 ? me_ % most : 0;
   for (std::size_t i = 0; i != me_; ++i) {

@@ -439,7 +439,7 @@ class machine {
   void take(std::uint32_t which, const balance_decision& d) {
     cpu& victim = cpus_[d.shard];
     std::uint32_t n = 0;
-    // A session that blocks its shard is not taken over: it would block this one.
+    // What sticks shards is not taken over: it would stick this one.
     for (const request& r : victim.queue->take(d.things, now_, hogs_)) {
       if (home_[r.connection] != which) {
         move(r.connection, which, d.reason);

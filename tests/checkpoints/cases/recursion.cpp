@@ -1,4 +1,4 @@
-// Cycles of calls have checks: direct, mutual, virtual, through pointers, through std::function. What is in no cycle has none.
+// Circles of calls have checks: direct, mutual, virtual, through pointers, through std::function. What is in no circle has none.
 #include "hooked.h"
 
 #include <functional>
