@@ -149,6 +149,65 @@ TEST_P(policies_on_threads, work_of_no_group_counts_as_a_group_of_weight_100) {
   EXPECT_NEAR(ms_of(tenant) / (ms_of(tenant) + used_by_others), 0.75, 0.08);
 }
 
+// More threads than most contexts have: what each of them runs is charged.
+TEST(policies, work_of_no_group_is_charged_on_many_threads) {
+  asio_pulse::io_context io{with(scheduling::fair)};
+  const task_group tenant(io, {.name = "tenant", .weight = 300});
+  load work(io, 1s);
+  std::vector<task> others;
+  for (int i = 0; i != 60; ++i) {
+    work.start(task(io, in_group(tenant)), 100us);
+    others.emplace_back(io, unlimited("in no group"));
+  }
+  for (const task& t : others) work.start(t, 100us);
+  work.run(40);
+  double used_by_others = 0;
+  for (const task& t : others) used_by_others += static_cast<double>(t.stats().cpu.count()) / 1e6;
+  EXPECT_NEAR(ms_of(tenant) / (ms_of(tenant) + used_by_others), 0.75, 0.1);
+}
+
+// A poll is charged also if it takes longer than a pause after which what was used is forgotten.
+TEST(policies, a_group_of_very_long_handlers_gets_no_more_than_its_share) {
+  asio_pulse::io_context io{with(scheduling::fair)};
+  const task_group hog(io, {.name = "hog"});
+  const task_group patient(io, {.name = "patient"});
+  load work(io, 1500ms);
+  work.start(task(io, in_group(hog)), 150ms);
+  work.start(task(io, in_group(patient)), 500us);
+  work.run(1);
+  EXPECT_NEAR(ms_of(hog) / (ms_of(hog) + ms_of(patient)), 0.5, 0.15);
+}
+
+// With a connection that was another tenant's, for example.
+TEST(policies, a_task_of_a_busy_group_that_joins_a_new_one_is_served_there) {
+  asio_pulse::io_context io{with(scheduling::fair)};
+  const task_group busy(io, {.name = "busy"});
+  const task_group fresh(io, {.name = "fresh"});
+  const task mover(io, in_group(busy));
+  const task native(io, in_group(fresh));
+  std::chrono::nanoseconds of_native{0};
+  bool done = false;
+  std::function<void()> moved;
+  const std::function<void()> beside = [&] {
+    burn(1ms);
+    if (!done && native.stats().cpu < 400ms) asio_pulse::post(native, beside);
+  };
+  int turns = 0;
+  moved = [&] {
+    burn(1ms);
+    if (++turns == 200) {
+      EXPECT_TRUE(asio_pulse::this_task::join(fresh));
+      asio_pulse::post(native, beside);
+    }
+    if (turns != 220) return asio_pulse::post(mover, moved);
+    of_native = native.stats().cpu;
+    done = true;
+  };
+  asio_pulse::post(mover, moved);
+  io.run();
+  EXPECT_LT(of_native, 100ms) << "while the other had 20 ms";
+}
+
 // Handlers that belong to no task are not parked. They take turns with what is, all the same.
 void run_beside_a_storm(bool grouped) {
   asio_pulse::io_context io{with(scheduling::fair)};

@@ -379,4 +379,23 @@ TEST(gate_property, no_wait_is_longer_than_twice_that_in_a_plain_queue_or_with_a
   EXPECT_GT(holds, operations / 50) << "the loads do not try the gate";
 }
 
+// A task whose polls are longer than what is remembered has had more than the others all the same.
+TEST(gate_rules, a_poll_longer_than_the_memory_is_no_pause) {
+  fair_shares shares(limits.shares);
+  share hog;
+  ticks now = 1;
+  shares.update(hog, 0, now);
+  ticks used = 0;
+  for (int i = 0; i != 3; ++i) {
+    used += 2 * limits.shares.memory;
+    now += 2 * limits.shares.memory;
+    shares.update(hog, used, now);
+    EXPECT_TRUE(shares.ahead(hog));
+    shares.serve(hog);
+  }
+  now += limits.shares.memory + 1;
+  shares.update(hog, used, now);
+  EXPECT_FALSE(shares.ahead(hog)) << "a pause";
+}
+
 }  // namespace

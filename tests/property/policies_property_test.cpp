@@ -146,7 +146,7 @@ struct cpu {
     policy.remove(g.work, now);
     now += g.poll;
     g.work.cost += g.poll;
-    for (group* at = &g; at != nullptr; at = at->parent) at->state->cost.add(g.poll);
+    for (fair_group* at = g.work.group; at != nullptr; at = at->parent) at->cost.add(g.poll);
     policy.served(c.what, g.poll);
     pour(t.top, now_of(g.poll));
     if (g.wants) policy.add(g.work, now);
@@ -301,6 +301,57 @@ TEST(fair_policy, gives_equal_parts_to_long_and_short_handlers) {
   const double jain = sum * sum / (8 * squares);
   std::printf("Jain's index: %.5f\n", jain);
   EXPECT_GE(jain, 0.99);
+}
+
+// A poll that is longer than what is remembered is no pause, neither for the group nor for the task.
+TEST(fair_policy, polls_longer_than_the_memory_are_charged) {
+  for (const bool one_group : {false, true}) {
+    tree t;
+    group& patient = t.leaf(nullptr, 100, ms);
+    group& hog = t.leaf(nullptr, 100, 3 * memory / 2);
+    if (one_group) hog.work.group = patient.state.get();
+    cpu c(t);
+    for (group* g : t.leaves) c.begin(*g);
+    while (c.now < 30 * s) c.step();
+    EXPECT_NEAR(now_of(patient.work.cost), 0.5 * now_of(c.now), now_of(hog.poll));
+  }
+}
+
+// What a task has used among the tasks of one group is no debt among those of another.
+TEST(fair_policy, a_task_that_moves_to_a_new_group_is_served_there) {
+  tree t;
+  group& old = t.leaf(nullptr, 100, ms);
+  group& beside = t.leaf(nullptr, 100, ms);
+  group& fresh = t.leaf(nullptr, 100, ms);
+  beside.work.group = old.state.get();
+  cpu c(t);
+  c.begin(old);
+  c.begin(beside);
+  while (c.now < 10 * s) c.step();
+  c.policy.remove(old.work, c.now);
+  old.work.group = fresh.state.get();
+  c.begin(old);
+  c.begin(fresh);
+  const ticks moved = old.work.cost;
+  while (c.now < 11 * s) c.step();
+  EXPECT_NEAR(now_of(old.work.cost - moved), now_of(fresh.work.cost), 3.0 * ms);
+}
+
+// A task that is taken out and put back without having been served, as when it joins its group again,
+// keeps its place.
+TEST(fair_policy, a_task_that_joins_again_and_again_gets_no_more_than_its_share) {
+  tree t;
+  group& one = t.leaf(nullptr, 100, ms);
+  group& other = t.leaf(nullptr, 100, ms);
+  other.work.group = one.state.get();
+  cpu c(t);
+  for (group* g : t.leaves) c.begin(*g);
+  while (c.now < s) {
+    c.step();
+    c.policy.remove(one.work, c.now);
+    c.policy.add(one.work, c.now);
+  }
+  EXPECT_NEAR(now_of(one.work.cost), now_of(other.work.cost), 3.0 * ms);
 }
 
 // Groups come and go at random. A group that comes back is not served for the time when it did not

@@ -224,6 +224,31 @@ TEST(overload_rules, a_burst_is_no_overload) {
   EXPECT_FALSE(control.overloaded());
 }
 
+// Between two bursts nobody may have asked, so that nobody saw the queue empty.
+TEST(overload_rules, two_bursts_far_apart_are_no_overload) {
+  overload control({.target = 5 * ms, .interval = 100 * ms});
+  control.waited(50 * ms, s);
+  EXPECT_TRUE(control.admits(8, s));
+  control.waited(50 * ms, 10 * s);
+  EXPECT_TRUE(control.admits(8, 10 * s));
+  EXPECT_TRUE(control.admits(8, 10 * s + 99 * ms));
+  control.waited(50 * ms, 10 * s + 100 * ms);
+  EXPECT_FALSE(control.admits(8, 10 * s + 100 * ms)) << "this one lasts";
+  control.waited(50 * ms, 60 * s);
+  EXPECT_TRUE(control.admits(8, 60 * s)) << "the overload was over long ago";
+}
+
+// Requests that take longer than the interval: what waits meanwhile shows that the overload lasts.
+TEST(overload_rules, rare_questions_do_not_hide_an_overload) {
+  overload control({.target = 5 * ms, .interval = 100 * ms});
+  control.waited(300 * ms, s);
+  EXPECT_TRUE(control.admits(8, s));
+  control.waited(300 * ms, s + 300 * ms);
+  EXPECT_FALSE(control.admits(8, s + 300 * ms));
+  control.waited(300 * ms, s + 600 * ms);
+  EXPECT_FALSE(control.admits(8, s + 600 * ms));
+}
+
 // An overload at `now`, with a delay of `delay`.
 overload overloaded(ticks delay, ticks now) {
   overload control({.target = 5 * ms, .interval = 100 * ms});

@@ -244,8 +244,9 @@ class parking {
   std::vector<task_state*> waiting_;  ///< tasks with parked operations; a heap, least CPU first
   std::uint64_t arrivals_ = 0;
   std::uint32_t looks_ = 0;
-  std::uint32_t numbers_ = 0;  ///< the last number of a parked operation; never 0 while in use
-  std::uint32_t running_ = 0;  ///< number of the operation that release() returned last, or 0
+  std::uint32_t numbers_ = 0;      ///< the last number of a parked operation; never 0 while in use
+  timing::ticks numbered_at_ = 0;  ///< when that was given
+  std::uint32_t running_ = 0;      ///< number of the operation that release() returned last, or 0
   /// Number of the operation that called stop(); 0 if it was not parked.
   std::atomic<std::uint32_t> stopped_by_{0};
   bool driver_queued_ = false;
@@ -287,9 +288,9 @@ class parking {
   bool others_wait_ = false;
   std::uint64_t changes_ =
       0;  ///< grows when a turn ends, so that its address is not valid any more
-  timing::ticks reactor_at_ = 0;  ///< when the reactor was next
-  timing::ticks crowded_at_ = 0;  ///< when two or more operations waited
-  std::array<choice_of_thread, 16> choices_;
+  timing::ticks reactor_at_ = 0;                ///< when the reactor was next
+  timing::ticks crowded_at_ = 0;                ///< when two or more operations waited
+  std::vector<choice_of_thread> choices_;       ///< one for each thread, as far as there is memory
   std::array<const void*, 64> posted_kinds_{};  ///< types of operations that are not waits
   std::vector<scheduling_policy::work> shown_;  ///< to the program's policy
   std::vector<task_turn*> shown_turns_;

@@ -33,6 +33,9 @@ constexpr std::chrono::milliseconds usual_deadline{100};
 // What a group used longer ago is forgotten; as in the gate for tasks.
 constexpr std::chrono::milliseconds group_memory{100};
 
+// More than the threads that run a context.
+constexpr std::size_t most_choices = 1024;
+
 // Parked operations are numbered in these units of time: 2048 ticks, about a microsecond.
 constexpr unsigned number_bits = 11;
 
@@ -205,7 +208,7 @@ void parking::end_turns(scoped_lock&) noexcept {
     waiting_.push_back(w.task);  // capacity was reserved before
   }
   std::ranges::make_heap(waiting_, later);
-  choices_.fill({});
+  choices_.clear();
   turns_taken_ = false;
   turns_ended_.store(now, std::memory_order_relaxed);
   by_turns_.store(false, std::memory_order_relaxed);
@@ -251,8 +254,10 @@ timing::ticks parking::parked_at(const task_state& t, timing::ticks now) const n
 std::uint32_t parking::next_number(timing::ticks now) noexcept {
   const std::uint32_t time = number_at(now);
   ++numbers_;
-  // Behind the time, or left over from long ago.
-  if (numbers_ - time > std::uint32_t{1} << 30) numbers_ = time;
+  // Behind the time, or left over from so long ago that it may seem to be ahead.
+  const bool old = since(numbered_at_, now) >> number_bits > std::uint32_t{1} << 29;
+  if (old || numbers_ - time > std::uint32_t{1} << 30) numbers_ = time;
+  numbered_at_ = now;
   if (numbers_ == 0) ++numbers_;
   return numbers_;
 }
@@ -385,10 +390,20 @@ void parking::note_choice(turn_policy::mark what, bool others) noexcept {
   const auto mine =
       std::ranges::find_if(choices_, [&ts](const choice_of_thread& c) { return c.thread == &ts; });
   const auto place =
-      mine != choices_.end() ? mine : std::ranges::find_if(choices_, [](const choice_of_thread& c) {
-        return c.thread == nullptr || !c.open;
-      });
-  if (place != choices_.end()) *place = {&ts, ts.charged, what, others, true};
+      mine != choices_.end()
+          ? mine
+          : std::ranges::find_if(choices_, [](const choice_of_thread& c) { return !c.open; });
+  const choice_of_thread made{&ts, ts.charged, what, others, true};
+  if (place != choices_.end()) {
+    *place = made;
+    return;
+  }
+  // Threads that have ended may have left theirs.
+  if (choices_.size() == most_choices) return;
+  try {
+    choices_.push_back(made);
+  } catch (const std::bad_alloc&) {  // then nobody is charged for this turn
+  }
 }
 
 // Tasks whose groups are not over their budgets any more. Two for each decision, so that all are looked

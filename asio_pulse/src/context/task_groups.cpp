@@ -56,6 +56,13 @@ void mark_refusal(const context_core& core, refusal why) noexcept {
   mark(hooks::poll_recorder::kind::refused, state_of(*ts.current), static_cast<std::uint32_t>(why));
 }
 
+// Points in time in 32 bits: 2^16 ticks are about 25 us, and they are the same again after a day.
+constexpr unsigned time_unit_bits = 16;
+
+std::uint32_t time_in_units(timing::ticks t) noexcept {
+  return static_cast<std::uint32_t>(t >> time_unit_bits);
+}
+
 std::uint32_t in_units(timing::ticks t) noexcept {
   constexpr timing::ticks most = std::numeric_limits<std::uint32_t>::max();
   return static_cast<std::uint32_t>(std::min(t >> cost_unit_bits, most));
@@ -226,7 +233,7 @@ void task_groups::waited(group_state& g, timing::ticks delay, timing::ticks now)
   group_requests* const r = g.requests.load(std::memory_order_acquire);
   if (r == nullptr) return;  // none of its requests has asked
   r->waited.store(in_units(delay), std::memory_order_relaxed);
-  r->waited_at.store(static_cast<std::uint32_t>(now >> cost_unit_bits), std::memory_order_relaxed);
+  r->waited_at.store(time_in_units(now), std::memory_order_relaxed);
 }
 
 task_groups::answer task_groups::admit(group_state& g, std::optional<timing::ticks> by_turns,
@@ -251,9 +258,8 @@ task_groups::answer task_groups::admit(group_state& g, std::optional<timing::tic
   if (by_turns) {
     // A group of which nothing had its turn lately has nothing that waits.
     const group_requests& r = of(g);
-    const std::uint32_t age = static_cast<std::uint32_t>(now >> cost_unit_bits) -
-                              r.waited_at.load(std::memory_order_relaxed);
-    const bool lately = age <= overload_.interval() >> cost_unit_bits;
+    const std::uint32_t age = time_in_units(now) - r.waited_at.load(std::memory_order_relaxed);
+    const bool lately = age <= overload_.interval() >> time_unit_bits;
     waits = {.longest = *by_turns,
              .own = lately
                         ? timing::ticks{r.waited.load(std::memory_order_relaxed)} << cost_unit_bits

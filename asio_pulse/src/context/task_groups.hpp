@@ -33,7 +33,7 @@ struct group_requests {
   // In units of 256 ticks.
   std::atomic<std::uint32_t> delay{0};      ///< that the last admit() saw
   std::atomic<std::uint32_t> waited{0};     ///< how long its last operation waited for its turn
-  std::atomic<std::uint32_t> waited_at{0};  ///< and until when
+  std::atomic<std::uint32_t> waited_at{0};  ///< and until when; see time_in_units()
   // Guarded by the mutex of task_groups.
   group_share share;
   std::uint64_t seen = 0;               ///< the part of the group's cost that `share` knows about

@@ -111,7 +111,8 @@ class fair_policy final : public turn_policy {
   /// What the turn of a task in no group is marked with.
   static constexpr mark in_no_group = 1;
 
-  /// What was used longer ago than `memory`, by a group that has not waited since, is forgotten.
+  /// What was used longer ago than `memory`, by a group that has not waited since, is forgotten. A poll
+  /// that is longer than `memory` is not, while others waited for its end.
   /// `number` is another one than that of any policy before that used the same groups, and not zero.
   explicit fair_policy(timing::ticks memory, std::uint32_t number = 1) noexcept
       : memory_(memory), number_(number) {
@@ -124,9 +125,8 @@ class fair_policy final : public turn_policy {
     fair_group* g = t.group != nullptr ? t.group : &root_;
     for (fair_group* at = g; at->used_by != number_; at = above(*at)) begin(*at);
     if (fair_below* const b = below(*g, now); b != nullptr && g->own.empty())
-      join(b->own_account, own_cost(*g, *b), own_weight, b->now, now);
-    const bool fresh = t.used_by != number_ || t.left == 0 || now - std::min(t.left, now) > memory_;
-    t.tag = std::max(fresh ? 0 : t.tag + static_cast<double>(t.cost - t.seen), g->own_now);
+      (void)join(b->own_account, own_cost(*g, *b), own_weight, b->now, now);
+    t.tag = g->own_now + ahead_of_others(t, g->own_now, now);
     t.used_by = number_;
     t.seen = t.cost;
     t.since = now;
@@ -134,10 +134,10 @@ class fair_policy final : public turn_policy {
     for (; g != &root_ && !g->is_linked(); g = above(*g)) {
       fair_group& p = *above(*g);
       fair_below& level = *below(p, now);
-      const bool forgotten = paused(g->account.left, now);
-      level.seen += join(g->account, g->cost.load(), weight_of(*g), level.now, now);
+      const joined before = join(g->account, g->cost.load(), weight_of(*g), level.now, now);
+      level.seen += before.used;
       // The tasks of `p` have not used that, and need not be given it back.
-      if (forgotten && &p != &root_)
+      if (before.forgotten && &p != &root_)
         level.own_account.seen = std::min(level.own_account.seen, own_cost(p, level));
       level.waiting.insert(*g);
     }
@@ -146,6 +146,7 @@ class fair_policy final : public turn_policy {
   void remove(turn& t, timing::ticks now) noexcept override {
     fair_group* g = t.group != nullptr ? t.group : &root_;
     g->own.erase(t);
+    t.lead = std::max(t.tag - g->own_now, 0.0);
     t.left = now;
     if (fair_below* const b = below(*g, now); b != nullptr && g->own.empty())
       b->own_account.left = in_units(now);
@@ -154,6 +155,7 @@ class fair_policy final : public turn_policy {
       level.waiting.erase(level.waiting.iterator_to(*g));
       g->account.left = in_units(now);
     }
+    if (empty(root_)) idle_at_ = now;
   }
 
   choice next(timing::ticks now) noexcept override {
@@ -193,11 +195,31 @@ class fair_policy final : public turn_policy {
   static std::uint32_t in_units(timing::ticks t) noexcept {
     return std::max(static_cast<std::uint32_t>(t >> unit_bits), std::uint32_t{1});
   }
-  [[nodiscard]] bool paused(std::uint32_t left, timing::ticks now) const noexcept {
+  static timing::ticks since(timing::ticks then, timing::ticks now) noexcept {
+    return now - std::min(then, now);
+  }
+  /// Whether a group that ceased to wait at `left`, and has used `used`, has made a pause. If others
+  /// waited all the time, a long poll is not a pause: they have paid for it.
+  [[nodiscard]] bool paused(std::uint32_t left, std::uint64_t used,
+                            timing::ticks now) const noexcept {
     // Another thread's time may be a little ahead.
     constexpr std::uint32_t ahead = 0U - (1U << 16);
     const std::uint32_t age = in_units(now) - left;
-    return left == 0 || (age > memory_ >> unit_bits && age < ahead);
+    if (left == 0) return true;
+    if (age <= memory_ >> unit_bits || age >= ahead) return false;
+    const bool contended = since(idle_at_, now) >> unit_bits > age;
+    return !contended || age > (memory_ + used) >> unit_bits;
+  }
+  /// How far the task, which waits from now on, is ahead of the virtual time among the group's own tasks.
+  /// What it had among those of another group counts for its distance only.
+  [[nodiscard]] double ahead_of_others(const turn& t, double virtual_time,
+                                       timing::ticks now) const noexcept {
+    if (t.used_by != number_ || t.left == 0) return 0;
+    const timing::ticks used = t.cost - t.seen;
+    const bool contended = idle_at_ < t.left;  // as in paused()
+    if (since(t.left, now) > memory_ + (contended ? used : 0)) return 0;
+    const double ahead = std::min(t.tag - virtual_time, t.lead);
+    return std::max(ahead + static_cast<double>(used), 0.0);
   }
   static bool empty(const fair_group& g) noexcept {
     const fair_below* const b = g.inner.load(std::memory_order_acquire);
@@ -231,7 +253,7 @@ class fair_policy final : public turn_policy {
     b->now = 0;
     b->seen = 0;
     b->own_account = {};
-    if (!g.own.empty()) join(b->own_account, own_cost(g, *b), own_weight, b->now, now);
+    if (!g.own.empty()) (void)join(b->own_account, own_cost(g, *b), own_weight, b->now, now);
     return b;
   }
 
@@ -248,13 +270,18 @@ class fair_policy final : public turn_policy {
     if (l.weight != 0) l.tag = virtual_time + (l.tag - virtual_time) * l.weight / weight;
     l.weight = weight;
   }
-  /// It waits from now on. Returns what was charged or forgotten.
-  std::uint64_t join(fair_ledger& l, std::uint64_t cost, unsigned weight, double virtual_time,
-                     timing::ticks now) const noexcept {
+  struct joined {
+    std::uint64_t used;  ///< what was charged, or forgotten
+    bool forgotten;
+  };
+  /// It waits from now on.
+  joined join(fair_ledger& l, std::uint64_t cost, unsigned weight, double virtual_time,
+              timing::ticks now) const noexcept {
     if (l.weight != weight) weigh(l, weight, virtual_time);
     const std::uint64_t used = charge(l, cost, weight);
-    l.tag = paused(l.left, now) ? virtual_time : std::max(l.tag, virtual_time);
-    return used;
+    const bool forgotten = paused(l.left, used, now);
+    l.tag = forgotten ? virtual_time : std::max(l.tag, virtual_time);
+    return {used, forgotten};
   }
 
   /// Of the groups that wait the one that has had least; null if there is none.
@@ -273,6 +300,7 @@ class fair_policy final : public turn_policy {
   const timing::ticks memory_;
   const std::uint32_t number_;
   std::uint64_t in_no_group_ = 0;
+  timing::ticks idle_at_ = 0;  ///< when something ceased to wait, and nothing else did; 0 before
   fair_group root_{nullptr, own_weight};
   fair_below top_;
 };

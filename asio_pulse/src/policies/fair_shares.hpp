@@ -37,8 +37,10 @@ class fair_shares {
   /// Adds what the task has used since the last update. `cost` is its total CPU time. `waited`: its
   /// work was waiting all the time, so that its tag may be behind.
   void update(share& s, timing::ticks cost, timing::ticks now, bool waited = false) const noexcept {
-    const timing::ticks used = std::min(cost - std::min(s.seen, cost), limits_.lead);
-    const bool paused = !waited && now - std::min(s.looked, now) > limits_.memory;
+    const timing::ticks all = cost - std::min(s.seen, cost);
+    const timing::ticks used = std::min(all, limits_.lead);
+    // A poll that is longer than `memory` is not a pause.
+    const bool paused = !waited && now - std::min(s.looked, now) > limits_.memory + all;
     const timing::ticks tag = paused ? now_ : s.tag + used;
     s.tag = std::min(waited ? tag : std::max(tag, now_), now_ + limits_.lead);
     s.seen = cost;

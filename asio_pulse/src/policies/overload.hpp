@@ -84,10 +84,13 @@ class overload {
   /// The same while a policy decides whose turn it is.
   [[nodiscard]] bool admits(double position, const waits& w, timing::ticks now) noexcept {
     if (w.longest > limits_.target) {
-      if (!above_) above_since_ = now;
+      // Nobody may have asked meanwhile. What has waited for so long shows that it was above the target
+      // then, but not what was an interval before.
+      const bool lately = since(last_above_, now) <= limits_.interval + w.longest;
+      if (!above_ || !lately) above_since_ = now;
       above_ = true;
       last_above_ = now;
-      overloaded_ = overloaded_ || since(above_since_, now) >= limits_.interval;
+      overloaded_ = (overloaded_ && lately) || since(above_since_, now) >= limits_.interval;
     } else {
       above_ = false;
       overloaded_ = overloaded_ && since(last_above_, now) < limits_.interval;

@@ -44,6 +44,7 @@ struct turn : list_hook<in_turn>, list_hook<in_class>, list_hook<by_age>, heap_n
 
   // Kept by the policies; turn_heap needs `since`.
   double tag = 0;
+  double lead = 0;            ///< how far `tag` was ahead of the others when it was removed
   std::uint32_t used_by = 0;  ///< the number of the policy that made `tag`
   timing::ticks seen = 0;     ///< `cost` when `tag` was brought up to date
   timing::ticks since = 0;    ///< when it was added: set it in add()

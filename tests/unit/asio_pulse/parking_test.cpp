@@ -102,5 +102,30 @@ TEST(parking, a_task_that_is_charged_while_it_is_chosen_costs_no_other_its_place
   for (task_state* const t : tasks) hooks::release(*t);
 }
 
+// The numbers of parked operations say when they were parked. They repeat after about an hour.
+TEST(parking, numbers_are_the_time_however_long_nothing_was_parked) {
+  list_port port;
+  const core_ref core{new context_core(per_task(), false)};
+  counters counted;
+  std::atomic<asio_pulse::timing::ticks> calm_until{0};
+  parking gate{core->opts(), counted, calm_until};
+  gate.connect(&port);
+  task_state* const t = core->make_task({.name = "t"});
+  timing::ticks now = timing::timebase::get().now();
+  for (int minutes = 0; minutes != 100; ++minutes) {
+    now += timing::to_ticks(std::chrono::minutes{minutes});
+    operation op;
+    gate.defer(*t);
+    const parking::outcome o =
+        gate.pass({*t, op, &op, true, false, hooks::completes::waited, now}, hooks::this_thread());
+    ASSERT_EQ(o.what, parking::verdict::held);
+    EXPECT_EQ(op.number, static_cast<std::uint32_t>(now >> 11)) << "after " << minutes << " min";
+    ASSERT_EQ(gate.take_any(), &op);
+  }
+  gate.connect(nullptr);
+  core->close();
+  hooks::release(*t);
+}
+
 }  // namespace
 }  // namespace asio_pulse::detail
