@@ -12,6 +12,7 @@
 #include <boost/beast/http/message.hpp>
 #include <boost/beast/http/status.hpp>
 #include <boost/beast/http/string_body.hpp>
+#include <boost/beast/http/verb.hpp>
 
 #include <algorithm>
 #include <chrono>
@@ -56,6 +57,7 @@ class request_guard {
                 const guard_options& options = {})
       : version_(request.version()),
         keep_alive_(request.keep_alive()),
+        head_(request.method() == boost::beast::http::verb::head),
         retry_after_(std::max(options.retry_after, std::chrono::seconds{1})) {
     const auto target = request.target();
     if (!is_one_of(options.always, {target.data(), target.size()})) admitted_ = admit(group);
@@ -71,7 +73,7 @@ class request_guard {
   [[nodiscard]] asio_pulse::refusal why() const noexcept { return admitted_.why(); }
 
   /// The answer to a refused request: 503 with Retry-After. The connection is kept alive if the
-  /// request asked for that.
+  /// request asked for that. The answer to HEAD has no body.
   ///
   /// \par Errors  std::bad_alloc.
   [[nodiscard]] boost::beast::http::response<boost::beast::http::string_body> refusal() const {
@@ -80,8 +82,9 @@ class request_guard {
     answer.set(http::field::retry_after, std::to_string(retry_after_.count()));
     answer.set(http::field::content_type, "text/plain");
     answer.keep_alive(keep_alive_);
-    answer.body() = "The server is overloaded.\n";
-    answer.prepare_payload();
+    constexpr std::string_view text = "The server is overloaded.\n";
+    if (!head_) answer.body() = text;
+    answer.content_length(text.size());
     return answer;
   }
 
@@ -94,6 +97,7 @@ class request_guard {
   admission admitted_;
   unsigned version_;
   bool keep_alive_;
+  bool head_;
   std::chrono::seconds retry_after_;
 };
 
