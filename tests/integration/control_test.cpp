@@ -190,6 +190,13 @@ TEST(control, undo_leaves_alone_what_was_changed_since) {
   (void)op.weigh("tenant", 300);
   tenant.reset();
   EXPECT_THAT(op.ask(undo), HasSubstr("has no group \"tenant\""));
+  (void)op.ask({kind::enforce});
+  tenant.emplace(io, group_options{.name = "tenant"});
+  (void)op.weigh("tenant", 300);
+  tenant.reset();
+  tenant.emplace(io, group_options{.name = "tenant", .weight = 300});
+  EXPECT_THAT(op.ask(undo), HasSubstr("is another group than the one whose weight was changed"));
+  EXPECT_EQ(tenant->weight(), 300U);
   EXPECT_THAT(op.ask(undo), HasSubstr("there is nothing to undo"));
 }
 
@@ -231,6 +238,27 @@ TEST(control, only_contexts_that_agree) {
   EXPECT_FALSE(closed.get_options().shadow);
   EXPECT_FALSE(hidden.get_options().shadow);
   EXPECT_TRUE(second.get_options().shadow);
+}
+
+// A daemon that gives up its rights for a while, and takes them back.
+TEST(control, a_user_as_whom_the_process_does_not_act_any_more) {
+  if (::geteuid() != 0) GTEST_SKIP() << "only root can act as another user";
+  const std::string said = forked([](int) -> std::string {
+                             if (::seteuid(12345) != 0) return "no other user";
+                             asio_pulse::io_context io(named("daemon"));
+                             io.notify_fork(asio::execution_context::fork_child);
+                             inspector in;
+                             std::error_code ec;
+                             const auto pid = static_cast<std::uint64_t>(::getpid());
+                             in.connect(pid, ec);
+                             if (!ec) (void)in.change(0, {kind::shadow}, ec, 30s);
+                             if (ec) return "not changed before: " + in.detail();
+                             if (::seteuid(0) != 0) return "not root again";
+                             (void)in.change(0, {kind::enforce}, ec, 30s);
+                             if (!ec || !io.get_options().shadow) return "changed";
+                             return in.detail();
+                           }).said();
+  EXPECT_THAT(said, HasSubstr("acts as another user since you connected"));
 }
 
 TEST(control, nonsense_is_refused_and_changes_nothing) {

@@ -79,7 +79,7 @@ context_control::answer context_control::set_weight(context_core& core, std::str
     return {.text = fmt::format("{} has a weight of {} already", quoted(path), weight)};
   }
   reserve();
-  weight_step s{.path = std::string(path), .before = before, .set = weight};
+  weight_step s{.path = std::string(path), .id = g.id, .before = before, .set = weight};
   answer a{.text =
                fmt::format("{} has a weight of {} now; it was {}", quoted(path), weight, before)};
   a.made = core.set_weight(g, weight);
@@ -110,6 +110,12 @@ context_control::answer context_control::take_back(context_core& core, const wei
   auto there = find(core, s.path);
   if (auto* const none = std::get_if<answer>(&there)) return std::move(*none);
   group_state& g = *std::get<group_ref>(there).get();
+  if (g.id != s.id) {
+    return refuse(
+        fmt::format("{} is another group than the one whose weight was changed, and is left "
+                    "as it is",
+                    quoted(s.path)));
+  }
   if (const unsigned now = weight_of(g); now != s.set) {
     return refuse(fmt::format("{} has a weight of {}: that was changed since, and is left as it is",
                               quoted(s.path), now));

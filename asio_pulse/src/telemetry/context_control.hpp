@@ -4,6 +4,7 @@
 #include <asio_pulse/detail/context_core.hpp>
 
 #include <cstddef>
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <variant>
@@ -39,6 +40,7 @@ class context_control {
   };
   struct weight_step {
     std::string path;
+    std::uint64_t id;  ///< of the group; another one may have its path later
     unsigned before;
     unsigned set;
   };

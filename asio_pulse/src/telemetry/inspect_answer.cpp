@@ -10,6 +10,7 @@
 #include "inspect_wire.hpp"
 #include "instruments.hpp"
 #include "process_name.hpp"
+#include "user_identity.hpp"
 
 #include <fmt/core.h>
 
@@ -147,6 +148,9 @@ bool inspect_server::may_change(clock::time_point now) noexcept {
 
 void inspect_server::change(client& c, std::uint64_t context, std::string_view what,
                             unsigned weight, const std::string& group, clock::time_point now) {
+  if (c.user != 0 && !is_own_user(c.user)) {
+    return refuse(c, "this process acts as another user since you connected");
+  }
   shown* found = nullptr;
   bool several = false;
   for (shown& s : contexts_) {

@@ -102,8 +102,8 @@ void inspect_server::forget_gone() noexcept {
 }
 
 bool inspect_server::has_place(bool root) const noexcept {
-  const std::ptrdiff_t others = std::count_if(clients_.begin(), clients_.end(),
-                                              [root](const client& c) { return root || !c.root; });
+  const std::ptrdiff_t others = std::count_if(
+      clients_.begin(), clients_.end(), [root](const client& c) { return root || c.user != 0; });
   return others < (root ? most_clients : most_clients - for_root);
 }
 
@@ -127,7 +127,7 @@ bool inspect_server::admit(descriptor socket, clock::time_point now) {
   }
   client& c = clients_.emplace_back();
   c.socket = std::move(socket);
-  c.root = who.uid == 0;
+  c.user = who.uid;
   c.deadline = now + introduction;
   return true;
 }

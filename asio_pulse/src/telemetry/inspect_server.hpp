@@ -40,7 +40,8 @@ inline constexpr int most_waiting = 128;
 /// inspectors ask for. It sleeps without a time-out
 /// while there is nothing to do.
 ///
-/// It answers root, and the user that this process acts as when the client connects. Other users
+/// It answers root, and the user that this process acts as when the client connects; it changes
+/// nothing for a user as whom the process does not act any more. Other users
 /// are refused at once and take no place from others, and refusals take at most a twentieth of a
 /// CPU. When the process can open no more descriptors, one client at a time is served with a
 /// reserved one.
@@ -73,7 +74,7 @@ class inspect_server {
 
   struct client {
     descriptor socket{};
-    bool root = false;
+    uid_t user = 0;  ///< as which it has connected
     std::string in{};
     std::string out{};
     std::size_t sent = 0;
