@@ -123,18 +123,22 @@ class fair_policy final : public turn_policy {
 
   void add(turn& t, timing::ticks now) noexcept override {
     fair_group* g = t.group != nullptr ? t.group : &root_;
+    if (empty(root_)) {
+      clock_ += since(idle_at_, now);
+      contended_since_ = clock_;
+    }
     for (fair_group* at = g; at->used_by != number_; at = above(*at)) begin(*at);
-    if (fair_below* const b = below(*g, now); b != nullptr && g->own.empty())
-      (void)join(b->own_account, own_cost(*g, *b), own_weight, b->now, now);
-    t.tag = g->own_now + ahead_of_others(t, g->own_now, now);
+    if (fair_below* const b = below(*g); b != nullptr && g->own.empty())
+      (void)join(b->own_account, own_cost(*g, *b), own_weight, b->now);
+    t.tag = g->own_now + ahead_of_others(t, g->own_now);
     t.used_by = number_;
     t.seen = t.cost;
     t.since = now;
     g->own.push(t);
     for (; g != &root_ && !g->is_linked(); g = above(*g)) {
       fair_group& p = *above(*g);
-      fair_below& level = *below(p, now);
-      const joined before = join(g->account, g->cost.load(), weight_of(*g), level.now, now);
+      fair_below& level = *below(p);
+      const joined before = join(g->account, g->cost.load(), weight_of(*g), level.now);
       level.seen += before.used;
       // The tasks of `p` have not used that, and need not be given it back.
       if (before.forgotten && &p != &root_)
@@ -147,20 +151,20 @@ class fair_policy final : public turn_policy {
     fair_group* g = t.group != nullptr ? t.group : &root_;
     g->own.erase(t);
     t.lead = std::max(t.tag - g->own_now, 0.0);
-    t.left = now;
-    if (fair_below* const b = below(*g, now); b != nullptr && g->own.empty())
-      b->own_account.left = in_units(now);
+    t.left = std::max(clock_, timing::ticks{1});
+    if (fair_below* const b = below(*g); b != nullptr && g->own.empty())
+      b->own_account.left = in_units(clock_);
     for (; g != &root_ && empty(*g); g = above(*g)) {
-      fair_below& level = *below(*above(*g), now);
+      fair_below& level = *below(*above(*g));
       level.waiting.erase(level.waiting.iterator_to(*g));
-      g->account.left = in_units(now);
+      g->account.left = in_units(clock_);
     }
     if (empty(root_)) idle_at_ = now;
   }
 
-  choice next(timing::ticks now) noexcept override {
+  choice next(timing::ticks /*now*/) noexcept override {
     for (fair_group* g = &root_; !empty(*g);) {
-      fair_below* const level = below(*g, now);
+      fair_below* const level = below(*g);
       fair_group* const least = level != nullptr ? least_of(*level) : nullptr;
       if (!g->own.empty()) {
         if (level != nullptr) charge(level->own_account, own_cost(*g, *level), own_weight);
@@ -187,6 +191,7 @@ class fair_policy final : public turn_policy {
 
   void served(mark what, timing::ticks cost) noexcept override {
     if (what == in_no_group) in_no_group_ += cost;
+    if (!empty(root_)) clock_ += cost;
   }
 
  private:
@@ -199,25 +204,19 @@ class fair_policy final : public turn_policy {
     return now - std::min(then, now);
   }
   /// Whether a group that ceased to wait at `left`, and has used `used`, has made a pause. If others
-  /// waited all the time, a long poll is not a pause: they have paid for it.
-  [[nodiscard]] bool paused(std::uint32_t left, std::uint64_t used,
-                            timing::ticks now) const noexcept {
-    // Another thread's time may be a little ahead.
-    constexpr std::uint32_t ahead = 0U - (1U << 16);
-    const std::uint32_t age = in_units(now) - left;
-    if (left == 0) return true;
-    if (age <= memory_ >> unit_bits || age >= ahead) return false;
-    const bool contended = since(idle_at_, now) >> unit_bits > age;
-    return !contended || age > (memory_ + used) >> unit_bits;
+  /// waited all the time, its own polls are no pause, however long: they have paid for it.
+  [[nodiscard]] bool paused(std::uint32_t left, std::uint64_t used) const noexcept {
+    const std::uint32_t age = in_units(clock_) - left;
+    const bool contended = since(contended_since_, clock_) >> unit_bits >= age;
+    return left == 0 || age > (memory_ + (contended ? used : 0)) >> unit_bits;
   }
   /// How far the task, which waits from now on, is ahead of the virtual time among the group's own tasks.
   /// What it had among those of another group counts for its distance only.
-  [[nodiscard]] double ahead_of_others(const turn& t, double virtual_time,
-                                       timing::ticks now) const noexcept {
+  [[nodiscard]] double ahead_of_others(const turn& t, double virtual_time) const noexcept {
     if (t.used_by != number_ || t.left == 0) return 0;
     const timing::ticks used = t.cost - t.seen;
-    const bool contended = idle_at_ < t.left;  // as in paused()
-    if (since(t.left, now) > memory_ + (contended ? used : 0)) return 0;
+    const bool contended = contended_since_ <= t.left;  // as in paused()
+    if (clock_ - t.left > memory_ + (contended ? used : 0)) return 0;
     const double ahead = std::min(t.tag - virtual_time, t.lead);
     return std::max(ahead + static_cast<double>(used), 0.0);
   }
@@ -246,14 +245,14 @@ class fair_policy final : public turn_policy {
     g.used_by = number_;
   }
   /// Null if there are no groups below. There may be since a moment ago.
-  fair_below* below(fair_group& g, timing::ticks now) const noexcept {
+  fair_below* below(fair_group& g) const noexcept {
     fair_below* const b = g.inner.load(std::memory_order_acquire);
     if (b == nullptr || b->used_by == number_) return b;
     b->used_by = number_;
     b->now = 0;
     b->seen = 0;
     b->own_account = {};
-    if (!g.own.empty()) (void)join(b->own_account, own_cost(g, *b), own_weight, b->now, now);
+    if (!g.own.empty()) (void)join(b->own_account, own_cost(g, *b), own_weight, b->now);
     return b;
   }
 
@@ -275,11 +274,11 @@ class fair_policy final : public turn_policy {
     bool forgotten;
   };
   /// It waits from now on.
-  joined join(fair_ledger& l, std::uint64_t cost, unsigned weight, double virtual_time,
-              timing::ticks now) const noexcept {
+  joined join(fair_ledger& l, std::uint64_t cost, unsigned weight,
+              double virtual_time) const noexcept {
     if (l.weight != weight) weigh(l, weight, virtual_time);
     const std::uint64_t used = charge(l, cost, weight);
-    const bool forgotten = paused(l.left, used, now);
+    const bool forgotten = paused(l.left, used);
     l.tag = forgotten ? virtual_time : std::max(l.tag, virtual_time);
     return {used, forgotten};
   }
@@ -300,7 +299,11 @@ class fair_policy final : public turn_policy {
   const timing::ticks memory_;
   const std::uint32_t number_;
   std::uint64_t in_no_group_ = 0;
-  timing::ticks idle_at_ = 0;  ///< when something ceased to wait, and nothing else did; 0 before
+  /// The time by which pauses are measured. While something waits, it is the CPU time of what is served:
+  /// the CPU may be another process's for a while.
+  timing::ticks clock_ = 0;
+  timing::ticks contended_since_ = 0;  ///< by that: since when something has always waited
+  timing::ticks idle_at_ = 0;          ///< when something ceased to wait, and nothing else did
   fair_group root_{nullptr, own_weight};
   fair_below top_;
 };

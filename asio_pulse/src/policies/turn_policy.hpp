@@ -48,7 +48,7 @@ struct turn : list_hook<in_turn>, list_hook<in_class>, list_hook<by_age>, heap_n
   std::uint32_t used_by = 0;  ///< the number of the policy that made `tag`
   timing::ticks seen = 0;     ///< `cost` when `tag` was brought up to date
   timing::ticks since = 0;    ///< when it was added: set it in add()
-  timing::ticks left = 0;     ///< when it was removed: set it in remove()
+  timing::ticks left = 0;     ///< when it was removed, by the policy's clock: set it in remove()
 };
 
 /// Turns in the order in which they were put there.
