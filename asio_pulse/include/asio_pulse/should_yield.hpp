@@ -66,11 +66,6 @@ bool leave_no_yield(const poll_mark& entered) noexcept;
 /// Reports that `what` was left in another poll than the one that entered it.
 void report_misuse(const char* what) noexcept;
 
-/// Makes `t` the task to which new operations belong, and ends that. Out of line, because they are
-/// used in scopes in which a fiber may be suspended.
-[[nodiscard]] hooks::label_before enter_task(hooks::task_record* t) noexcept;
-void leave_task(const hooks::label_before& before) noexcept;
-
 }  // namespace detail
 
 /// Whether the handler that runs on this thread should yield: its poll has lasted for

@@ -123,8 +123,8 @@ class task {
 class task_scope {
  public:
   explicit task_scope(const task& t) noexcept
-      : keep_(t.state_), before_(detail::enter_task(keep_.get())) {}
-  ~task_scope() { detail::leave_task(before_); }
+      : keep_(t.state_), before_(hooks::this_thread_by_now(), keep_.get()) {}
+  ~task_scope() { before_.restore(hooks::this_thread_by_now()); }
   task_scope(const task_scope&) = delete;
   task_scope& operator=(const task_scope&) = delete;
 

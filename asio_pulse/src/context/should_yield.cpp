@@ -154,14 +154,6 @@ void detail::report_misuse(const char* what) noexcept {
   }
 }
 
-hooks::label_before detail::enter_task(hooks::task_record* t) noexcept {
-  return {hooks::this_thread(), t};
-}
-
-void detail::leave_task(const hooks::label_before& before) noexcept {
-  before.restore(hooks::this_thread());
-}
-
 critical_section::critical_section() noexcept {
   hooks::thread_state& ts = hooks::this_thread();
   entered_ = mark_of(ts);
