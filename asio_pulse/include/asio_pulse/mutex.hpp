@@ -44,7 +44,7 @@ class mutex {
 
  private:
   std::mutex mutex_;
-  detail::poll_mark held_{};  ///< guarded by it
+  hooks::poll_mark held_{};  ///< guarded by it
 };
 
 /// Prevents suspension in its scope. A checkpoint that would have yielded is refused, and the
@@ -67,7 +67,7 @@ class no_yield_scope {
   no_yield_scope& operator=(const no_yield_scope&) = delete;
 
  private:
-  detail::poll_mark entered_;
+  hooks::poll_mark entered_;
 };
 
 }  // namespace asio_pulse

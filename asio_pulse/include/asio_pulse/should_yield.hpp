@@ -52,17 +52,12 @@ ASIO_PULSE_DETAIL_INLINE bool may_be_wanted() noexcept {
 /// was refused because of a lock; the refusal has then been reported.
 [[nodiscard]] bool refuse_yield() noexcept;
 
-/// Identifies a poll, also after its end, by the address of its frame and its start.
-struct poll_mark {
-  const hooks::poll_frame* frame = nullptr;  ///< null outside handlers, where nothing yields
-  timing::ticks started = 0;
-};
-
-/// Counts a lock or scope that prevents the suspension of this poll.
-[[nodiscard]] poll_mark enter_no_yield() noexcept;
+/// Counts a lock or scope that prevents the suspension of this poll. Returns no poll outside handlers,
+/// where nothing yields.
+[[nodiscard]] hooks::poll_mark enter_no_yield() noexcept;
 /// Undoes enter_no_yield(). Returns false if it was entered in another poll; then the end of that
 /// poll has undone it.
-bool leave_no_yield(const poll_mark& entered) noexcept;
+bool leave_no_yield(const hooks::poll_mark& entered) noexcept;
 /// Reports that `what` was left in another poll than the one that entered it.
 void report_misuse(const char* what) noexcept;
 
@@ -130,7 +125,7 @@ class critical_section {
   critical_section& operator=(const critical_section&) = delete;
 
  private:
-  detail::poll_mark entered_;
+  hooks::poll_mark entered_;
   timing::ticks since_ = 0;  ///< of the outermost one; else 0
 };
 

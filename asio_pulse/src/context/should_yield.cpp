@@ -33,17 +33,6 @@ void set_entered(std::atomic<std::uint32_t>& sections, std::uint32_t n) noexcept
   sections.store(n, std::memory_order_relaxed);
 }
 
-detail::poll_mark mark_of(const hooks::thread_state& ts) noexcept {
-  const hooks::poll_frame* const frame = poll_of(ts);
-  if (frame == nullptr) return {};
-  return {.frame = frame, .started = frame->started(ts.clock.last())};
-}
-bool same(const detail::poll_mark& mark, const hooks::thread_state& ts) noexcept {
-  // The address is compared first, because the frame may no longer exist, or be another thread's.
-  if (mark.frame != poll_of(ts)) return false;
-  return mark.started == mark.frame->started(ts.clock.last());
-}
-
 detail::task_state& task_of(const hooks::poll_frame& frame, detail::context_core& core) noexcept {
   hooks::task_record* const t = frame.task();
   return static_cast<detail::task_state&>(t != nullptr ? *t : core.unnamed());
@@ -114,9 +103,9 @@ bool detail::yield_here() {
   return b->suspend(*b);
 }
 
-detail::poll_mark detail::enter_no_yield() noexcept {
+hooks::poll_mark detail::enter_no_yield() noexcept {
   hooks::thread_state& ts = hooks::this_thread();
-  const poll_mark mark = mark_of(ts);
+  const auto mark = hooks::poll_mark::of(ts);
   if (mark.frame != nullptr) {
     poll_of(ts)->critical_entered(0);  // so that the end of the poll takes the slow path
     ++ts.no_yield;
@@ -124,10 +113,10 @@ detail::poll_mark detail::enter_no_yield() noexcept {
   return mark;
 }
 
-bool detail::leave_no_yield(const poll_mark& entered) noexcept {
+bool detail::leave_no_yield(const hooks::poll_mark& entered) noexcept {
   if (entered.frame == nullptr) return true;
   hooks::thread_state& ts = hooks::this_thread();
-  if (!same(entered, ts) || ts.no_yield == 0) return false;
+  if (!entered.is_on(ts) || ts.no_yield == 0) return false;
   --ts.no_yield;
   return true;
 }
@@ -156,7 +145,7 @@ void detail::report_misuse(const char* what) noexcept {
 
 critical_section::critical_section() noexcept {
   hooks::thread_state& ts = hooks::this_thread();
-  entered_ = mark_of(ts);
+  entered_ = hooks::poll_mark::of(ts);
   if (entered_.frame == nullptr) return;  // entered outside handlers, where nothing yields
   const std::uint32_t inside = entered(ts.critical);
   if (inside == 0) {
@@ -172,7 +161,7 @@ critical_section::~critical_section() {
   if (entered_.frame == nullptr) return;
   hooks::thread_state& ts = hooks::this_thread();
   const std::uint32_t inside = entered(ts.critical);
-  if (!same(entered_, ts) || inside == 0) {
+  if (!entered_.is_on(ts) || inside == 0) {
     detail::report_misuse("a critical_section");
     return;
   }

@@ -95,6 +95,18 @@ class tracked_operation {
   std::uintptr_t word_ = 0;
 };
 
+/// Identifies a poll, also after its end: by the address of its frame, and by its start, since the next
+/// poll can have the same address.
+struct poll_mark {
+  const poll_frame* frame = nullptr;  ///< null outside polls
+  timing::ticks started = 0;
+
+  /// The innermost poll on the thread.
+  [[nodiscard]] static poll_mark of(const thread_state& ts) noexcept;
+  /// Whether this is a poll, and is the innermost one on the thread.
+  [[nodiscard]] bool is_on(const thread_state& ts) const noexcept;
+};
+
 /// The task that was in force before a scope put another one in its place. If it was that of the
 /// poll, and the poll has got another task inside the scope (poll_frame::reassign()), the last
 /// reference to it may have been released: then the poll's present task takes its place.
@@ -108,8 +120,7 @@ class label_before {
 
  private:
   task_record* task_ = nullptr;
-  const poll_frame* poll_ = nullptr;  ///< whose task it was; null if it was not that of the poll
-  timing::ticks began_ = 0;           ///< when that poll began: the next one can have its address
+  poll_mark poll_;  ///< whose task it was; none if it was not that of the poll
 };
 
 /// A poll. It lives on the stack of the operation's completion function, from before the handler is
@@ -354,18 +365,27 @@ class poll_frame {
   } more_;
 };
 
+inline poll_mark poll_mark::of(const thread_state& ts) noexcept {
+  const poll_frame* const top = ts.top.load(std::memory_order_relaxed);
+  if (top == nullptr) return {};
+  return {.frame = top, .started = top->started(ts.clock.last())};
+}
+
+inline bool poll_mark::is_on(const thread_state& ts) const noexcept {
+  // The address is compared first, because the frame may no longer exist, or be another thread's.
+  return frame != nullptr && frame == ts.top.load(std::memory_order_relaxed) &&
+         started == frame->started(ts.clock.last());
+}
+
 inline label_before::label_before(thread_state& ts, task_record* t) noexcept
     : task_(std::exchange(ts.current, t)) {
   const poll_frame* const top = ts.top.load(std::memory_order_relaxed);
-  if (top == nullptr || task_ == nullptr || top->task() != task_) return;
-  poll_ = top;
-  began_ = top->started(ts.clock.last());
+  if (top != nullptr && task_ != nullptr && top->task() == task_) poll_ = poll_mark::of(ts);
 }
 
 inline void label_before::restore(thread_state& ts) const noexcept {
-  const bool left = poll_ != nullptr && poll_ == ts.top.load(std::memory_order_relaxed) &&
-                    poll_->reassigned() && poll_->started(ts.clock.last()) == began_;
-  ts.current = left ? poll_->task() : task_;
+  const bool left = poll_.is_on(ts) && poll_.frame->reassigned();
+  ts.current = left ? poll_.frame->task() : task_;
 }
 
 /// Makes a location that of the operations created in its scope. Asio starts operations of the
