@@ -141,25 +141,44 @@ struct counters {
   std::atomic<unsigned long> hogs{0};
 };
 
+using http_request = http::request<http::string_body>;
+using http_response = http::response<http::string_body>;
+
+/// An answer without its body.
+http_response answer_to(const http_request& request) {
+  http_response response{http::status::ok, request.version()};
+  response.set(http::field::server, "asio-pulse-bench");
+  response.set(http::field::content_type, "application/json");
+  response.keep_alive(request.keep_alive());
+  return response;
+}
+
+/// Answers a fast request. Returns false if it is not one.
+bool answer_fast(const http_request& request, http_response& response, counters& served) {
+  if (request.target() != "/fast") return false;
+  response.body() = R"({"status":"ok","items":[1,2,3],"method":")";
+  response.body() += std::string(request.method_string());
+  response.body() += "\"}";
+  served.fast.fetch_add(1, std::memory_order_relaxed);
+  return true;
+}
+
+void answer_slow(const std::string& digest, http_response& response, counters& served) {
+  response.body() = R"({"status":"ok","sha256":")" + digest + "\"}";
+  served.hogs.fetch_add(1, std::memory_order_relaxed);
+}
+
 asio::awaitable<void> session(tcp::socket socket, const hog& slow, counters& served) {
   boost::beast::flat_buffer buffer;
   for (;;) {
-    http::request<http::string_body> request;
+    http_request request;
     co_await http::async_read(socket, buffer, request, asio::use_awaitable);
 
-    http::response<http::string_body> response{http::status::ok, request.version()};
-    response.set(http::field::server, "asio-pulse-bench");
-    response.set(http::field::content_type, "application/json");
-    response.keep_alive(request.keep_alive());
-    if (request.target() == "/fast") {
-      response.body() = R"({"status":"ok","items":[1,2,3],"method":")";
-      response.body() += std::string(request.method_string());
-      response.body() += "\"}";
-      served.fast.fetch_add(1, std::memory_order_relaxed);
-    } else if (request.target() == "/hog") {
-      response.body() = R"({"status":"ok","sha256":")" + co_await slow.hash() + "\"}";
-      served.hogs.fetch_add(1, std::memory_order_relaxed);
-    } else {
+    http_response response = answer_to(request);
+    if (request.target() == "/hog") {
+      const std::string digest = co_await slow.hash();
+      answer_slow(digest, response, served);
+    } else if (!answer_fast(request, response, served)) {
       response.result(http::status::not_found);
       response.body() = R"({"status":"no such page"})";
     }
@@ -250,20 +269,12 @@ asio::awaitable<void> movable_session(tcp::socket socket, unsigned rounds,
   if (moves) here.emplace(socket);
   for (;;) {
     if (here) co_await here->idle(buffer.size());
-    http::request<http::string_body> request;
+    http_request request;
     co_await http::async_read(socket, buffer, request, asio::use_awaitable);
-    http::response<http::string_body> response{http::status::ok, request.version()};
-    response.set(http::field::server, "asio-pulse-bench");
-    response.set(http::field::content_type, "application/json");
-    response.keep_alive(request.keep_alive());
-    if (request.target() == "/fast") {
-      response.body() = R"({"status":"ok","items":[1,2,3],"method":")";
-      response.body() += std::string(request.method_string());
-      response.body() += "\"}";
-      served.local().fast.fetch_add(1, std::memory_order_relaxed);
-    } else {
-      response.body() = R"({"status":"ok","sha256":")" + hash_at_once(rounds) + "\"}";
-      served.local().hogs.fetch_add(1, std::memory_order_relaxed);
+    http_response response = answer_to(request);
+    // The counters of the shard on which the session is now.
+    if (!answer_fast(request, response, served.local())) {
+      answer_slow(hash_at_once(rounds), response, served.local());
     }
     response.prepare_payload();
     co_await http::async_write(socket, response, asio::use_awaitable);

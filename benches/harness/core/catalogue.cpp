@@ -108,4 +108,40 @@ void add_counts(std::vector<metric_spec>& metrics, const words& names) {
   }
 }
 
+long web_seconds(const settings& with, long least) {
+  return std::max(least, std::lround(with.seconds));
+}
+
+variant_spec web_variant(const std::string& name, const std::string& title, bool hogs,
+                         long seconds) {
+  variant_spec v;
+  v.name = name;
+  v.title = title;
+  v.output = format::figures;
+  v.verification = "every fast answer had its length and status 200";
+  if (hogs) v.verification.insert(0, "every digest was the right one, ");
+  v.warm_up = false;  // each run is a new server, which is asked before it is measured
+  v.limit_s = 60 + static_cast<int>(std::min<long>(seconds, 86400));
+  return v;
+}
+
+words web_command(const settings& with, const std::string& which, const std::string& threads,
+                  bool hogs, long seconds) {
+  words command{"python3",
+                "-B",
+                (with.source / "support" / "main_job.py").string(),
+                "--build",
+                with.programs.parent_path().string(),
+                "--one",
+                which,
+                "--threads",
+                threads,
+                "--seconds",
+                fmt::to_string(seconds),
+                "--rounds",
+                with.http_rounds};
+  if (hogs) command.emplace_back("--hogs");
+  return command;
+}
+
 }  // namespace pulse_bench

@@ -25,6 +25,18 @@ std::vector<metric_spec> lateness_metrics(const std::string& key, const std::str
 /// The counters of asio-pulse, by the names of the worker's values.
 void add_counts(std::vector<metric_spec>& metrics, const words& names);
 
+/// The whole seconds for which a web server is asked.
+long web_seconds(const settings& with, long least);
+
+/// A variant of the web server (benches/http_server.cpp), without its arms and metrics. With \p hogs
+/// it gets slow requests as well.
+variant_spec web_variant(const std::string& name, const std::string& title, bool hogs,
+                         long seconds);
+
+/// The command of an arm of it: one run of the server \p which.
+words web_command(const settings& with, const std::string& which, const std::string& threads,
+                  bool hogs, long seconds);
+
 scenario_spec starvation(const settings& with);
 scenario_spec storm(const settings& with);
 scenario_spec liar(const settings& with);

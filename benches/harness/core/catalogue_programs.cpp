@@ -107,38 +107,21 @@ variant_spec parts_variant(const settings& with) {
 scenario_spec http(const settings& with) {
   scenario_spec result;
   result.title = "A web server with slow requests";
-  const auto seconds = std::max<long>(1, std::lround(with.seconds));
+  const long seconds = web_seconds(with, 1);
   for (const bool hogs : {true, false}) {
-    variant_spec v;
-    v.name = hogs ? "hogs/2" : "calm/2";
-    v.title = hogs ? "two threads, with slow requests" : "two threads, fast requests only";
-    v.output = format::figures;
-    v.verification =
-        "every digest was the right one, every fast answer had its length and status 200";
-    v.warm_up = false;  // each run is a new server, which is asked before it is measured
-    v.limit_s = 60 + static_cast<int>(std::min<long>(seconds, 86400));
+    variant_spec v =
+        web_variant(hogs ? "hogs/2" : "calm/2",
+                    hogs ? "two threads, with slow requests" : "two threads, fast requests only",
+                    hogs, seconds);
     v.parameters = {{"threads", 2},
                     {"fast_connections", 16},
                     {"hog_connections", hogs ? 4 : 0},
                     {"hog_ms", hogs ? 50 : 0},
                     {"seconds", seconds}};
     for (const std::string arm : {"stock", "pulse"}) {
-      words command{"python3",
-                    "-B",
-                    (with.source / "support" / "main_job.py").string(),
-                    "--build",
-                    with.programs.parent_path().string(),
-                    "--one",
-                    arm,
-                    "--threads",
-                    "2",
-                    "--seconds",
-                    fmt::to_string(seconds),
-                    "--rounds",
-                    with.http_rounds};
-      if (hogs) command.emplace_back("--hogs");
       v.arms.push_back({arm, arm == "stock" ? "Boost.Asio" : "asio-pulse",
-                        arm == "stock" ? arm_kind::baseline : arm_kind::ours, std::move(command)});
+                        arm == "stock" ? arm_kind::baseline : arm_kind::ours,
+                        web_command(with, arm, "2", hogs, seconds)});
     }
     v.metrics = {{"fast_p50_ms", "fast request, p50", "ms", "lower", false, "p50"},
                  {"fast_p99_ms", "fast request, p99", "ms", "lower", hogs, "p99"},

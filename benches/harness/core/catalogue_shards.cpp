@@ -53,14 +53,9 @@ void posts(const settings& with, scenario_spec& to) {
 }
 
 void http_calm(const settings& with, scenario_spec& to) {
-  const auto seconds = std::max<long>(1, std::lround(with.seconds));
-  variant_spec v;
-  v.name = "http";
-  v.title = "a web server, two threads, fast requests only";
-  v.output = format::figures;
-  v.verification = "every fast answer had its length and status 200";
-  v.warm_up = false;
-  v.limit_s = 60 + static_cast<int>(std::min<long>(seconds, 86400));
+  const long seconds = web_seconds(with, 1);
+  variant_spec v =
+      web_variant("http", "a web server, two threads, fast requests only", false, seconds);
   v.parameters = {{"fast_connections", 16}, {"seconds", seconds}};
   struct arm {
     std::string name, label, which, threads;
@@ -70,12 +65,7 @@ void http_calm(const settings& with, scenario_spec& to) {
                          arm{"stock1", "Boost.Asio, one thread", "stock", "1", arm_kind::baseline},
                          arm{"pulse", "asio-pulse, shards", "pulse+shards", "2", arm_kind::ours}}) {
     v.arms.push_back(
-        {one.name,
-         one.label,
-         one.kind,
-         {"python3", "-B", (with.source / "support" / "main_job.py").string(), "--build",
-          with.programs.parent_path().string(), "--one", one.which, "--threads", one.threads,
-          "--seconds", fmt::to_string(seconds), "--rounds", with.http_rounds}});
+        {one.name, one.label, one.kind, web_command(with, one.which, one.threads, false, seconds)});
   }
   v.metrics = {{"server_cpu_us", "server's CPU a request", "us", "lower", true, "cpu_us"},
                {"fast_per_s", "requests answered", "1/s", "higher", false, "fast/s"},
@@ -187,16 +177,11 @@ void moving(const settings& with, scenario_spec& to) {
 }
 
 void http_slow(const settings& with, scenario_spec& to) {
-  const auto seconds = std::max<long>(2, std::lround(with.seconds));
-  variant_spec v;
-  v.name = "http_slow";
-  v.title = "a web server, two threads, with slow requests that have no checkpoint";
-  v.output = format::figures;
-  v.verification =
-      "every digest was the right one, every fast answer had its length and status 200";
-  v.warm_up = false;
+  const long seconds = web_seconds(with, 2);
+  variant_spec v = web_variant(
+      "http_slow", "a web server, two threads, with slow requests that have no checkpoint", true,
+      seconds);
   v.repetitions = std::min(4, with.repetitions);
-  v.limit_s = 60 + static_cast<int>(std::min<long>(seconds, 86400));
   v.parameters = {
       {"fast_connections", 16}, {"slow_connections", 4}, {"slow_ms", 50}, {"seconds", seconds}};
   struct arm {
@@ -208,12 +193,7 @@ void http_slow(const settings& with, scenario_spec& to) {
         arm{"still", "asio-pulse, shards, nothing moves", "pulse+shards-slow", arm_kind::peer},
         arm{"pulse", "asio-pulse, shards, movable", "pulse+movable", arm_kind::ours}}) {
     v.arms.push_back(
-        {one.name,
-         one.label,
-         one.kind,
-         {"python3", "-B", (with.source / "support" / "main_job.py").string(), "--build",
-          with.programs.parent_path().string(), "--one", one.which, "--threads", "2", "--seconds",
-          fmt::to_string(seconds), "--rounds", with.http_rounds, "--hogs"}});
+        {one.name, one.label, one.kind, web_command(with, one.which, "2", true, seconds)});
   }
   v.metrics = {{"fast_p99_ms", "fast request, p99", "ms", "lower", true, "p99"},
                {"fast_p50_ms", "fast request, p50", "ms", "lower", false, "p50"},
