@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <string>
 #include <vector>
 
 namespace asio_pulse::checkpoints {
@@ -92,6 +93,24 @@ struct loop_decision {
   unsigned copies = 1;  ///< how many times the body stands in the loop
   const char* why = "";
 };
+
+/// What a remark says about a loop.
+inline std::string remark_on(const loop_decision& d) {
+  const std::string often =
+      d.copies > 1 ? "each " + std::to_string(d.copies) + " iterations" : "each iteration";
+  switch (d.what) {
+    case check::none:
+      return "none: " + std::string(d.why) + " (" + std::to_string(d.charge) + " units)";
+    case check::strip:
+      return "strip-mined: a check each " + std::to_string(d.chunk) + " iterations";
+    case check::counter:
+      return "a counter in a register, " + std::to_string(d.charge) + " units " + often + " (" +
+             d.why + ")";
+    case check::each_time:
+      return "a check " + often + " (" + d.why + ")";
+  }
+  return "";
+}
 
 /// Decides for all loops of a function. The facts are in the order in which an inner loop stands before the one around it.
 inline std::vector<loop_decision> decide(const std::vector<loop_facts>& loops) {

@@ -509,25 +509,7 @@ bool write_checks(function* f, const std::function<bool(function*, gcall*)>& lea
       d.charge /= d.copies;
       d.copies = 1;
     }
-    const std::string often =
-        d.copies > 1 ? "each " + std::to_string(d.copies) + " iterations" : "each iteration";
-    std::string text;
-    switch (d.what) {
-      case check::none:
-        text = "none: " + std::string(d.why) + " (" + std::to_string(d.charge) + " units)";
-        break;
-      case check::strip:
-        text = "strip-mined: a check each " + std::to_string(d.chunk) + " iterations";
-        break;
-      case check::counter:
-        text = "a counter in a register, " + std::to_string(d.charge) + " units " + often + " (" +
-               d.why + ")";
-        break;
-      case check::each_time:
-        text = "a check " + often + " (" + d.why + ")";
-        break;
-    }
-    tell(static_cast<unsigned>(LOCATION_LINE(where[i])), "loop: " + text);
+    tell(static_cast<unsigned>(LOCATION_LINE(where[i])), "loop: " + remark_on(d));
     any |= d.what != check::none;
   }
 

@@ -422,25 +422,7 @@ bool writer::function(Function& f, FunctionAnalysisManager& fam, ArrayRef<Instru
         d.copies = 1;
       }
     }
-    std::string text;
-    switch (d.what) {
-      case check::none:
-        text = "none: " + std::string(d.why) + " (" + std::to_string(d.charge) + " units)";
-        break;
-      case check::strip:
-        text = "strip-mined: a check each " + std::to_string(d.chunk) + " iterations";
-        break;
-      case check::counter:
-        text =
-            "a counter in a register, " + std::to_string(d.charge) + " units " +
-            (d.copies > 1 ? "each " + std::to_string(d.copies) + " iterations" : "an iteration") +
-            " (" + d.why + ")";
-        break;
-      case check::each_time:
-        text = "a check each iteration (" + std::string(d.why) + ")";
-        break;
-    }
-    tell(lines[i], "loop: " + text);
+    tell(lines[i], "loop: " + remark_on(d));
     if (d.what == check::counter) {
       const std::size_t nest = nest_of(facts, i);
       AllocaInst*& counter = counters[nest];
