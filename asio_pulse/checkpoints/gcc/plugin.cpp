@@ -1,5 +1,6 @@
 // Automatic checkpoints for GCC: a plugin built against the headers of the compiler that loads it (gcc-N-plugin-dev). It runs between the
-// last pass on GIMPLE and the expansion to RTL. The algorithm is in ../decisions.hpp; writer.cpp describes loops to it and writes the checks.
+// last pass on GIMPLE and the expansion to RTL. The algorithm is in ../decisions.hpp; loops.cpp
+// describes loops to it, and writer.cpp writes the checks.
 #include "writer.hpp"
 
 #include <map>
