@@ -37,15 +37,13 @@ inline bool settle(thread_state& ts, timing::ticks now) noexcept {
   const timing::ticks charged = cost + cost * ts.pressure / 100;
   if (ts.charging != 0) {
     if ((ts.charging & charging_mode::shared) != 0) {
-      t.polls.fetch_add(polls, std::memory_order_relaxed);
-      t.cost.fetch_add(cost, std::memory_order_relaxed);
+      t.count_shared(polls, cost);
       if (t.is_grouped()) t.home->charged(t, cost, false);
       return t.budget.charge_shared(now, charged);
     }
     t.home->charged(t, cost, true);
   }
-  t.polls.store(t.polls.load(std::memory_order_relaxed) + polls, std::memory_order_relaxed);
-  t.cost.store(t.cost.load(std::memory_order_relaxed) + cost, std::memory_order_relaxed);
+  t.count_alone(polls, cost);
   return t.budget.charge(now, charged);
 }
 

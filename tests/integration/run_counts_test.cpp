@@ -18,8 +18,12 @@
 
 #include <gmock/gmock.h>
 
+#include <cstdint>
+#include <deque>
 #include <functional>
+#include <latch>
 #include <optional>
+#include <thread>
 
 namespace {
 
@@ -381,6 +385,43 @@ TEST(run_counts, two_threads_together_count_a_strands_batch_once) {
   }
   EXPECT_EQ(run_on(io, 2), 2U);  // see a_strands_batch_is_one_turn
   EXPECT_EQ(ran, 500);
+}
+
+/// Posts itself again, `left` times.
+struct chain {
+  asio_pulse::io_context& io;
+  int left;
+
+  void operator()() const {
+    if (left > 1) asio::post(io, chain{io, left - 1});
+  }
+};
+
+TEST(run_counts, a_second_thread_that_comes_and_goes_makes_no_task_lose_a_poll) {
+  constexpr int rounds = 100;
+  constexpr int each = 500;
+  asio_pulse::io_context io;
+  // A whole CPU each, so that nothing is held back.
+  std::deque<asio_pulse::task> tasks;
+  for (int i = 0; i < 4; ++i) {
+    tasks.emplace_back(io, asio_pulse::task_options{.budget = 5ms, .per = 5ms});
+  }
+  for (int round = 0; round < rounds; ++round) {
+    for (const asio_pulse::task& t : tasks) {
+      const asio_pulse::task_scope scope(t);
+      asio::post(io, chain{io, each});
+    }
+    io.restart();
+    std::latch runs(1);
+    asio::post(io, [&] { runs.count_down(); });  // on the thread that is alone until now
+    std::thread second([&] {
+      runs.wait();
+      io.run();
+    });
+    io.run();
+    second.join();
+  }
+  for (const asio_pulse::task& t : tasks) EXPECT_EQ(t.stats().polls, std::uint64_t{rounds} * each);
 }
 
 }  // namespace

@@ -51,8 +51,7 @@ class task {
     return state_->level.load(std::memory_order_relaxed);
   }
   [[nodiscard]] task_statistics stats() const noexcept {
-    return {.polls = state_->polls.load(std::memory_order_relaxed),
-            .cpu = timing::timebase::get().to_ns(state_->cost.load(std::memory_order_relaxed))};
+    return {.polls = state_->polls(), .cpu = timing::timebase::get().to_ns(state_->cost())};
   }
   /// The executor of this task. It runs the task's handlers one at a time and in order, on the
   /// context's threads or, while the task is isolated, on the isolation pool.

@@ -218,8 +218,8 @@ void context_core::announce_end(const task_state& t) noexcept {
   hooks_.completed({.task_id = t.id(),
                     .task_name = t.name.get(),
                     .parent_id = t.parent_id(),
-                    .polls = t.polls.load(std::memory_order_relaxed),
-                    .cpu = timing::timebase::get().to_ns(t.cost.load(std::memory_order_relaxed))});
+                    .polls = t.polls(),
+                    .cpu = timing::timebase::get().to_ns(t.cost())});
 }
 
 hooks::task_record* context_core::accepted(hooks::task_record* listener) noexcept {

@@ -67,8 +67,7 @@ task_state* context_core::continue_task(task_state& from) {
   }
   made->budget.take_over(from.budget);
   if (from.of_connection()) {
-    made->polls.store(from.polls.load(std::memory_order_relaxed), std::memory_order_relaxed);
-    made->cost.store(from.cost.load(std::memory_order_relaxed), std::memory_order_relaxed);
+    made->count_shared(from.polls(), from.cost());
   }
   {
     decision_lock theirs(from);

@@ -34,7 +34,9 @@ bool context_core::silences(report_kind kind) noexcept {
 
 void context_core::send(report& r, task_state& t, const hooks::poll_frame* frame) noexcept {
   if (silences(r.kind)) return;
-  const report_limiter::verdict verdict = limiter_.admit(t.reports, timing::timebase::get().now());
+  task_extras* const extras = t.make_extras();
+  report_slot& slot = extras != nullptr ? extras->reports : common_reports_;
+  const report_limiter::verdict verdict = limiter_.admit(slot, timing::timebase::get().now());
   if (!verdict.send) return;
   r.suppressed = verdict.suppressed;
   if (frame != nullptr) {

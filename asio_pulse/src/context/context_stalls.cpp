@@ -83,14 +83,13 @@ void context_core::announce_escalation(const stalled_poll& s,
   if (isolates(change.to) && !home.may_isolate(t)) home.refuse_isolation(t, nullptr);
 }
 
-// Null if there is no memory; then the caller uses the task's other slot.
-report_slot* context_core::stall_slot(task_state& t) noexcept {
+report_slot& context_core::stall_slot(task_state& t) noexcept {
   task_extras* const extras = t.make_extras();
-  return extras != nullptr ? &extras->stall_reports : &t.reports;
+  return extras != nullptr ? extras->stall_reports : common_reports_;
 }
 
 report_limiter::verdict context_core::admit_stall(const stalled_poll& s, bool shown) noexcept {
-  report_slot& slot = *stall_slot(s.task != nullptr ? *s.task : *unnamed_);
+  report_slot& slot = stall_slot(s.task != nullptr ? *s.task : *unnamed_);
   const timing::ticks now = timing::timebase::get().now();
   return shown ? limiter_.admit_more(slot, now) : limiter_.try_admit(slot, now);
 }
@@ -107,7 +106,7 @@ void context_core::stall_over(const stalled_poll& s) noexcept { companion_->stal
 void context_core::hold_back_stall(const stalled_poll& s) noexcept {
   const report_kinds silent = live_.silenced();
   if (silent.contains(report_kind::stall) && silent.contains(report_kind::stall_ended)) return;
-  limiter_.hold_back(*stall_slot(s.task != nullptr ? *s.task : *unnamed_));
+  limiter_.hold_back(stall_slot(s.task != nullptr ? *s.task : *unnamed_));
 }
 
 void context_core::report_stall(report_kind kind, const stalled_poll& s, std::uint64_t suppressed,

@@ -40,6 +40,8 @@ void context_core::attached(hooks::thread_state& ts) noexcept {
   // Sequentially consistent for alone_with(). It also pairs with the decrement in leave(): a worker
   // that is alone sees what the one before it has charged with plain stores.
   const std::uint32_t workers = workers_.fetch_add(1, std::memory_order_seq_cst) + 1;
+  // Before the flag, for the last worker that clears it: see leave(). Release pairs with the acquire there.
+  state.fetch_add(hooks::path_state::generation, std::memory_order_release);
   if (workers > 1 || strangers_.load(std::memory_order_relaxed)) {
     // Sequentially consistent, as is the exchange in let_go_of_resting(): the only worker so far
     // may be about to rest. See path_arbiter::resting.
@@ -47,7 +49,6 @@ void context_core::attached(hooks::thread_state& ts) noexcept {
     // The analyzer does not see that the thread acquired a reference.
     let_go_of_resting();  // NOLINT(clang-analyzer-cplusplus.NewDelete)
   }
-  state.fetch_add(hooks::path_state::generation, std::memory_order_relaxed);
 }
 
 void context_core::let_go_of_resting() noexcept {
@@ -82,11 +83,14 @@ void context_core::leave() noexcept {
     // stays alone continues as if there were others until it leaves, which is correct and costs a
     // few nanoseconds more.
     //
-    // Acquire: if two threads have joined meanwhile and set the flag, this clears it. The operation
-    // pairs with theirs in attached(), so the number of workers that is read next includes them.
-    state.fetch_and(~hooks::path_state::several_workers, std::memory_order_acquire);
-    if (workers_.load(std::memory_order_relaxed) > 1) {
-      state.fetch_or(hooks::path_state::several_workers, std::memory_order_relaxed);
+    // Threads may join meanwhile. Each of them changes the generation before it sets the flag. So either
+    // this sees the new generation, and with it (acquire, of a chain of atomic changes) the new number of
+    // workers; or the exchange fails; or the flag is set after it was cleared here.
+    std::uint32_t seen = state.load(std::memory_order_acquire);
+    while ((seen & hooks::path_state::several_workers) != 0 &&
+           workers_.load(std::memory_order_relaxed) == 0 &&
+           !state.compare_exchange_weak(seen, seen & ~hooks::path_state::several_workers,
+                                        std::memory_order_acquire, std::memory_order_acquire)) {
     }
   }
   state.fetch_add(hooks::path_state::generation, std::memory_order_relaxed);

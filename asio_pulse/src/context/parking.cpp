@@ -156,7 +156,7 @@ bool parking::has_entry(task_state& t) noexcept {
 }
 
 void parking::bring_up_to_date(task_state& t, timing::ticks now) noexcept {
-  rules_.shares().update(t.gate->used, t.cost.load(std::memory_order_relaxed), now, t.has_parked());
+  rules_.shares().update(t.gate->used, t.cost(), now, t.has_parked());
   if (group_over_budget(t, now)) rules_.shares().put_behind(t.gate->used);
 }
 

@@ -265,7 +265,7 @@ std::uint32_t parking::next_number(timing::ticks now) noexcept {
 void parking::add_turn(task_state& t, timing::ticks now) noexcept {
   task_turn& w = *t.gate->turn;
   w.ready = parked_at(t, now);
-  w.cost = t.cost.load(std::memory_order_relaxed);
+  w.cost = t.cost();
   w.group = shares_of(t);
   const task_extras* const rank = t.ranked ? t.extras.load(std::memory_order_acquire) : nullptr;
   w.priority = rank != nullptr ? rank->priority : task_options{}.priority;
@@ -429,12 +429,10 @@ task_turn* parking::ask_program(timing::ticks now, scoped_lock& held) noexcept {
       auto& w = static_cast<task_turn&>(each);
       if (w.over_budget) continue;
       shown_turns_.push_back(&w);
-      scheduling_policy::work work{
-          .task = w.task != nullptr ? w.task->id() : 0,
-          .priority = w.priority,
-          .cost =
-              timing::to_ns(w.task != nullptr ? w.task->cost.load(std::memory_order_relaxed) : 0),
-          .since = timing::to_ns(w.ready)};
+      scheduling_policy::work work{.task = w.task != nullptr ? w.task->id() : 0,
+                                   .priority = w.priority,
+                                   .cost = timing::to_ns(w.task != nullptr ? w.task->cost() : 0),
+                                   .since = timing::to_ns(w.ready)};
       if (w.task != nullptr && w.task->ranked &&
           w.task->extras.load(std::memory_order_acquire)->deadline != 0)
         work.deadline = timing::to_ns(w.deadline);

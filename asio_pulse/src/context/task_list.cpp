@@ -12,8 +12,8 @@ void task_list::remove(task_state& t) noexcept {
   const auto lock = all_.lock_in_turn();
   all_.unlink(t, lock);
   --totals_.alive;
-  totals_.ended_polls += t.polls.load(std::memory_order_relaxed);
-  totals_.ended_cost += t.cost.load(std::memory_order_relaxed);
+  totals_.ended_polls += t.polls();
+  totals_.ended_cost += t.cost();
 }
 
 task_state* task_list::find(const hooks::task_record* address) const noexcept {

@@ -277,10 +277,10 @@ void context_telemetry::collect_tasks(const metrics_request& what, bool roll,
   std::uint64_t cost = 0;
   std::uint64_t recent = 0;
   const auto look = [&](task_state& t) {
-    const std::uint64_t spent = t.cost.load(std::memory_order_relaxed);
+    const std::uint64_t spent = t.cost();
     if (roll) t.recent.roll(spent, to.recent_interval.count() == 0);
     const std::uint64_t lately = t.recent.get();
-    const std::uint64_t polled = t.polls.load(std::memory_order_relaxed);
+    const std::uint64_t polled = t.polls();
     polls += polled;
     cost += spent;
     recent += lately;

@@ -115,11 +115,7 @@ outcome scale(const request& r) {
     result.values["fixed_ns" + suffix] = all.ns_a_poll(polled, count / polled, 9, result);
     result.values["all_ns" + suffix] = all.ns_a_poll(count, 1, count < 1'000'000 ? 3 : 1, result);
   }
-  // A task can lose a charge in the moment in which a second thread comes to it (task_budget::charge()).
-  const std::uint64_t lost = all.polls() - std::min(all.polls(), all.accounted_for());
-  result.check(
-      all.accounted_for() <= all.polls() && lost <= (r.workers > 1 ? all.polls() / 100'000 : 0),
-      "asio-pulse accounted for every poll");
+  result.check(all.accounted_for() == all.polls(), "asio-pulse accounted for every poll");
   for (const std::string kind : {"fixed", "all"}) {
     const auto most = result.values.find(kind + "_ns/1000000");
     if (most == result.values.end()) continue;

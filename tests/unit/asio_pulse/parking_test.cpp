@@ -88,7 +88,7 @@ TEST(parking, a_task_that_is_charged_while_it_is_chosen_costs_no_other_its_place
 
   std::size_t turn = 0;
   port.while_it_is_read = [&] {
-    tasks[turn++ % tasks.size()]->cost.fetch_add(timing::to_ticks(std::chrono::seconds{1}));
+    tasks[turn++ % tasks.size()]->count_shared(0, timing::to_ticks(std::chrono::seconds{1}));
   };
   std::vector<void*> ran;
   for (int i = 0; i < 1000 && gate.parked() != 0; ++i) {

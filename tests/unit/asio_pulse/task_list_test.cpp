@@ -98,8 +98,7 @@ TEST_F(task_lists, a_task_that_is_no_more_leaves_its_figures_behind) {
   {
     const task_ref t = make();
     address = t.get();
-    t->polls.store(3, std::memory_order_relaxed);
-    t->cost.store(70, std::memory_order_relaxed);
+    t->count_alone(3, 70);
     const task_ref found(core_->tasks().find(address));
     EXPECT_EQ(found.get(), address);
   }

@@ -159,8 +159,8 @@ void poll(void* scheduler, task_record* t, Body body, const site& what = handler
   body();
 }
 
-inline std::uint64_t polls(const task_record& t) { return t.polls.load(); }
-inline std::chrono::nanoseconds cost(const task_record& t) { return ns(t.cost.load()); }
+inline std::uint64_t polls(const task_record& t) { return t.polls(); }
+inline std::chrono::nanoseconds cost(const task_record& t) { return ns(t.cost()); }
 inline std::uint64_t references(const task_record& t) { return t.references.load(); }
 
 /// Each operation of a chain creates the next, as a handler that posts itself does: on a worker of

@@ -8,6 +8,7 @@
 //
 #include "poll_path_fakes.hpp"
 
+#include <cstdint>
 #include <latch>
 #include <thread>
 
@@ -359,6 +360,25 @@ TEST_F(worker_scope_test, two_threads_that_poll_one_task_lose_no_charge) {
   second.join();
   EXPECT_EQ(polls(a), 2U * each);
   EXPECT_TRUE(a.is_shared());
+}
+
+// The thread that was alone goes on with plain stores until its poll ends. Nothing that the others add
+// meanwhile is lost.
+TEST_F(worker_scope_test, a_thread_that_has_not_seen_yet_that_others_came_overwrites_no_charge) {
+  constexpr std::uint64_t each = 300'000;
+  std::latch start(3);
+  const auto others = [&] {
+    start.arrive_and_wait();
+    for (std::uint64_t i = 0; i < each; ++i) a.count_shared(1, 2);
+  };
+  std::thread second(others);
+  std::thread third(others);
+  start.arrive_and_wait();
+  for (std::uint64_t i = 0; i < each; ++i) a.count_alone(1, 2);
+  second.join();
+  third.join();
+  EXPECT_EQ(a.polls(), 3 * each);
+  EXPECT_EQ(a.cost(), 6 * each);
 }
 
 TEST_F(worker_scope_test,

@@ -376,7 +376,7 @@ class context_core final : public hooks::path_arbiter {
   void refuse_isolation(task_state& t, const hooks::poll_frame* frame) noexcept;
   void send(report& r, task_state& t, const hooks::poll_frame* frame) noexcept;
   void deliver(report& r, task_state& t) noexcept;
-  [[nodiscard]] report_slot* stall_slot(task_state& t) noexcept;
+  [[nodiscard]] report_slot& stall_slot(task_state& t) noexcept;
   [[nodiscard]] tier_limits limits_of(const task_state& t) const noexcept;
   /// Sets the task's attention for the limits as they are now, which may be changing.
   void show_attention(task_state& t, bool quiet) noexcept;
@@ -407,6 +407,8 @@ class context_core final : public hooks::path_arbiter {
   const std::unique_ptr<task_groups> groups_;
   hooks::registry hooks_;
   report_limiter limiter_;
+  report_slot
+      common_reports_;  ///< for all tasks that have none of their own, because there is no memory
   /// One update at a time. No lock is held when it is taken.
   mutable std::mutex update_mutex_;
   options current_;  ///< guarded by it

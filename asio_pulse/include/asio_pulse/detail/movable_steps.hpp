@@ -31,7 +31,7 @@ inline std::uint64_t movable_core::used() const noexcept {
   constexpr std::uint64_t turn = 1000;  // ticks: less than any turn takes
   std::uint64_t n = turn * turns_.load(std::memory_order_relaxed);
 #if !defined(ASIO_PULSE_DISABLE)
-  if (task_.get() != nullptr) n += task_->cost.load(std::memory_order_relaxed);
+  if (task_.get() != nullptr) n += task_->cost();
 #endif
   return n;
 }

@@ -45,6 +45,7 @@ struct gate_entry {
 
 /// What few tasks have.
 struct task_extras {
+  report_slot reports;        ///< for reports about it, except those about its stalls
   report_slot stall_reports;  ///< for reports about its stalls; only the watchdog uses it
   group_slot group;
   // Constant once the task has been published.
@@ -103,9 +104,8 @@ struct task_state final : hooks::task_record {
   const std::unique_ptr<char[]> name;  ///< null-terminated
   /// Used under `deciding` only.
   tier_state tiers;
-  report_slot reports;
-  /// Made with the task if it is in a group or `ranked`, otherwise when it joins a group, or by the
-  /// watchdog with the task's first stall. Never replaced. Release publishes it, and pairs with
+  /// Made with the task if it is in a group or `ranked`, otherwise when it joins a group, or with the
+  /// first report about it. Never replaced. Release publishes it, and pairs with
   /// acquire.
   std::atomic<task_extras*> extras{nullptr};
   /// The links of the core's list of tasks, guarded by the core's mutex.

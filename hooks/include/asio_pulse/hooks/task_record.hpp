@@ -10,7 +10,7 @@
 #include <cstdint>
 
 /// \file
-/// The cache line of a task that each of its polls uses.
+/// The cache line of a task that each of its polls uses, and what threads that share it add up.
 
 namespace asio_pulse::hooks {
 
@@ -31,6 +31,12 @@ inline constexpr std::uint8_t always = 1;
 inline constexpr std::uint8_t unless_calm = 2;
 }  // namespace gate_flag
 
+/// The number of polls, and their cost in ticks. Relaxed: it publishes nothing.
+struct charge_sum {
+  std::atomic<std::uint64_t> polls{0};
+  std::atomic<std::uint64_t> cost{0};
+};
+
 /// What the poll path knows about a task. Everything else (name, tier state, parked work) is in a
 /// type of the arbiter that derives from this one.
 ///
@@ -44,10 +50,10 @@ struct alignas(64) task_record {
 
   /// The budget, which is charged with the cost of each poll.
   task_budget budget;
-  /// The number of polls so far, and their cost in ticks. Written as the budget is: with a plain
-  /// store while one thread polls the task, otherwise with an atomic addition.
-  std::atomic<std::uint64_t> polls{0};
-  std::atomic<std::uint64_t> cost{0};
+  /// What was charged with plain stores, by the thread that is alone with the task: the only worker of
+  /// `home`, until it sees that another thread has come. A worker is alone only if it came in while
+  /// there was none, and sees what the one before it has stored. So it is the only one that writes this.
+  charge_sum alone;
   /// The arbiter is called for polls that cost this many ticks or more; 0 for all polls (in any
   /// tier above Monitor). Written by the arbiter, and read relaxed at the end of each poll: with
   /// an old value the arbiter is called for one poll more or less.
@@ -74,7 +80,30 @@ struct alignas(64) task_record {
   /// For recordings: the low bits of its id in the context; 0 for the unnamed task. Constant once
   /// the task has been published.
   std::uint32_t number = 0;
+  /// What was charged with atomic additions, by all others. A sum of its own, so that no charge is lost
+  /// while the thread that was alone has not seen yet that it is not. Only they use its cache line.
+  charge_sum shared;
 
+  /// The number of polls so far. It never shrinks for one reader.
+  [[nodiscard]] std::uint64_t polls() const noexcept {
+    return alone.polls.load(std::memory_order_relaxed) +
+           shared.polls.load(std::memory_order_relaxed);
+  }
+  /// Their cost in ticks.
+  [[nodiscard]] timing::ticks cost() const noexcept {
+    return alone.cost.load(std::memory_order_relaxed) + shared.cost.load(std::memory_order_relaxed);
+  }
+  /// Charges as the thread that is alone with the task.
+  void count_alone(std::uint64_t polls, timing::ticks cost) noexcept {
+    alone.polls.store(alone.polls.load(std::memory_order_relaxed) + polls,
+                      std::memory_order_relaxed);
+    alone.cost.store(alone.cost.load(std::memory_order_relaxed) + cost, std::memory_order_relaxed);
+  }
+  /// Charges as any other thread.
+  void count_shared(std::uint64_t polls, timing::ticks cost) noexcept {
+    shared.polls.fetch_add(polls, std::memory_order_relaxed);
+    shared.cost.fetch_add(cost, std::memory_order_relaxed);
+  }
   [[nodiscard]] bool is_shared() const noexcept {
     return (charging.load(std::memory_order_relaxed) & charging_mode::shared) != 0;
   }
@@ -82,7 +111,8 @@ struct alignas(64) task_record {
     return (charging.load(std::memory_order_acquire) & charging_mode::grouped) != 0;
   }
 };
-static_assert(sizeof(task_record) == 64, "one cache line");
+static_assert(offsetof(task_record, shared) == 64,
+              "what the thread that is alone uses is one cache line");
 
 /// Takes `n` more references. The caller holds one.
 inline void acquire(task_record& t, std::uint64_t n = 1) noexcept {
