@@ -17,6 +17,7 @@
 #include <future>
 #include <memory>
 #include <set>
+#include <span>
 #include <string>
 
 namespace {
@@ -232,6 +233,78 @@ TEST(shards_balance, an_overloaded_shard_gives_sessions_away) {
   EXPECT_TRUE(seen) << on_the_other << " are on the other one, " << moved << " have moved";
   ends = true;
   for (auto& t : clients) t.join();
+  acceptor.close();
+  shards.join();
+  r.get();
+}
+
+constexpr std::uint32_t slow = 0;
+
+/// As serve(), but the answer to `slow` takes 40 ms of CPU time without a break.
+asio::awaitable<void> sometimes_slow(tcp::socket socket, handles& all) {
+  movable here(socket);
+  all.add(here.handle());
+  boost::system::error_code ec;
+  for (;;) {
+    answer a;
+    co_await here.idle();
+    co_await asio::async_read(socket, asio::buffer(&a.number, sizeof a.number),
+                              asio::redirect_error(asio::use_awaitable, ec));
+    if (ec) co_return;
+    if (a.number == slow) burn(40ms);
+    a.shard = static_cast<std::uint32_t>(here.shard());
+    co_await asio::async_write(socket, asio::buffer(&a, sizeof a),
+                               asio::redirect_error(asio::use_awaitable, ec));
+    if (ec) co_return;
+  }
+}
+
+TEST(shards_balance, sessions_that_stick_shards_are_put_together_and_others_leave_them) {
+  asio_pulse::shard_options o = unmoved();
+  o.balance = true;
+  o.balancing.stuck_after = 20ms;
+  o.balancing.least_permille = 1000;  // nothing moves because of load
+  sharded_context shards(2, o);
+  handles all;
+  asio_pulse::sharded_acceptor acceptor(shards, {asio::ip::address_v4::loopback(), 0},
+                                        [&](tcp::socket s) {
+                                          const auto ex = s.get_executor();
+                                          asio::co_spawn(ex, sometimes_slow(std::move(s), all),
+                                                         asio::detached);
+                                        },
+                                        {.mode = asio_pulse::accept_mode::one_listener});
+  runner r(shards);
+  std::vector<std::unique_ptr<client>> clients;
+  for (int i = 0; i != 8; ++i) {
+    clients.push_back(std::make_unique<client>(acceptor.local_endpoint()));
+  }
+  (void)all.wait_for(8);
+  const auto hogs = std::span(clients).first(2);  // one on each shard, at first
+  const auto others = std::span(clients).subspan(2);
+  const auto end = std::chrono::steady_clock::now() + 60s;
+  const auto hogs_on = [&](std::size_t shard) { return shards.stats(shard).hogs; };
+  std::size_t home = 0;
+  bool apart = false;
+  while (!apart && std::chrono::steady_clock::now() < end) {
+    for (auto& c : hogs) c->send(slow);
+    std::size_t away = 0;
+    const std::uint32_t elsewhere = hogs_on(0) == 2 ? 1 : 0;
+    for (auto& c : others) away += c->ask(1) == elsewhere ? 1U : 0U;
+    for (auto& c : hogs) (void)c->receive(slow);
+    for (auto& c : others) (void)c->ask(2);
+    apart = (hogs_on(0) == 2 || hogs_on(1) == 2) && away == others.size();
+    home = hogs_on(0) == 2 ? 0 : 1;
+  }
+  EXPECT_TRUE(apart) << hogs_on(0) << " and " << hogs_on(1) << " hogs";
+  // Now they wait for each other, and nobody else waits for them.
+  for (auto& c : hogs) EXPECT_EQ(c->ask(slow), home);
+  for (auto& c : others) EXPECT_EQ(c->ask(3), 1 - home);
+  // One that has no slow requests any more is none.
+  for (auto& c : hogs) {
+    for (std::uint32_t i = 0; i <= asio_pulse::shard_balancer::short_turns_of_hog; ++i) c->ask(4);
+  }
+  EXPECT_EQ(hogs_on(0) + hogs_on(1), 0U);
+  clients.clear();
   acceptor.close();
   shards.join();
   r.get();

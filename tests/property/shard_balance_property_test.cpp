@@ -12,6 +12,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <random>
+#include <utility>
 #include <vector>
 
 namespace balance_property {
@@ -361,27 +362,133 @@ TEST(shard_balance_property, what_was_moved_counts_at_once_and_its_window_is_cor
   EXPECT_NEAR(b.excess_permille(), 0, 1);
 }
 
-TEST(shard_balance_property, hogs_that_stick_most_shards_are_put_together) {
-  for (const std::size_t n : {2U, 3U, 8U, 64U}) {
-    std::vector<shard_report> r(n);
-    std::vector<shard_balancer> b;
-    for (std::size_t i = 0; i != n; ++i) b.emplace_back(i, n, balance_settings{});
-    const std::size_t half = std::max<std::size_t>(n / 2, 1);
-    // Half of the shards may have hogs.
-    for (std::size_t i = 0; i != half; ++i) r[i].poll_began = 1000ms;
-    for (std::size_t i = 0; i != half; ++i) EXPECT_EQ(b[i].home_of_hog(r, 1100ms), i);
-    // All have: those of the others go to the first half.
-    for (shard_report& each : r) each.poll_began = 1000ms;
+/// Reports of shards that have hogs, and turns lately: of each, so many were long.
+class with_hogs {
+ public:
+  with_hogs(std::size_t n, std::uint32_t turns, std::uint32_t long_turns) : reports(n) {
     for (std::size_t i = 0; i != n; ++i) {
-      const std::size_t home = b[i].home_of_hog(r, 1100ms);
-      EXPECT_LT(home, half);
-      if (i < half) {
-        EXPECT_EQ(home, i);
+      reports[i].movable = 100;
+      reports[i].turns = turns;
+      reports[i].long_turns = long_turns;
+      balancers.emplace_back(i, n, balance_settings{});
+    }
+  }
+  /// Each hog has a long turn, and moves if it lives elsewhere. Returns how many have moved.
+  std::size_t round() {
+    std::size_t moves = 0;
+    for (std::size_t i = 0; i != reports.size(); ++i) {
+      for (std::uint32_t left = reports[i].hogs; left != 0; --left) {
+        const std::size_t home = balancers[i].home_of_hog(reports, 1100ms);
+        if (home == i) continue;
+        EXPECT_FALSE(reports[home].draining || reports[home].stopped);
+        --reports[i].hogs;
+        ++reports[home].hogs;
+        ++moves;
       }
     }
-    // One of them gets nothing.
-    r[0].draining = true;
-    for (std::size_t i = 1; i != n; ++i) EXPECT_NE(b[i].home_of_hog(r, 1100ms), 0U);
+    return moves;
+  }
+  [[nodiscard]] std::size_t homes() const {
+    return static_cast<std::size_t>(
+        std::count_if(reports.begin(), reports.end(), [](const auto& r) { return r.hogs != 0; }));
+  }
+
+  std::vector<shard_report> reports;
+  std::vector<shard_balancer> balancers;
+};
+
+TEST(shard_balance_property, hogs_live_on_at_most_half_of_the_shards_and_are_spread_over_these) {
+  for (const std::size_t n : {1U, 2U, 3U, 8U, 64U}) {
+    for (std::uint64_t seed = 1; seed != 20; ++seed) {
+      std::mt19937_64 random(seed * 100 + n);
+      with_hogs s(n, 1000, 5);
+      const std::size_t hogs = 1 + random() % (2 * n);
+      for (std::size_t i = 0; i != hogs; ++i) ++s.reports[random() % n].hogs;
+      if (n > 2) s.reports[random() % n].draining = true;
+      // What is drained has left by itself.
+      for (shard_report& r : s.reports) {
+        if (!r.draining) continue;
+        s.reports[&r == &s.reports[0] ? 1 : 0].hogs += std::exchange(r.hogs, 0U);
+      }
+      int rounds = 0;
+      while (s.round() != 0) ASSERT_LT(++rounds, 100) << "they come to rest";
+      const std::size_t able = n > 2 ? n - 1 : n;
+      const std::size_t most = std::max<std::size_t>(able / 2, 1);
+      EXPECT_EQ(s.homes(), std::min(most, hogs)) << n << " shards, seed " << seed;
+      std::uint32_t least = ~0U;
+      std::uint32_t largest = 0;
+      for (const shard_report& r : s.reports) {
+        if (r.hogs == 0) continue;
+        least = std::min(least, r.hogs);
+        largest = std::max(largest, r.hogs);
+      }
+      EXPECT_LE(largest, least + 1) << n << " shards, seed " << seed;
+    }
+  }
+}
+
+TEST(shard_balance_property, what_is_no_hog_leaves_their_homes_and_does_not_come_back) {
+  for (const std::size_t n : {2U, 3U, 8U, 64U}) {
+    with_hogs s(n, 1000, 5);
+    s.reports[0].hogs = 2;
+    // The home is stuck: the others take what is no hog, and nothing else.
+    s.reports[0].poll_began = 1000ms;
+    balance_decision d = s.balancers[1].decide(s.reports, 1050ms);
+    EXPECT_EQ(d.what, kind::take);
+    EXPECT_EQ(d.shard, 0U);
+    EXPECT_FALSE(d.hogs);
+    EXPECT_EQ(d.things, n == 2 ? 98U : (98 + n - 2) / (n - 1));
+    s.reports[0].movable = 2;
+    EXPECT_EQ(s.balancers[1].decide(s.reports, 1051ms).what, kind::stay) << "only hogs are left";
+    // Another shard is stuck: the home takes nothing, and no shard gives it anything.
+    s.reports[0].poll_began = 0ms;
+    s.reports[1].poll_began = 1050ms;
+    EXPECT_EQ(s.balancers[0].decide(s.reports, 1100ms).what, kind::stay);
+    s.reports[1].poll_began = 0ms;
+    s.reports[1].load.cpu_permille = 1000;
+    s.reports[1].movable_permille = 1000;
+    int given = 0;
+    for (ns t = 2000ms; t != 4000ms; t += window) {
+      for (shard_report& r : s.reports) {
+        r.window_began = t - window;
+        r.window_ended = t;
+      }
+      d = s.balancers[1].decide(s.reports, t);
+      if (d.what == kind::stay) continue;
+      ++given;
+      EXPECT_EQ(d.what, kind::give);
+      EXPECT_NE(d.shard, 0U);
+      EXPECT_FALSE(d.hogs);
+      s.balancers[1].moved(d, 0, 0, t);
+    }
+    EXPECT_EQ(given != 0, n > 2) << "with two shards, the home is the only other one";
+    // What is drained goes wherever it can.
+    for (std::size_t i = 1; i != n; ++i) s.reports[i].draining = true;
+    d = s.balancers[1].decide(s.reports, 5000ms);
+    EXPECT_EQ(d.what, kind::give);
+    EXPECT_EQ(d.shard, 0U);
+    EXPECT_TRUE(d.hogs);
+  }
+}
+
+TEST(shard_balance_property,
+     hogs_are_not_kept_apart_if_nearly_all_turns_are_long_or_none_was_lately) {
+  for (const std::size_t n : {2U, 8U}) {
+    for (const std::uint32_t long_turns : {76U, 100U, 0U}) {
+      with_hogs s(n, 100, long_turns);
+      for (std::size_t i = 0; i != n; ++i) s.reports[i].hogs = static_cast<std::uint32_t>(i) + 3;
+      // Who asks for its home has just had a long turn.
+      if (long_turns != 0) {
+        EXPECT_EQ(s.round(), 0U) << "each stays where it is";
+      }
+      s.reports[0].poll_began = 1000ms;
+      const balance_decision d = s.balancers[1].decide(s.reports, 1050ms);
+      EXPECT_EQ(d.what, kind::take);
+      EXPECT_EQ(d.hogs, long_turns != 0) << "of " << long_turns;
+    }
+    with_hogs s(n, 100, 75);
+    for (shard_report& r : s.reports) r.hogs = 2;
+    EXPECT_NE(s.round(), 0U);
   }
 }
 

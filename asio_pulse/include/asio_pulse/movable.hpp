@@ -227,6 +227,8 @@ inline boost::asio::awaitable<void> movable::move_point() {
   if (const auto to = core_->wanted_shard()) {
     boost::system::error_code ignored;  // then it stays
     co_await async_move_to(*to, boost::asio::redirect_error(boost::asio::use_awaitable, ignored));
+  } else {
+    core_->turn_ends();
   }
 }
 

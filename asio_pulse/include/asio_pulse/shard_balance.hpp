@@ -32,6 +32,10 @@
 /// of a shard is how far its load is below the mean. So shards that decide at the same time, without
 /// consulting each other, do not all choose the same one.
 ///
+/// *Hogs* are sessions that have stuck a shard. While there are others, they are kept apart: they live
+/// on the *homes*, at most half of the shards, and what is no hog is taken off these, and does not come
+/// back. So a slow request is waited for by other slow ones only.
+///
 /// Three rules prevent ping-pong. What was moved counts as load of the shard that has got it at once,
 /// and a window in which it arrived is corrected for the time before. A thing moves only if that at least halves the excess
 /// that it is moved for: a thing that is the whole load stays where it is. And a shard that has got
@@ -47,6 +51,12 @@ struct shard_report {
   std::uint32_t movable_permille = 0;
   /// How many connections and tasks may move.
   std::uint32_t movable = 0;
+  /// How many of these have stuck a shard, and have not had enough short turns since.
+  std::uint32_t hogs = 0;
+  /// How often what may move has had a turn lately (in about two seconds), and how many of these turns
+  /// have stuck the shard.
+  std::uint32_t turns = 0;
+  std::uint32_t long_turns = 0;
   /// load.delay as it was measured in the window before.
   std::chrono::nanoseconds delay_before{0};
   std::chrono::nanoseconds window_began{0};
@@ -131,7 +141,7 @@ struct balance_decision {
     stay,  ///< nothing; see `why`
     give,  ///< this shard moves things of its own to `shard`
     /// This shard takes over things of `shard`, which is stuck: those that wait for something, or
-    /// have something to do. What has stuck a shard itself is left there (home_of_hog()).
+    /// have something to do.
     take,
   };
   /// No limit for the load that moves.
@@ -148,6 +158,8 @@ struct balance_decision {
   std::uint32_t load_ppm = any;
   /// How much they may use at the most: more would not help.
   std::uint32_t most_ppm = any;
+  /// Whether hogs may move for it.
+  bool hogs = true;
 
   friend bool operator==(const balance_decision&, const balance_decision&) = default;
 };
@@ -227,17 +239,23 @@ class shard_balancer {
   void moved(const balance_decision& d, std::uint32_t things, std::uint32_t load_ppm,
              time now) noexcept;
 
-  /// A handler of this shard has ended that ran for longer than `stuck_after`. Returns the shard to
-  /// which the connection or task that it belongs to moves, if it may, or this one. To be told with
-  /// moved() or ordered() is not needed.
+  /// Where a hog of this shard lives, which has just stuck it: the shard to which it moves, or this
+  /// one. `all` counts it as a hog of this shard. To be told with moved() or ordered() is not needed.
   ///
-  /// What sticks shards stays where it is, alone, after the others have taken the rest. But if it
-  /// sticks more than half of the shards, it is put together, so that half of them remain for the
-  /// rest: on the first ones that are stuck or were so for a short time.
+  /// Hogs are spread over the homes. A shard becomes one when it has a hog, as long as at most half of
+  /// the shards are homes. If hogs are on more of them than that, the first half are the homes.
+  ///
+  /// This shard, if hogs are not kept apart: if nearly all turns are long, nobody would gain, and half of
+  /// the CPUs would be idle.
   [[nodiscard]] std::size_t home_of_hog(std::span<const shard_report> all, time now) noexcept;
 
   /// As moved(), for a move that the program has ordered.
   void ordered(std::size_t to, std::uint32_t load_ppm, time now) noexcept;
+
+  /// How many turns that are not long, one after the other, a hog needs to be none any more. A guess:
+  /// one in so many requests may be slow, and the session is a hog all the same; and a session that
+  /// has become harmless waits for slow ones so many times.
+  static constexpr std::uint32_t short_turns_of_hog = 32;
 
   /// How far this shard is above the mean, in thousandths of the mean; negative if it is below. As
   /// decide() has seen it last.
@@ -256,12 +274,14 @@ class shard_balancer {
     time no_target{0};    ///< it was stuck, and is no target before then
     time retry_at{0};     ///< nothing of it could be taken over; not before then again
     bool target = false;
+    bool home = false;  ///< hogs live there, and others do not
   };
   static constexpr std::size_t nobody = static_cast<std::size_t>(-1);
 
   [[nodiscard]] bool nothing_new(std::span<const shard_report> all, time now) const noexcept;
   void look(std::span<const shard_report> all, time now) noexcept;
   void see_stuck(other& o, const shard_report& r, time now) const noexcept;
+  void find_homes(std::span<const shard_report> all) noexcept;
   static void estimate(other& o, const shard_report& r) noexcept;
   void count(std::size_t shard, double permille, time now) noexcept;
   [[nodiscard]] balance_decision take_over(std::span<const shard_report> all, time now) noexcept;
@@ -279,6 +299,9 @@ class shard_balancer {
   std::size_t me_;
   std::vector<other> others_;  ///< by shard, also this one
   std::size_t targets_ = 0;    ///< of others_
+  bool apart_ = false;         ///< hogs are kept apart
+  std::size_t homes_ = 0;      ///< of them
+  std::size_t most_homes_ = 1;
   double mean_ = 0;            ///< load of the targets and of this shard
   double excess_ = 0;
   double per_load_ = 1;  ///< CPU that was used for each unit of this shard's load

@@ -83,6 +83,8 @@ struct shard_statistics {
   std::array<std::uint64_t, move_reasons> moved_in{};
   std::uint64_t move_failures = 0;  ///< moves from this shard that could not be made
   bool draining = false;            ///< see sharded_context::drain()
+  /// Of `movables`: those that have stuck a shard, and are kept apart from others. See shards.md.
+  std::size_t hogs = 0;
 };
 
 }  // namespace asio_pulse

@@ -421,7 +421,8 @@ class sharded_context {
                        .pinned = f.cpu.load(std::memory_order_relaxed) >= 0,
                        .movables = m.movables(),
                        .move_failures = m.failures(),
-                       .draining = m.draining()};
+                       .draining = m.draining(),
+                       .hogs = f.load.read().hogs};
     for (std::size_t why = 0; why != move_reasons; ++why) {
       r.moved_out[why] = f.moves_out[why].load(std::memory_order_relaxed);
       r.moved_in[why] = f.moves_in[why].load(std::memory_order_relaxed);

@@ -38,6 +38,11 @@ void context_core::before_poll(const hooks::poll_frame& frame) noexcept {
 void context_core::after_poll(const hooks::poll_frame& frame, hooks::task_record& record,
                               const timing::lap& last, const hooks::poll_sum& sum) noexcept {
   task_state& t = state_of(record);
+  // Time off the CPU is not the task's fault.
+  if (const shard_figures* const s = shard(); s != nullptr && sum.total >= s->stuck_ticks &&
+                                              (last.exact || live_.limits().trust_occupancy)) {
+    t.long_polls.fetch_add(1, std::memory_order_relaxed);
+  }
   if (!sum.part && hooks_.wants_polls()) {
     hooks_.after_poll({.task_id = t.id(),
                        .task_name = t.name.get(),

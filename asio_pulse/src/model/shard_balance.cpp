@@ -23,6 +23,16 @@ constexpr auto longest_load_window = 100ms;
 // An excess as small as this, in thousandths of a CPU, is not worth a move.
 constexpr double least_excess = 5;
 
+// Hogs are kept apart unless more than this part of all turns is long. A guess: with one half, a few
+// others that are kept from their turns by hogs would not be enough to be counted. With all, a single
+// other one would leave half of the CPUs idle.
+constexpr std::uint64_t nearly_all_of_four = 3;
+
+// What is left of `things` without the hogs.
+std::uint32_t others_of(const shard_report& r) noexcept {
+  return r.movable - std::min(r.movable, r.hogs);
+}
+
 double permille_of(std::uint32_t ppm) noexcept { return ppm / 1000.0; }
 
 std::uint32_t ppm_of(double permille) noexcept {
@@ -185,9 +195,32 @@ void shard_balancer::see_stuck(other& o, const shard_report& r, time now) const 
   o.no_target = now + o.hold;
 }
 
+// By the reports alone, so that all shards find the same ones.
+void shard_balancer::find_homes(std::span<const shard_report> all) noexcept {
+  std::uint64_t turns = 0;
+  std::uint64_t long_turns = 0;
+  std::size_t able = 0;
+  for (const shard_report& r : all) {
+    turns += r.turns;
+    long_turns += r.long_turns;
+    if (!r.stopped && !r.draining) ++able;
+  }
+  apart_ = able > 1 && 4 * long_turns <= nearly_all_of_four * turns;
+  most_homes_ = std::max<std::size_t>(able / 2, 1);
+  homes_ = 0;
+  for (std::size_t i = 0; i != others_.size(); ++i) {
+    const shard_report& r = all[i];
+    const bool lately = r.hogs != 0 && r.long_turns != 0;
+    others_[i].home = apart_ && lately && !r.stopped && !r.draining && homes_ != most_homes_;
+    if (others_[i].home) ++homes_;
+  }
+}
+
 void shard_balancer::look(std::span<const shard_report> all, time now) noexcept {
   std::size_t able = 0;
   std::size_t were_stuck = 0;
+  std::size_t no_homes = 0;
+  find_homes(all);
   for (std::size_t i = 0; i != others_.size(); ++i) {
     const shard_report& r = all[i];
     other& o = others_[i];
@@ -196,13 +229,16 @@ void shard_balancer::look(std::span<const shard_report> all, time now) noexcept 
     o.target = i != me_ && !r.draining && !r.stopped && !o.stuck;
     if (!o.target) continue;
     ++able;
+    if (!o.home) ++no_homes;
     if (now < o.no_target) ++were_stuck;
   }
   targets_ = 0;
   double loads = others_[me_].load;
   const bool spare_them = 2 * were_stuck <= able;
+  // A shard that is drained has to be left, wherever its things go.
+  const bool spare_homes = no_homes != 0 || !all[me_].draining;
   for (other& o : others_) {
-    if (spare_them && now < o.no_target) o.target = false;
+    if ((spare_them && now < o.no_target) || (spare_homes && o.home)) o.target = false;
     if (!o.target) continue;
     loads += o.load;
     ++targets_;
@@ -233,8 +269,10 @@ balance_decision shard_balancer::decide(std::span<const shard_report> all, time 
 }
 
 balance_decision shard_balancer::take_over(std::span<const shard_report> all, time now) noexcept {
+  if (others_[me_].home) return {};  // what it took would be stuck again soon
   for (std::size_t i = 0; i != others_.size(); ++i) {
-    if (i == me_ || all[i].movable == 0 || now < others_[i].retry_at) continue;
+    const std::uint32_t things = apart_ ? others_of(all[i]) : all[i].movable;
+    if (i == me_ || things == 0 || now < others_[i].retry_at) continue;
     if (!is_stuck(all[i], settings_, now)) continue;
     const auto takers = static_cast<std::uint32_t>(targets_ + 1);
     balance_decision d;
@@ -242,7 +280,8 @@ balance_decision shard_balancer::take_over(std::span<const shard_report> all, ti
     d.why = stay_reason::moves;
     d.reason = move_reason::stuck;
     d.shard = i;
-    d.things = (all[i].movable + takers - 1) / takers;
+    d.things = (things + takers - 1) / takers;
+    d.hogs = !apart_;
     return d;
   }
   return {};
@@ -251,7 +290,9 @@ balance_decision shard_balancer::take_over(std::span<const shard_report> all, ti
 balance_decision shard_balancer::empty(const shard_report& mine, move_reason why,
                                        time now) noexcept {
   balance_decision d;
-  if (mine.movable == 0 || now < retry_at_) {
+  d.hogs = why == move_reason::drain || !apart_;
+  const std::uint32_t things = d.hogs ? mine.movable : others_of(mine);
+  if (things == 0 || now < retry_at_) {
     d.why = stay_reason::nothing_movable;
     return d;
   }
@@ -274,7 +315,7 @@ balance_decision shard_balancer::empty(const shard_report& mine, move_reason why
   d.reason = why;
   d.shard = to;
   // In several parts, so that the second one goes elsewhere.
-  d.things = able == 1 ? mine.movable : (mine.movable + 2 * able - 1) / (2 * able);
+  d.things = able == 1 ? things : (things + 2 * able - 1) / (2 * able);
   return d;
 }
 
@@ -339,7 +380,7 @@ balance_decision shard_balancer::balance(const shard_report& mine, time now) noe
   }
   d.why = stay_reason::moves;
   const std::size_t to = targets_ == 0 ? nobody : draw(mean_);
-  if (mine.movable == 0 || mine.movable_permille == 0) {
+  if ((apart_ ? others_of(mine) : mine.movable) == 0 || mine.movable_permille == 0) {
     d.why = stay_reason::nothing_movable;
   } else if (to == nobody) {
     d.why = stay_reason::no_target;
@@ -356,6 +397,7 @@ balance_decision shard_balancer::balance(const shard_report& mine, time now) noe
   const double wanted = std::min({left_, below, std::max(piece_, least_excess)});
   d.what = balance_decision::kind::give;
   d.reason = move_reason::imbalance;
+  d.hogs = !apart_;
   d.shard = to;
   d.things = static_cast<std::uint32_t>(std::min<double>(tokens_, mine.movable));
   d.load_ppm = ppm_of(wanted * per_load_);
@@ -394,25 +436,27 @@ void shard_balancer::moved(const balance_decision& d, std::uint32_t things, std:
 }
 
 std::size_t shard_balancer::home_of_hog(std::span<const shard_report> all, time now) noexcept {
-  const std::size_t most = std::max<std::size_t>(others_.size() / 2, 1);
-  std::size_t sticky = 0;
-  std::size_t mine = 0;  // sticky ones before this
+  find_homes(all);
+  if (!apart_) return me_;
+  const other& mine = others_[me_];
+  std::size_t best = nobody;
+  if (homes_ != most_homes_ && all[me_].hogs > 1) {
+    // One more home: the shard with the least load.
+    for (std::size_t i = 0; i != others_.size(); ++i) {
+      other& o = others_[i];
+      see_stuck(o, all[i], now);
+      if (i == me_ || o.home || o.stuck || all[i].stopped || all[i].draining) continue;
+      if (best == nobody || o.load < others_[best].load) best = i;
+    }
+    if (best != nobody) return best;
+  }
   for (std::size_t i = 0; i != others_.size(); ++i) {
-    other& o = others_[i];
-    see_stuck(o, all[i], now);
-    if (all[i].stopped || all[i].draining) continue;
-    if (i != me_ && now >= o.no_target) continue;
-    if (i < me_) ++mine;
-    ++sticky;
+    if (!others_[i].home) continue;
+    if (best == nobody || all[i].hogs < all[best].hogs) best = i;
   }
-  if (sticky <= most || mine < most) return me_;
-  // One of the first, not all to the same one.
-  std::size_t skip = others_.size() > 1 ? me_ % most : 0;
-  for (std::size_t i = 0; i != me_; ++i) {
-    if (all[i].stopped || all[i].draining || now >= others_[i].no_target) continue;
-    if (skip-- == 0) return i;
-  }
-  return me_;
+  if (best == nobody) return me_;
+  // One more or less is the same, and would go back and forth.
+  return mine.home && all[me_].hogs <= all[best].hogs + 1 ? me_ : best;
 }
 
 void shard_balancer::ordered(std::size_t to, std::uint32_t load_ppm, time now) noexcept {

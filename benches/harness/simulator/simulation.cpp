@@ -68,7 +68,13 @@ struct cpu {
 class machine {
  public:
   explicit machine(const settings& s)
-      : s_(s), random_(s.seed), cpus_(s.cpus), reports_(s.cpus), offered_(s.cpus), things_(s.cpus) {
+      : s_(s),
+        random_(s.seed),
+        cpus_(s.cpus),
+        reports_(s.cpus),
+        offered_(s.cpus),
+        things_(s.cpus),
+        turns_(s.cpus) {
     for (std::size_t i = 0; i != s.cpus; ++i) {
       cpus_[i].queue = s.fair ? std::unique_ptr<waiting>(std::make_unique<fairly>())
                               : std::make_unique<in_order>();
@@ -147,6 +153,7 @@ class machine {
     work_of_.assign(n, 0);
     before_.assign(n, 0);
     hogs_.assign(n, false);
+    none_.assign(n, false);
     double total = 0;
     for (std::size_t i = 0; i != n; ++i) {
       rates_[i] = std::pow(static_cast<double>(i + 1), -s_.load.zipf);
@@ -205,6 +212,8 @@ class machine {
       const auto c = static_cast<std::uint32_t>(random_.below(rates_.size()));
       offered_[home_[c]] -= rates_[c];
       --things_[home_[c]];
+      if (hogs_[c]) --reports_[home_[c]].hogs;
+      hogs_[c] = false;  // it is a new one
       generation_ += rates_.size();
       place(c);
     }
@@ -215,6 +224,10 @@ class machine {
     offered_[to] += rates_[connection];
     --things_[from];
     ++things_[to];
+    if (hogs_[connection]) {
+      --reports_[from].hogs;
+      ++reports_[to].hogs;
+    }
     home_[connection] = static_cast<std::uint32_t>(to);
     work_of_[connection] = before_[connection] = 0;
     if (why == asio_pulse::move_reason::imbalance) reports_[to].moved_in = ns(now_);
@@ -305,12 +318,31 @@ class machine {
       if (work_of_[connection] == 0) c.touched.push_back(connection);
       work_of_[connection] += static_cast<std::uint32_t>(c.current.work + s_.cost.handler.count());
     }
-    if (s_.what == kind::moving && c.current.work >= s_.balance.stuck_after.count()) {
-      hogs_[connection] = true;
-      const std::size_t home = balancers_[which].home_of_hog(reports_, ns(now_));
-      if (home != which) move(connection, home, asio_pulse::move_reason::stuck);
-    }
+    if (s_.what == kind::moving && connection != no_connection) turn_ends(which, connection);
     find_work(which);
+  }
+  void turn_ends(std::uint32_t which, std::uint32_t connection) {
+    ++turns_[which].all;
+    if (cpus_[which].current.work < s_.balance.stuck_after.count()) return;
+    ++turns_[which].slow;
+    show_turns(which);
+    if (!hogs_[connection]) ++reports_[home_[connection]].hogs;
+    hogs_[connection] = true;
+    // Its next request was taken over meanwhile. (A real session moves between two requests only.)
+    if (home_[connection] != which) return;
+    reports_[which].poll_began = ns(0);
+    const std::size_t home = balancers_[which].home_of_hog(reports_, ns(now_));
+    if (home != which) move(connection, home, asio_pulse::move_reason::stuck);
+  }
+  void show_turns(std::uint32_t which) {
+    turns& t = turns_[which];
+    while (now_ - t.forgotten >= 1'000'000'000) {
+      t.all /= 2;
+      t.slow /= 2;
+      t.forgotten += 1'000'000'000;
+    }
+    reports_[which].turns = t.all;
+    reports_[which].long_turns = t.slow;
   }
   void find_work(std::uint32_t which) {
     cpu& c = cpus_[which];
@@ -407,10 +439,13 @@ class machine {
     // A thread in a long handler cannot look at anything.
     if (c.busy && now_ - c.began > s_.look.count()) return;
     if (now_ >= c.window_ends) measure(which);
+    show_turns(which);
     // Of a stuck shard only what waits is taken over.
     for (std::size_t i = 0; i != cpus_.size(); ++i) {
       const bool stuck = shard_balancer::is_stuck(reports_[i], s_.balance, ns(now_));
-      reports_[i].movable = stuck ? static_cast<std::uint32_t>(cpus_[i].queue->size()) : things_[i];
+      reports_[i].movable =
+          stuck ? static_cast<std::uint32_t>(cpus_[i].queue->size()) + reports_[i].hogs
+                : things_[i];
     }
     for (;;) {
       const auto start = std::chrono::steady_clock::now();
@@ -425,6 +460,7 @@ class machine {
   }
   void give(std::uint32_t which, const balance_decision& d) {
     std::vector<movable_load>& last = cpus_[which].last;
+    if (!d.hogs) std::erase_if(last, [this](const movable_load& m) { return hogs_[m.id]; });
     const std::size_t n = choose_moves(last, d);
     std::uint64_t ppm = 0;
     for (std::size_t i = 0; i != n; ++i) {
@@ -439,15 +475,15 @@ class machine {
   void take(std::uint32_t which, const balance_decision& d) {
     cpu& victim = cpus_[d.shard];
     std::uint32_t n = 0;
-    // What sticks shards is not taken over: it would stick this one.
-    for (const request& r : victim.queue->take(d.things, now_, hogs_)) {
+    for (const request& r : victim.queue->take(d.things, now_, d.hogs ? none_ : hogs_)) {
       if (home_[r.connection] != which) {
         move(r.connection, which, d.reason);
         ++n;
       }
       to_cpu(which, r);
     }
-    reports_[d.shard].movable = n == 0 ? 0 : static_cast<std::uint32_t>(victim.queue->size());
+    reports_[d.shard].movable =
+        n == 0 ? 0 : static_cast<std::uint32_t>(victim.queue->size()) + reports_[d.shard].hogs;
     balancers_[which].moved(d, n, 0, ns(now_));
   }
   void look_at_balance() {
@@ -499,10 +535,17 @@ class machine {
   std::vector<std::uint32_t> home_;     // by connection
   std::vector<std::uint32_t> work_of_;  // ns in this window, by connection
   hog_list hogs_;                       // those that have stuck a shard
+  hog_list none_;                       // no hogs
   std::vector<std::uint32_t> before_;   // and in the one before
   std::vector<double> offered_;         // requests a second, by shard
   std::vector<std::uint32_t> things_;   // connections, by shard
-  std::vector<std::uint32_t> idle_;     // threads; not of shards
+  struct turns {
+    std::uint32_t all = 0;
+    std::uint32_t slow = 0;
+    std::int64_t forgotten = 0;
+  };
+  std::vector<turns> turns_;         // lately, by shard
+  std::vector<std::uint32_t> idle_;  // threads; not of shards
   std::priority_queue<event, std::vector<event>, std::greater<>> events_;
   double rate_ = 0;
   double replacements_ = 0;

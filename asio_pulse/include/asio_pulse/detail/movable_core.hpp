@@ -138,6 +138,8 @@ class movable_core {  // NOLINT(*-virtual-class-destructor): intrusive_ptr_relea
   [[nodiscard]] inline bool wanted() const noexcept;
   /// The shard that it should move to, if any. At a quiet point.
   [[nodiscard]] inline std::optional<std::size_t> wanted_shard() noexcept;
+  /// It is at a quiet point: a turn has ended.
+  void turn_ends() noexcept;
   /// The session has ended.
   void end() noexcept;
 
@@ -238,6 +240,13 @@ class movable_core {  // NOLINT(*-virtual-class-destructor): intrusive_ptr_relea
 #endif
     return {};
   }
+  /// How often its task has stuck a shard.
+  [[nodiscard]] std::uint8_t long_polls() const noexcept {
+#if !defined(ASIO_PULSE_DISABLE)
+    if (task_.get() != nullptr) return task_->long_polls.load(std::memory_order_relaxed);
+#endif
+    return 0;
+  }
   /// What it has used, in ticks; or how often it was at a quiet point, if that is not known.
   [[nodiscard]] std::uint64_t used() const noexcept;
 
@@ -256,10 +265,13 @@ class movable_core {  // NOLINT(*-virtual-class-destructor): intrusive_ptr_relea
   /// A wait may be in the reactor of `home_`, or its limit.
   bool wait_left_ = false;
   std::atomic<std::uint32_t> turns_{0};  ///< written by the owner
+  std::uint8_t long_seen_ = 0;           ///< long_polls() when its last turn ended, or it moved
+  std::uint32_t short_turns_ = 0;        ///< since the last long one
   // Guarded by the mutex of `home_`.
   movable_core* previous_ = nullptr;
   movable_core* next_ = nullptr;
   bool listed_ = false;
+  bool hog_ = false;             ///< see shard_balancer; changed by the owner
   std::uint64_t used_then_ = 0;  ///< used() at the last sample
   /// Of a CPU, in millionths: what it has used between the last two samples; see movable_load.
   std::uint32_t ppm_ = movable_load::unknown;

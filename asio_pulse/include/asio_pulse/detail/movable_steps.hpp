@@ -49,8 +49,14 @@ inline shard_moves* movable_core::target(move_reason& why) const noexcept {
   return here.somewhere();
 }
 
-inline void movable_core::idle(resumption& op, std::optional<time> until) {
+inline void movable_core::turn_ends() noexcept {
   turns_.store(turns_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+  const std::uint8_t now = long_polls();
+  home()->turn_ended(*this, std::exchange(long_seen_, now) != now);
+}
+
+inline void movable_core::idle(resumption& op, std::optional<time> until) {
+  turn_ends();
   op_ = &op;
   until_ = until;
   move_reason why{};
@@ -72,7 +78,7 @@ inline void movable_core::idle(resumption& op, std::optional<time> until) {
 }
 
 inline void movable_core::move_now(resumption& op, std::size_t shard) noexcept {
-  turns_.store(turns_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+  turn_ends();
   op_ = &op;
   shard_moves& here = *home();
   if (shard >= here.board.all.size()) {
@@ -189,6 +195,10 @@ inline void movable_core::ready(std::uint64_t number, boost::system::error_code 
         }
         stop_waiting(ec == boost::asio::error::timed_out);
         wait_left_ = false;
+#if !defined(ASIO_PULSE_DISABLE)
+        // Other sessions may belong to the same task, and have stuck the shard meanwhile.
+        if (task_.get() != nullptr && task_->declared()) long_seen_ = long_polls();
+#endif
         op_->result = ec;
         std::exchange(op_, nullptr)->resume();
         return;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <asio_pulse/shard_balance.hpp>
+#include <asio_pulse/timing/timebase.hpp>
 
 #include <algorithm>
 #include <array>
@@ -41,8 +42,16 @@ class alignas(64) published_load {
     set(window_ended_, now.count());
   }
   void movable(std::uint32_t things) noexcept { set(movable_, things); }
-  /// Zero: the handler has ended.
-  void poll_began(time at) noexcept { set(poll_began_, at.count()); }
+  void hogs(std::uint32_t things) noexcept { set(hogs_, things); }
+  /// A session has come to a quiet point. With `rescue` two threads may do this at once, and one of
+  /// the turns is not counted then.
+  void turn(bool was_long) noexcept {
+    const std::uint32_t t = get(turns_);
+    const std::uint32_t half = (t & most_turns) == most_turns ? halved(t) : t;
+    set(turns_, half + (was_long ? (1U << long_shift) + 1 : 1));
+  }
+  /// To be called once in a second: the turns are about those of the last two.
+  void forget_turns() noexcept { set(turns_, halved(get(turns_))); }
   void moved_in(time at) noexcept { set(moved_in_, at.count()); }
   /// Sequentially consistent, as is(); see shard_moves::move().
   void raise(flag f) noexcept { flags_.fetch_or(f, std::memory_order_seq_cst); }
@@ -63,7 +72,10 @@ class alignas(64) published_load {
     r.delay_before = time(get(delay_before_));
     r.window_began = time(get(window_began_));
     r.window_ended = time(get(window_ended_));
-    r.poll_began = time(get(poll_began_));
+    r.hogs = get(hogs_);
+    const std::uint32_t t = get(turns_);
+    r.turns = t & most_turns;
+    r.long_turns = t >> long_shift;
     r.moved_in = time(get(moved_in_));
     const std::uint32_t f = get(flags_);
     r.draining = (f & draining) != 0;
@@ -73,6 +85,12 @@ class alignas(64) published_load {
   }
 
  private:
+  static constexpr unsigned long_shift = 16;
+  static constexpr std::uint32_t most_turns = 0xffff;
+  static constexpr std::uint32_t halved(std::uint32_t t) noexcept {
+    return (t >> long_shift) / 2 << long_shift | (t & most_turns) / 2;
+  }
+
   template <class T>
   static T get(const std::atomic<T>& a) noexcept {
     return a.load(std::memory_order_relaxed);
@@ -90,8 +108,9 @@ class alignas(64) published_load {
   std::atomic<std::int64_t> delay_before_{0};
   std::atomic<std::int64_t> window_began_{0};
   std::atomic<std::int64_t> window_ended_{0};
-  std::atomic<std::int64_t> poll_began_{0};
   std::atomic<std::int64_t> moved_in_{0};
+  std::atomic<std::uint32_t> hogs_{0};
+  std::atomic<std::uint32_t> turns_{0};  ///< and above, from long_shift on, the long ones of them
 };
 static_assert(sizeof(published_load) == 64);
 
@@ -129,6 +148,10 @@ class shard_figures {
   }
 
   published_load load;
+
+  /// A poll that uses this much CPU time sticks the shard: balance_settings::stuck_after. Set before
+  /// the shard's context knows of it.
+  timing::ticks stuck_ticks = ~timing::ticks{0};
 
   // Counted relaxed by any thread.
   std::array<std::atomic<std::uint64_t>, move_reasons> moves_in{};   ///< by move_reason

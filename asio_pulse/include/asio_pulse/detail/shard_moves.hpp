@@ -62,6 +62,7 @@ class shard_moves {
   shard_moves(shard_state& s, move_board& b)
       : shard(s), board(b), balancer_(s.index, s.shards(), b.settings), timer_(s.io) {
     reports_.resize(s.shards());
+    if (watches_turns()) s.figures.stuck_ticks = timing::to_ticks(b.settings.stuck_after);
   }
   shard_moves(const shard_moves&) = delete;
   shard_moves& operator=(const shard_moves&) = delete;
@@ -69,6 +70,7 @@ class shard_moves {
   // ---- any thread
 
   void add(movable_core& c) noexcept {
+    c.long_seen_ = c.long_polls();
     {
       const std::lock_guard lock(mutex_);
       link(c);
@@ -116,6 +118,7 @@ class shard_moves {
       const std::lock_guard lock(mutex_);
       unlink(c);
       std::swap(c.task_, task);
+      c.long_seen_ = c.long_polls();
     }
     c.home_.store(&to, std::memory_order_release);
     {
@@ -224,6 +227,18 @@ class shard_moves {
     const std::lock_guard lock(mutex_);
     thread_ = nullptr;
   }
+  /// A session of this shard is at a quiet point. `was_long`: its turn has stuck the shard.
+  void turn_ended(movable_core& c, bool was_long) noexcept {
+    if (!watches_turns()) return;
+    shard.figures.load.turn(was_long);
+    if (was_long) {
+      c.short_turns_ = 0;
+      if (!c.hog_) mark(c, true);
+      send_home(c);
+    } else if (c.hog_ && ++c.short_turns_ >= shard_balancer::short_turns_of_hog) {
+      mark(c, false);
+    }
+  }
   /// run() begins.
   void go_on() noexcept {
     if (wanted()) start();
@@ -236,6 +251,8 @@ class shard_moves {
   static constexpr nanoseconds window = std::chrono::milliseconds{20};
   /// While no shard does anything, a shard looks this much less often: waking up costs power.
   static constexpr int idle_factor = 5;
+  /// How often half of the turns are forgotten. As balance_settings::stuck_memory.
+  static constexpr nanoseconds memory = std::chrono::seconds{1};
   static constexpr std::size_t most_at_once = 64;
   static constexpr std::size_t most_sampled = 4096;
 
@@ -250,16 +267,19 @@ class shard_moves {
     first_ = &c;
     c.listed_ = true;
     c.used_then_ = c.used();
+    if (c.hog_) ++hogs_;
     show(count_.load(std::memory_order_relaxed) + 1);
   }
   void show(std::size_t n) noexcept {
     count_.store(n, std::memory_order_relaxed);
     shard.figures.load.movable(static_cast<std::uint32_t>(n));
+    shard.figures.load.hogs(hogs_);
   }
   void unlink(movable_core& c) noexcept {
     if (!std::exchange(c.listed_, false)) return;
     (c.previous_ != nullptr ? c.previous_->next_ : first_) = c.next_;
     if (c.next_ != nullptr) c.next_->previous_ = c.previous_;
+    if (c.hog_) --hogs_;
     show(count_.load(std::memory_order_relaxed) - 1);
   }
 
@@ -269,6 +289,31 @@ class shard_moves {
       board.on_move(r);
     } catch (...) {  // the move is made, and the session goes on
     }
+  }
+
+  // ---- hogs
+
+  /// Turns are counted where something may be decided by them.
+  [[nodiscard]] bool watches_turns() const noexcept { return board.balance && shard.shards() > 1; }
+  void mark(movable_core& c, bool hog) noexcept {
+    const std::lock_guard lock(mutex_);
+    c.hog_ = hog;
+    hogs_ += hog ? 1U : ~0U;
+    shard.figures.load.hogs(hogs_);
+  }
+  /// A hog leaves at this quiet point if it lives elsewhere.
+  void send_home(movable_core& c) noexcept {
+    if (c.forbidden() || board.stopped.load(std::memory_order_relaxed)) return;
+    // Taken: by a spare thread, in a tick. Then it may leave after its next long turn.
+    if (deciding_.test_and_set(std::memory_order_acquire)) return;
+    read_reports();
+    reports_[shard.index].poll_began = nanoseconds{0};
+    const std::size_t home = balancer_.home_of_hog(reports_, nanoseconds(now_ns()));
+    deciding_.clear(std::memory_order_release);
+    if (home != shard.index) (void)c.want(home, move_reason::stuck);
+  }
+  void read_reports() noexcept {
+    for (std::size_t i = 0; i != reports_.size(); ++i) reports_[i] = board.all[i]->report();
   }
 
   /// When the handler that the shard's thread runs began; 0 if there is none, or it is not known.
@@ -340,16 +385,23 @@ class shard_moves {
       (void)ticking_.exchange(false, std::memory_order_acq_rel);
       if (!wanted() || ticking_.exchange(true, std::memory_order_acq_rel)) return;
     }
+    // Taken: by send_home(), in a handler that goes on beside the spare thread which runs this.
+    if (deciding_.test_and_set(std::memory_order_acquire)) return arm(shortest());
     measure();
+    if (const std::int64_t now = now_ns(); now - forgot_at_ >= nanoseconds(memory).count()) {
+      shard.figures.load.forget_turns();
+      forgot_at_ = now;
+    }
+    read_reports();
     bool busy = false;
     for (std::size_t i = 0; i != reports_.size(); ++i) {
-      reports_[i] = board.all[i]->report();
       busy = busy || reports_[i].load.cpu_permille > 10 ||
              (i != shard.index && reports_[i].poll_began.count() != 0);
     }
     // The handler that runs on this thread is this one, unless another thread stands in for it.
     if (!shard_state::helps()) reports_[shard.index].poll_began = nanoseconds{0};
     if (board.balance || draining()) decide();
+    deciding_.clear(std::memory_order_release);
     if (draining() && empty()) {
       try {
         board.drained(shard.index);
@@ -413,8 +465,10 @@ class shard_moves {
       const bool gives = d.what == balance_decision::kind::give;
       const moved m = gives ? give(other, d) : take(other, d);
       balancer_.moved(d, m.things, m.ppm, now);
-      reports_[shard.index].movable = static_cast<std::uint32_t>(movables());
-      reports_[d.shard].movable = static_cast<std::uint32_t>(other.movables());
+      for (const std::size_t i : {shard.index, d.shard}) {
+        reports_[i].movable = static_cast<std::uint32_t>(board.all[i]->movables());
+        reports_[i].hogs = board.all[i]->shard.figures.load.read().hogs;
+      }
       if (m.things == 0 && !gives) reports_[d.shard].movable = 0;
     }
   }
@@ -428,13 +482,13 @@ class shard_moves {
   moved take(shard_moves& from, const balance_decision& d) noexcept {
     some chosen;
     const shard_work until_they_are_moved(from.shard);  // or back
-    const std::size_t n = from.take_waiting(chosen, d.things);
+    const std::size_t n = from.take_waiting(chosen, d);
     return {from.move_all(std::span(chosen).first(n), *this, d.reason), 0};
   }
   moved give(shard_moves& to, const balance_decision& d) noexcept {
     some chosen;
     if (d.load_ppm == balance_decision::any) {
-      const std::size_t n = take_waiting(chosen, d.things);
+      const std::size_t n = take_waiting(chosen, d);
       return {move_all(std::span(chosen).first(n), to, d.reason), 0};
     }
     return give_load(to, d);
@@ -450,9 +504,10 @@ class shard_moves {
       std::size_t seen = 0;
       for (movable_core* c = first_; c != nullptr && seen != most_sampled; c = c->next_, ++seen) {
         if (c->forbidden() || c->ppm_ == movable_load::unknown) continue;
+        sum += c->ppm_;
+        if (c->hog_ && !d.hogs) continue;
         things_.push_back(
             {.id = reinterpret_cast<std::uintptr_t>(c), .ppm = c->ppm_, .before = c->before_});
-        sum += c->ppm_;
       }
       // Sessions whose work is not known share what was used, by their turns. Sessions of one declared
       // task, each of which seems to use what the task uses, share it as well.
@@ -483,11 +538,12 @@ class shard_moves {
 
   /// Takes sessions that wait; any thread. They stay in the list until they have moved, so that the shard
   /// is not taken for empty: a move may fail.
-  std::size_t take_waiting(some& chosen, std::size_t most) noexcept {
+  std::size_t take_waiting(some& chosen, const balance_decision& d) noexcept {
+    const std::size_t most = std::min<std::size_t>(d.things, chosen.size());
     const std::lock_guard lock(mutex_);
     std::size_t n = 0;
-    for (movable_core* c = first_; c != nullptr && n != std::min(most, chosen.size());
-         c = c->next_) {
+    for (movable_core* c = first_; c != nullptr && n != most; c = c->next_) {
+      if (c->hog_ && !d.hogs) continue;
       if (c->take()) chosen[n++] = c;
     }
     return n;
@@ -516,6 +572,7 @@ class shard_moves {
   alignas(apart) std::mutex mutex_;  // the list, and thread_
   movable_core* first_ = nullptr;
   hooks::thread_state* thread_ = nullptr;
+  std::uint32_t hogs_ = 0;
 
   alignas(apart) std::atomic<std::size_t> count_{0};
   std::atomic<std::uint32_t> arriving_{0};  ///< moves to this shard under way; see move()
@@ -523,9 +580,12 @@ class shard_moves {
   std::atomic<std::size_t> next_{0};
   std::atomic<bool> ticking_{false};
 
-  // The shard's thread.
-  alignas(apart) shard_balancer balancer_;
+  // Whoever has `deciding_`, which nobody waits for.
+  alignas(apart) std::atomic_flag deciding_ = ATOMIC_FLAG_INIT;
+  shard_balancer balancer_;
   std::vector<shard_report> reports_;
+  // The tick.
+  std::int64_t forgot_at_ = 0;  ///< when turns were last forgotten
   std::vector<movable_load> things_;
   std::int64_t sampled_ = 0;  ///< the end of the window at whose end sample() ran last
   std::int64_t read_at_ = 0;  ///< when it did

@@ -77,6 +77,9 @@ struct alignas(64) task_record {
   /// Guards the tier state. It is only tried, never waited for: a thread that finds it taken leaves
   /// the decision to the holder.
   std::atomic_flag deciding = ATOMIC_FLAG_INIT;
+  /// How many of its polls have stuck a shard, as its arbiter counts them. It wraps around: readers
+  /// compare it with an earlier value. Relaxed: it publishes nothing.
+  std::atomic<std::uint8_t> long_polls{0};
   /// For recordings: the low bits of its id in the context; 0 for the unnamed task. Constant once
   /// the task has been published.
   std::uint32_t number = 0;
