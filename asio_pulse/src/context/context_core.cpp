@@ -196,7 +196,7 @@ void context_core::prepare(task_state& t, const task_options& opts, birth how) n
       t.budget.configure(live_.connected());
       break;
   }
-  t.attention.store(live_.limits().quiet_below, std::memory_order_relaxed);
+  t.attention.store(quiet_below(t), std::memory_order_relaxed);
   if (gate_->by_policy() || t.is_grouped() || uses_fibers) gate_->set_gate(t);
 }
 

@@ -114,13 +114,19 @@ void context_core::apply(task_state& t, const tier_decision& decision) noexcept 
   gate_->set_gate(t);
 }
 
+timing::ticks context_core::quiet_below(const task_state& t) const noexcept {
+  const timing::ticks below = limits_of(t).quiet_below;
+  const shard_figures* const s = shard();
+  return s == nullptr ? below : std::min(below, s->stuck_ticks);
+}
+
 // An update publishes the limits, and then changes the attention of each task, unless it is 0. Both
 // are sequentially consistent, as are the store and the load here. So if this store replaces the
 // update's, the load after it sees the update's limits.
 void context_core::show_attention(task_state& t, bool quiet) noexcept {
   if (!quiet) return t.attention.store(0, std::memory_order_relaxed);
   for (;;) {
-    const timing::ticks below = limits_of(t).quiet_below;
+    const timing::ticks below = quiet_below(t);
     if (t.attention.load(std::memory_order_relaxed) == below) return;
     t.attention.store(below, std::memory_order_seq_cst);
   }

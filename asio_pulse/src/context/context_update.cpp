@@ -186,7 +186,7 @@ void context_core::retune_tasks(const changes& what) noexcept {
     // 0 stays: the arbiter is called for each poll of the task, and decides with the new limits. See
     // show_attention() for the order.
     timing::ticks seen = t.attention.load(std::memory_order_seq_cst);
-    const timing::ticks below = limits_of(t).quiet_below;
+    const timing::ticks below = quiet_below(t);
     while (seen != 0 && seen != below &&
            !t.attention.compare_exchange_weak(seen, below, std::memory_order_seq_cst)) {
     }

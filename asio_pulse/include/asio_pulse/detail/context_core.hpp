@@ -378,6 +378,8 @@ class context_core final : public hooks::path_arbiter {
   void deliver(report& r, task_state& t) noexcept;
   [[nodiscard]] report_slot& stall_slot(task_state& t) noexcept;
   [[nodiscard]] tier_limits limits_of(const task_state& t) const noexcept;
+  /// Polls of a quiet task that cost less are not looked at. In a shard, those that block it always are.
+  [[nodiscard]] timing::ticks quiet_below(const task_state& t) const noexcept;
   /// Sets the task's attention for the limits as they are now, which may be changing.
   void show_attention(task_state& t, bool quiet) noexcept;
   void prepare(task_state& t, const task_options& opts, birth how) noexcept;
