@@ -9,8 +9,6 @@
 
 #include <boost/asio/post.hpp>
 
-#include <time.h>
-
 #include <algorithm>
 #include <deque>
 #include <utility>
@@ -23,12 +21,6 @@ namespace asio = boost::asio;
 
 constexpr std::size_t working_set = 100;
 constexpr std::uint64_t least_polls = 100'000;  // a round: about 10 ms
-
-double process_cpu_ns() {
-  timespec now{};
-  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
-  return static_cast<double>(now.tv_sec) * 1e9 + static_cast<double>(now.tv_nsec);
-}
 
 /// A task that may use a whole CPU, so that it is accounted for but never held back; and a counter.
 struct live_task {

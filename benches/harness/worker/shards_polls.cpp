@@ -9,8 +9,6 @@
 
 #include <boost/asio/post.hpp>
 
-#include <time.h>
-
 #include <algorithm>
 #include <atomic>
 #include <deque>
@@ -26,7 +24,7 @@ namespace asio = boost::asio;
 using namespace std::chrono_literals;
 
 /// Posts itself until it is told to stop. Its counter has a cache line of its own.
-struct alignas(128) chain {
+struct alignas(128) endless_chain {
   bench::io_context* io = nullptr;
   const std::atomic<bool>* stop = nullptr;
   std::uint64_t ran = 0;
@@ -44,16 +42,10 @@ struct throughput {
   double cpu_ns = 0;  ///< of each handler
 };
 
-double process_cpu_ns() {
-  timespec now{};
-  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
-  return static_cast<double>(now.tv_sec) * 1e9 + static_cast<double>(now.tv_nsec);
-}
-
 throughput run_chains(std::size_t threads, std::size_t chains, std::chrono::milliseconds length) {
   shard_set set{threads};
   std::atomic<bool> stop{false};
-  std::vector<chain> all(chains);
+  std::vector<endless_chain> all(chains);
   for (std::size_t i = 0; i != chains; ++i) {
     all[i].io = &set.of(i);
     all[i].stop = &stop;
@@ -64,7 +56,7 @@ throughput run_chains(std::size_t threads, std::size_t chains, std::chrono::mill
   // The counters are read while they change; they are right at the end.
   const auto ran = [&] {
     return std::accumulate(all.begin(), all.end(), std::uint64_t{0},
-                           [](std::uint64_t sum, const chain& c) {
+                           [](std::uint64_t sum, const endless_chain& c) {
                              return sum + reinterpret_cast<const volatile std::uint64_t&>(c.ran);
                            });
   };

@@ -5,6 +5,8 @@
 
 #pragma once
 
+#include <time.h>
+
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -55,6 +57,13 @@ struct outcome {
 
 inline double ms(clock_type::duration d) {
   return std::chrono::duration<double, std::milli>(d).count();
+}
+
+/// The CPU time that this process has used.
+inline double process_cpu_ns() {
+  timespec now{};
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+  return static_cast<double>(now.tv_sec) * 1e9 + static_cast<double>(now.tv_nsec);
 }
 
 outcome starvation(const request& r);
