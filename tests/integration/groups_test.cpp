@@ -342,10 +342,10 @@ asio_pulse::options short_queue() {
   return o;
 }
 
-class admitting : public testing::TestWithParam<std::size_t> {};
-INSTANTIATE_TEST_SUITE_P(threads, admitting, testing::Values(1, 2));
+class admitting_timing : public testing::TestWithParam<std::size_t> {};
+INSTANTIATE_TEST_SUITE_P(threads, admitting_timing, testing::Values(1, 2));
 
-TEST_P(admitting, who_floods_is_refused_and_others_are_served) {
+TEST_P(admitting_timing, who_floods_is_refused_and_others_are_served) {
   if (always_preempt()) GTEST_SKIP() << "every operation goes behind the others once";
   const auto scenario = [&]() -> testing::AssertionResult {
     tenants t{short_queue()};
@@ -368,7 +368,7 @@ TEST_P(admitting, who_floods_is_refused_and_others_are_served) {
   EXPECT_TRUE(holds_in_one_of(3, scenario));
 }
 
-TEST(admission, nothing_is_refused_while_there_is_time_for_all) {
+TEST(admission_timing, nothing_is_refused_while_there_is_time_for_all) {
   const auto scenario = [&]() -> testing::AssertionResult {
     tenants t{steady()};
     tenants::tenant a{task_group(t.io), 50us, 500us};
