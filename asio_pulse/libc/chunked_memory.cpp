@@ -5,7 +5,7 @@
 //
 // They take the place of the C library's functions in the program. Small calls cost an indirect call
 // more; the compiler replaces those of constant size anyway.
-#include <asio_pulse/auto_checkpoint.h>
+#include "chunked.h"
 
 #include <dlfcn.h>
 
@@ -42,9 +42,7 @@ compare_type* real_memcmp = nullptr;
   real_memcpy = reinterpret_cast<copy_type*>(dlsym(RTLD_NEXT, "memcpy"));
 }
 
-inline void check() noexcept {
-  if ((asio_pulse_fuel -= piece_units) < 0) asio_pulse_out_of_fuel();
-}
+inline void check() noexcept { asio_pulse_chunked::check(piece_units); }
 
 // Whether a call of this size is cut.
 [[gnu::always_inline]] inline bool cut(std::size_t n) noexcept {
@@ -96,7 +94,9 @@ void* early_move(void* to, const void* from, std::size_t n) {
 
 extern "C" {
 
-int asio_pulse_chunked_memory_is_linked = 1;  // the target makes the linker look for it
+extern int asio_pulse_chunked_free_is_linked;
+// The target makes the linker look for it.
+int* asio_pulse_chunked_memory_is_linked = &asio_pulse_chunked_free_is_linked;
 
 void* memcpy(void* __restrict to, const void* __restrict from, std::size_t n) noexcept {
   if (__builtin_expect(real_memcpy == nullptr, 0)) return early_move(to, from, n);

@@ -4,10 +4,20 @@
 // program without asio_pulse::lock_count, in which nothing is suspended.
 
 #include "../automatic.hpp"
-//
+
+#include <support/sanitizers.hpp>
+
+#include <malloc.h>
+#include <regex.h>
+#include <sys/mman.h>
+
 #include <algorithm>
+#include <cerrno>
 #include <cstddef>
+#include <cstdint>
+#include <cstdlib>
 #include <cstring>
+#include <string>
 #include <vector>
 
 namespace {
@@ -119,6 +129,105 @@ TEST(chunked_memory, has_no_checks_where_that_is_switched_off) {
              }));
   io.run();
   EXPECT_EQ(io.stats().automatic_checks, 0U);
+}
+
+// ---- free()
+
+void (*volatile give)(void*) = &std::free;
+void* (*volatile take)(std::size_t) = &std::malloc;
+
+/// How many checks \p f takes in a handler that may be suspended, if each check is asked.
+template <class Function>
+std::uint64_t checks_in(Function f) {
+  asio_pulse::io_context io{eager()};
+  asio::post(io, asio_pulse::preemptible([&] {
+               asio_pulse_fuel = ASIO_PULSE_FUEL_ASK;
+               f();
+             }));
+  io.run();
+  return io.stats().automatic_checks;
+}
+
+/// A block with a mapping of its own, whatever was freed before.
+void* mapped_block(std::size_t n) {
+  malloc_trim(0);
+  mallopt(M_MMAP_THRESHOLD, 128 * kib);
+  void* const p = take(n);
+  std::memset(p, 1, n);
+  return p;
+}
+
+class chunked_free : public testing::Test {
+  void SetUp() override {
+    if (address_sanitizer) GTEST_SKIP() << "the allocator is the sanitizer's";
+  }
+};
+
+TEST_F(chunked_free, gives_a_large_block_back_with_checks) {
+  void* const p = mapped_block(8 * 1024 * kib);
+  EXPECT_GE(checks_in([&] { give(p); }), 1U);
+}
+
+TEST_F(chunked_free, has_no_checks_for_small_blocks_and_where_that_is_switched_off) {
+  void* const p = mapped_block(8 * 1024 * kib);
+  void* const small = mapped_block(256 * kib);
+  EXPECT_EQ(checks_in([&] {
+              give(nullptr);
+              give(small);
+              for (int i = 0; i != 1000; ++i) give(take(100));
+              ++asio_pulse_no_chunks;
+              give(p);
+              --asio_pulse_no_chunks;
+            }),
+            0U);
+}
+
+TEST_F(chunked_free, leaves_errno_and_frees_what_cannot_be_given_back_before) {
+  for (const std::size_t alignment : {std::size_t{16}, 64 * kib}) {
+    for (const bool locked : {false, true}) {
+      malloc_trim(0);
+      mallopt(M_MMAP_THRESHOLD, 128 * kib);
+      const std::size_t before = mallinfo2().hblks;
+      void* const p = std::aligned_alloc(alignment, 1024 * kib);
+      ASSERT_NE(p, nullptr);
+      std::memset(p, 1, 1024 * kib);
+      // Its last page is locked: the pages before it can be given back.
+      if (locked) (void)mlock(static_cast<char*>(p) + 512 * kib, 1);
+      ASSERT_EQ(mallinfo2().hblks, before + 1);
+      errno = 77;
+      give(p);
+      EXPECT_EQ(errno, 77);
+      EXPECT_EQ(mallinfo2().hblks, before) << alignment << locked;
+    }
+  }
+}
+
+TEST_F(chunked_free, a_realloc_keeps_what_is_there) {
+  auto* p = static_cast<unsigned char*>(mapped_block(1024 * kib));
+  p = static_cast<unsigned char*>(std::realloc(p, 4096 * kib));
+  EXPECT_EQ(std::count(p, p + 1024 * kib, 1), static_cast<std::ptrdiff_t>(1024 * kib));
+  give(p);
+}
+
+// regexec() holds a lock of the pattern while it frees what it needed, and nobody counts that lock.
+TEST_F(chunked_free, has_no_checks_when_the_c_library_frees) {
+  regex_t pattern;
+  ASSERT_EQ(regcomp(&pattern, "(a*)", REG_EXTENDED), 0);
+  const std::string text(256 * kib, 'a');
+  regmatch_t matches[2];
+  malloc_trim(0);
+  mallopt(M_MMAP_THRESHOLD, 128 * kib);
+  EXPECT_EQ(checks_in([&] { EXPECT_EQ(regexec(&pattern, text.c_str(), 2, matches, 0), 0); }), 0U);
+  EXPECT_EQ(matches[1].rm_eo, static_cast<regoff_t>(text.size()));
+  regfree(&pattern);
+}
+
+// What malloc_consolidate() would put together in one long step.
+TEST_F(chunked_free, leaves_no_lists_of_small_blocks_to_be_consolidated) {
+  std::vector<void*> blocks(10'000);
+  for (void*& p : blocks) p = take(24);
+  for (void* const p : blocks) give(p);
+  EXPECT_EQ(mallinfo2().smblks, 0U);
 }
 
 }  // namespace
