@@ -66,12 +66,14 @@ inline std::string stats_json(const io_context&) { return "{}"; }
 #include <string_view>
 
 #if defined(BENCH_AUTOMATIC)
-// No checkpoint in the source, and no budget: the compiler writes the checks.
+// No checkpoint in the source, and no budget unless BENCH_BUDGET: the compiler writes the checks.
 #include <asio_pulse/preemptible.hpp>
 
+#if !defined(BENCH_BUDGET)
 #undef ASIO_PULSE_PREEMPTION_BUDGET
-#undef ASIO_PULSE_CHECKPOINT
 #define ASIO_PULSE_PREEMPTION_BUDGET(...) static_assert(true)
+#endif
+#undef ASIO_PULSE_CHECKPOINT
 #define ASIO_PULSE_CHECKPOINT() static_assert(true)
 #endif
 

@@ -9,6 +9,7 @@
 //                         task that may be moved to the isolation pool
 //   http_server_automatic asio_pulse::io_context, the slow loop untouched: compiled with automatic
 //                         checkpoints, and handlers of connections run on fibers
+//   http_server_budgeted  the same, and the slow request has the budget of http_server_pulse
 // The second one can also run as shards: asio_pulse::sharded_context, whose acceptor hands each
 // connection to one of them. Prints "listening PORT" when it is ready, and one line of JSON on SIGTERM.
 

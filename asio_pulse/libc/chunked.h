@@ -4,11 +4,11 @@
 #pragma once
 #include <asio_pulse/auto_checkpoint.h>
 
-namespace asio_pulse_chunked {
+namespace asio_pulse::detail::chunked {
 
 /// A check that counts \p units of work.
 [[gnu::always_inline]] inline void check(int units) noexcept {
   if ((asio_pulse_fuel -= units) < 0) asio_pulse_out_of_fuel();
 }
 
-}  // namespace asio_pulse_chunked
+}  // namespace asio_pulse::detail::chunked

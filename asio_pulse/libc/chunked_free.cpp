@@ -32,6 +32,7 @@ __attribute__((weak)) void __interceptor_free(
     void*);  // NOLINT: clang's sanitizers, linked statically
 }
 
+namespace asio_pulse::detail::chunked {
 namespace {
 
 using free_type = void(void*);
@@ -118,13 +119,15 @@ constexpr std::size_t is_mapped = 2, flags = 7;
   for (; at < end && end - at > piece; at += piece) {
     // Refused for locked memory: then the block is freed at once.
     if (madvise(reinterpret_cast<void*>(at), piece, MADV_DONTNEED) != 0) break;
-    asio_pulse_chunked::check(piece_units);
+    check(piece_units);
   }
   errno = error;
 }
 #endif
 
 }  // namespace
+}  // namespace asio_pulse::detail::chunked
+using namespace asio_pulse::detail::chunked;
 
 extern "C" __attribute__((weak)) void free(void* p) noexcept {
   if (__builtin_expect(real_free == nullptr, 0)) {

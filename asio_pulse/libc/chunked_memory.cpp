@@ -12,6 +12,7 @@
 #include <cstddef>
 #include <cstdint>
 
+namespace asio_pulse::detail::chunked {
 namespace {
 
 // A piece takes 1 to 8 us, from the cache or from memory. Below `large` nothing is cut.
@@ -42,7 +43,7 @@ compare_type* real_memcmp = nullptr;
   real_memcpy = reinterpret_cast<copy_type*>(dlsym(RTLD_NEXT, "memcpy"));
 }
 
-inline void check() noexcept { asio_pulse_chunked::check(piece_units); }
+inline void check_piece() noexcept { check(piece_units); }
 
 // Whether a call of this size is cut.
 [[gnu::always_inline]] inline bool cut(std::size_t n) noexcept {
@@ -56,7 +57,7 @@ inline std::uintptr_t at(const void* p) noexcept { return reinterpret_cast<std::
   const auto* f = static_cast<const char*>(from);
   for (; n > piece; n -= piece, t += piece, f += piece) {
     real_memmove(t, f, piece);
-    check();
+    check_piece();
   }
   real_memmove(t, f, n);
   return to;
@@ -67,7 +68,7 @@ inline std::uintptr_t at(const void* p) noexcept { return reinterpret_cast<std::
   const auto* const f = static_cast<const char*>(from);
   for (; n > piece; n -= piece) {
     real_memmove(t + n - piece, f + n - piece, piece);
-    check();
+    check_piece();
   }
   real_memmove(t, f, n);
   return to;
@@ -91,6 +92,8 @@ void* early_move(void* to, const void* from, std::size_t n) {
 }
 
 }  // namespace
+}  // namespace asio_pulse::detail::chunked
+using namespace asio_pulse::detail::chunked;
 
 extern "C" {
 
@@ -118,7 +121,7 @@ void* memset(void* to, int c, std::size_t n) noexcept {
   if (cut(n)) {
     for (; n > piece; n -= piece, t += piece) {
       real_memset(t, c, piece);
-      check();
+      check_piece();
     }
   }
   real_memset(t, c, n);
@@ -136,7 +139,7 @@ void* memchr(const void* in, int c, std::size_t n) noexcept {
   if (cut(n)) {
     for (; n > piece; n -= piece, p += piece) {
       if (void* const found = real_memchr(p, c, piece)) return found;
-      check();
+      check_piece();
     }
   }
   return real_memchr(p, c, n);
@@ -154,7 +157,7 @@ int memcmp(const void* one, const void* two, std::size_t n) noexcept {
   if (cut(n)) {
     for (; n > piece; n -= piece, a += piece, b += piece) {
       if (const int order = real_memcmp(a, b, piece)) return order;
-      check();
+      check_piece();
     }
   }
   return real_memcmp(a, b, n);

@@ -4,6 +4,7 @@
 import argparse
 import collections
 import json
+import math
 import os
 import pathlib
 import platform
@@ -42,6 +43,10 @@ def spread(values, form="{:.2f}"):
     """median [least .. most]"""
     low, middle, high = min(values), statistics.median(values), max(values)
     return f"{form} [{form} .. {form}]".format(middle, low, high)
+
+
+def geomean(ratios):
+    return math.exp(sum(map(math.log, ratios)) / len(ratios))
 
 
 def table(header, rows):

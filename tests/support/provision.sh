@@ -17,11 +17,11 @@ provision_packages() {
         echo libncurses-dev libcli11-dev            # pulse_top
         echo prometheus-cpp-dev libcurl4-openssl-dev    # the exporter
         ;;
-      bench) echo g++ cmake ninja-build ccache git libfmt-dev libdw-dev libssl-dev python3 wrk valgrind libcli11-dev libbenchmark-dev ;;
+      bench) echo g++ cmake ninja-build ccache git libfmt-dev libdw-dev libssl-dev python3 wrk valgrind tcl libcli11-dev libbenchmark-dev ;;
       # The peer programs of the benches, benches/peers: each toolchain is optional.
       peers) echo cmake ninja-build python3 rustc cargo librust-tokio-dev golang-go erlang-base ;;
       # Automatic checkpoints: the plugins are built for these compilers. The matrix has one more.
-      checkpoints) echo gcc-12-plugin-dev clang-16 llvm-16-dev lld-16 csmith libcsmith-dev python3 ;;
+      checkpoints) echo gcc-12-plugin-dev clang-16 llvm-16-dev lld-16 csmith libcsmith-dev gdb python3 ;;
       checkpoint_matrix) provision_packages checkpoints; echo clang-19 llvm-19-dev lld-19 libclang-rt-16-dev libclang-rt-19-dev ;;
       # The other Boosts come as .deb archives that are unpacked, never installed.
       compat) echo zstd xz-utils ca-certificates libssl-dev liburing-dev mold ;;

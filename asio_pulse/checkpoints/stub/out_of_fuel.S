@@ -159,9 +159,14 @@ asio_pulse_checkpoint_saved:
 	.cfi_endproc
 	.size asio_pulse_checkpoint_saved, .-asio_pulse_checkpoint_saved
 
-/* What the linker says is missing when checked objects are linked without this library. The objects refer to it, nothing reads it. */
+/* What the linker says is missing when checked objects are linked without this library. The objects refer to it, nothing reads it.
+ * It has a place of its own: stacks show the functions' names. */
+	.section .rodata.asio_pulse_checkpoint_stub,"a",@progbits
 	.globl ERROR_link_asio_pulse_checkpoint_stub_to_code_that_was_compiled_with_checkpoints
 	.hidden ERROR_link_asio_pulse_checkpoint_stub_to_code_that_was_compiled_with_checkpoints
-	.set ERROR_link_asio_pulse_checkpoint_stub_to_code_that_was_compiled_with_checkpoints, asio_pulse_out_of_fuel
+	.type ERROR_link_asio_pulse_checkpoint_stub_to_code_that_was_compiled_with_checkpoints, @object
+	.size ERROR_link_asio_pulse_checkpoint_stub_to_code_that_was_compiled_with_checkpoints, 1
+ERROR_link_asio_pulse_checkpoint_stub_to_code_that_was_compiled_with_checkpoints:
+	.byte 0
 
 	.section .note.GNU-stack,"",@progbits

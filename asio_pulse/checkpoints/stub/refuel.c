@@ -39,7 +39,7 @@ static __thread int given __attribute__((tls_model("initial-exec")));
 static __thread int rated
     __attribute__((tls_model("initial-exec"))); /* the fuel for target_us, as last measured */
 
-static uint64_t tsc(void) {
+static uint64_t asio_pulse_tsc(void) {
   uint32_t low, high;
   __asm__ volatile("rdtsc" : "=a"(low), "=d"(high));
   return (uint64_t)high << 32 | low;
@@ -47,7 +47,7 @@ static uint64_t tsc(void) {
 
 /* Which registers there are. Intel SDM volume 1, chapter 13; component 9 (PKRU) and AMX's tiles are left alone: no compiler keeps
  * values there across a check. */
-static void look_up_save(void) {
+static void asio_pulse_look_up_save(void) {
   struct save s = {0, 512, 3};
   uint32_t a, b, c, d;
   if (__get_cpuid(1, &a, &b, &c, &d) && (c & bit_OSXSAVE) != 0) {
@@ -70,7 +70,7 @@ static void look_up_save(void) {
   __atomic_store_n(&asio_pulse_checkpoint_save.bytes, s.bytes, __ATOMIC_RELEASE);
 }
 
-static void read_clock(void* ns) {
+static void asio_pulse_read_clock(void* ns) {
   struct timespec t;
   const int error = errno;
   *(uint64_t*)ns = clock_gettime(CLOCK_MONOTONIC, &t) == 0
@@ -80,14 +80,14 @@ static void read_clock(void* ns) {
 }
 
 /* Ticks a microsecond: measured once a process, between the first call and the first one that comes calibrate_after_us later. */
-static uint64_t rate(uint64_t now) {
+static uint64_t asio_pulse_rate(uint64_t now) {
   uint64_t known = __atomic_load_n(&ticks_per_us, __ATOMIC_RELAXED);
   if (known != 0) return known;
   const uint64_t from =
       __atomic_load_n(&start_tsc, __ATOMIC_ACQUIRE); /* pairs with the release store below */
   if (from == 0 || now - from > (uint64_t)calibrate_after_us * guessed_per_us) {
     uint64_t ns = 0;
-    asio_pulse_checkpoint_saved(read_clock, &ns);
+    asio_pulse_checkpoint_saved(asio_pulse_read_clock, &ns);
     if (from == 0) {
       uint64_t none = 0;
       if (ns != 0 &&
@@ -105,28 +105,28 @@ static uint64_t rate(uint64_t now) {
   return guessed_per_us;
 }
 
-static int within(uint64_t value, int least, int most) {
+static int asio_pulse_within(uint64_t value, int least, int most) {
   return value < (uint64_t)least ? least : value > (uint64_t)most ? most : (int)value;
 }
 
 /* Out of line, and not the same at every call: the C library declares that it is, but the hook may return on another thread, if
  * the first one has left its context. */
-__attribute__((noinline)) static int* errno_here(void) {
+__attribute__((noinline)) static int* asio_pulse_errno_here(void) {
   __asm__ volatile("" ::: "memory");
   return &errno;
 }
 
-static void call_hook(void* argument) {
+static void asio_pulse_call_hook(void* argument) {
   void** const both = argument;
-  const int error = *errno_here();
+  const int error = *asio_pulse_errno_here();
   ((asio_pulse_checkpoint_hook)both[0])(both[1]);
-  *errno_here() = error;
+  *asio_pulse_errno_here() = error;
 }
 
 void asio_pulse_refuel(void* place) {
-  if (__atomic_load_n(&asio_pulse_checkpoint_save.bytes, __ATOMIC_ACQUIRE) == 0) look_up_save();
-  const uint64_t now = tsc();
-  const uint64_t per_us = rate(now);
+  if (__atomic_load_n(&asio_pulse_checkpoint_save.bytes, __ATOMIC_ACQUIRE) == 0) asio_pulse_look_up_save();
+  const uint64_t now = asio_pulse_tsc();
+  const uint64_t per_us = asio_pulse_rate(now);
   const int left = asio_pulse_fuel;
   /* Adapts by what the fuel since the last call took: a fixed cost model fails (Compiler Interrupts, PLDI 2020), because a unit takes 0.1 ns
    * in vectorised code and 100 ns where it misses caches. One call changes it by a factor of two at most, for the time may be
@@ -136,7 +136,7 @@ void asio_pulse_refuel(void* place) {
   } else if (left > ASIO_PULSE_FUEL_ASK / 2) {
     const uint64_t passed = now - last_tsc, spent = (uint64_t)((int64_t)given - left);
     const uint64_t next = passed != 0 ? spent * (target_us * per_us) / passed : (uint64_t)most_fuel;
-    rated = within(within(next, rated / 2, rated * 2), least_fuel, most_fuel);
+    rated = asio_pulse_within(asio_pulse_within(next, rated / 2, rated * 2), least_fuel, most_fuel);
   }
   const asio_pulse_checkpoint_hook hook =
       __atomic_load_n(&asio_pulse_checkpoint_cell, __ATOMIC_ACQUIRE);
@@ -145,7 +145,7 @@ void asio_pulse_refuel(void* place) {
   asio_pulse_fuel = given;
   if (hook != 0) {
     void* both[2] = {(void*)hook, place};
-    asio_pulse_checkpoint_saved(call_hook, both);
+    asio_pulse_checkpoint_saved(asio_pulse_call_hook, both);
   }
 }
 

@@ -123,6 +123,19 @@ bool internal_name(std::string_view own) noexcept {
       std::string_view{"_ZN9__gnu_cxx"}, std::string_view{"_ZN5boost4asio"},
       std::string_view{"_ZNK5boost4asio"}, std::string_view{"_ZN5boost7context"},
       std::string_view{"_ZN10asio_pulse"}, std::string_view{"_ZNK10asio_pulse"}};
+  // In the place of the C library's: asio_pulse::lock_count, asio_pulse::chunked_memory.
+  static constexpr std::array in_place{
+      std::string_view{"free"},      std::string_view{"memcpy"},
+      std::string_view{"memmove"},   std::string_view{"memset"},
+      std::string_view{"memchr"},    std::string_view{"memcmp"},
+      std::string_view{"flockfile"}, std::string_view{"funlockfile"},
+      std::string_view{"call_once"}, std::string_view{"dl_iterate_phdr"},
+      std::string_view{"exit"}};
+  // Functions in C: what a check calls.
+  if (own.starts_with("asio_pulse_") && own.find(':') == own.npos) return true;
+  if (own.starts_with("pthread_") || own.starts_with("mtx_") ||
+      std::find(in_place.begin(), in_place.end(), own) != in_place.end())
+    return true;
   return own == "_start" || own == "operator new" || own == "operator delete" ||
          own == "operator new[]" || own == "operator delete[]" ||
          std::any_of(prefixes.begin(), prefixes.end(),

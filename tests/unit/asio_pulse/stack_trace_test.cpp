@@ -63,7 +63,18 @@ INSTANTIATE_TEST_SUITE_P(
         judged{"app::slow::~slow()", true}, judged{"app::f(int) [clone .cold]", true},
         judged{"_ZN3app1fEN5boost4asio10io_contextE", true}, judged{"stdx::f()", true},
         judged{"asio_pulse_user::f()", true}, judged{"boost_user::asio::f()", true},
-        judged{"operator_table::find(int)", true}));
+        judged{"operator_table::find(int)", true}, judged{"free_all", true},
+        judged{"memcpy_fast(void*)", true}));
+
+INSTANTIATE_TEST_SUITE_P(
+    checks_and_what_takes_the_c_librarys_place, own_name,
+    testing::Values(judged{"asio_pulse_out_of_fuel", false}, judged{"asio_pulse_refuel", false},
+                    judged{"asio_pulse_checkpoint_saved", false}, judged{"memcpy", false},
+                    judged{"free", false}, judged{"pthread_mutex_lock", false},
+                    judged{
+                        "asio_pulse::detail::chunked::(anonymous namespace)::forwards(void*, void "
+                        "const*, unsigned long)",
+                        false}));
 
 INSTANTIATE_TEST_SUITE_P(
     internals, own_name,
