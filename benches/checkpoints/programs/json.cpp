@@ -15,10 +15,11 @@ std::string document() {
   std::string text = "[";
   for (int i = 0; i < 4000; ++i) {
     const std::uint32_t id = next(), price = next() % 1000, width = next() % 100;
-    text += (i != 0 ? ",{\"id\":" : "{\"id\":") + std::to_string(id) + ",\"name\":\"item " +
-            std::to_string(i) + "\",\"price\":" + std::to_string(price) +
-            ".25,\"tags\":[\"a\",\"b\\n\\u00e9\",null,true],\"size\":{\"w\":" +
-            std::to_string(width) + "}}";
+    text +=
+        (i != 0 ? ",{\"id\":" : "{\"id\":") + std::to_string(id) + ",\"name\":\"item " +
+        std::to_string(i) + "\",\"price\":" + std::to_string(price) +
+        ".25,\"tags\":[\"a\",\"b\\n\\u00e9\",null,true],\"size\":{\"w\":" + std::to_string(width) +
+        "}}";
   }
   return text + "]";
 }
