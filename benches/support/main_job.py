@@ -16,6 +16,7 @@ import common
 SEED = b"correct horse battery staple"
 FAST_CONNECTIONS = 16
 HOG_CONNECTIONS = 4
+HOGS_ALONE_MS = 100  # before the first fast request
 HOG_MS = 50
 
 PREFACE = f"""\
@@ -93,7 +94,7 @@ def finish_wrk(wrk, name):
     return result
 
 
-def one_run(args, arm, threads, rounds, seconds, with_hogs, digest):
+def one_run(args, arm, threads, rounds, seconds, with_hogs, digest, alone=HOGS_ALONE_MS):
     name, *options = arm.split("+")
     server = Server(args.programs / f"http_server_{name}", threads, rounds, *options)
     try:
@@ -104,13 +105,15 @@ def one_run(args, arm, threads, rounds, seconds, with_hogs, digest):
         if json.loads(hog_body) != {"status": "ok", "sha256": digest}:
             common.fail(f"/hog: {hog_body}")
         cpu = server.cpu_seconds()
-        # With hogs, the fast requests hold their connections first, then the hogs come, and then
-        # the fast requests begin: so all of them are measured beside hogs.
-        wait = {"FIRST_DELAY_MS": "200"} if with_hogs else {}
-        wrk = start_wrk(server, "/fast", FAST_CONNECTIONS, seconds, **wait)
+        # With hogs, the fast requests hold their connections first, then the hogs come, and `alone` ms
+        # later the fast requests begin: so all of them are measured beside hogs.
+        delay = 0.1 + alone / 1000 if with_hogs else 0
+        wait = {"FIRST_DELAY_MS": str(round(delay * 1000))} if with_hogs else {}
+        wrk = start_wrk(server, "/fast", FAST_CONNECTIONS, seconds + round(delay), **wait)
         if with_hogs:
             time.sleep(0.1)
-            hog = start_wrk(server, "/hog", HOG_CONNECTIONS, seconds, EXPECT_BODY=hog_body)
+            hog = start_wrk(server, "/hog", HOG_CONNECTIONS, seconds + round(delay),
+                            EXPECT_BODY=hog_body)
         fast = finish_wrk(wrk, "/fast")
         cpu = server.cpu_seconds() - cpu
         hogs = finish_wrk(hog, "/hog") if with_hogs else None
@@ -123,7 +126,7 @@ def one_run(args, arm, threads, rounds, seconds, with_hogs, digest):
         common.fail(f"wrk counted more responses than the server sent: {served}")
     return {
         **{key: fast[key] / 1000 for key in ("p50", "p99", "p999", "max")},
-        "fast/s": fast["requests"] / (fast["seconds"] - (0.2 if with_hogs else 0)),
+        "fast/s": fast["requests"] / (fast["seconds"] - delay),
         "hogs/s": hogs["requests"] / hogs["seconds"] if hogs else 0.0,
         "cpu_us": cpu / fast["requests"] * 1e6,
         "pulse": served["pulse"],
@@ -211,12 +214,12 @@ def digest_of(rounds):
 
 def main():
     args = common.arguments(__doc__, calm_runs=6, calm_seconds=1, hog_runs=4, hog_seconds=2, one="",
-                            threads=2, rounds=0, seconds=1, hogs=False)
+                            threads=2, rounds=0, seconds=1, hogs=False, alone=HOGS_ALONE_MS)
     if args.one:  # for pulse_bench: a single run, as one line of JSON
         if args.rounds <= 0:
             common.fail("--one needs --rounds, as http_server_stock calibrate prints it")
         result = one_run(args, args.one, args.threads, args.rounds, args.seconds, args.hogs,
-                         digest_of(args.rounds))
+                         digest_of(args.rounds), args.alone)
         del result["reports"]
         print(json.dumps(result))
         return

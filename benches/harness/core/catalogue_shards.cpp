@@ -176,14 +176,22 @@ void moving(const settings& with, scenario_spec& to) {
   to.variants.push_back(std::move(v));
 }
 
-void http_slow(const settings& with, scenario_spec& to) {
+// With `alone`: the slow requests have gone on for so long before the first fast one. Without, the sessions
+// that have slow requests are not known yet.
+void http_slow(const settings& with, scenario_spec& to, std::chrono::milliseconds alone) {
   const long seconds = web_seconds(with, 2);
+  const bool start = alone.count() == 0;
   variant_spec v = web_variant(
-      "http_slow", "a web server, two threads, with slow requests that have no checkpoint", true,
-      seconds);
+      start ? "http_slow_start" : "http_slow",
+      fmt::format("a web server, two threads, with slow requests that have no checkpoint, {}",
+                  start ? "from the first of these on" : "which began 2 s before"),
+      true, seconds);
   v.repetitions = std::min(4, with.repetitions);
-  v.parameters = {
-      {"fast_connections", 16}, {"slow_connections", 4}, {"slow_ms", 50}, {"seconds", seconds}};
+  v.parameters = {{"fast_connections", 16},
+                  {"slow_connections", 4},
+                  {"slow_ms", 50},
+                  {"seconds", seconds},
+                  {"slow_alone_ms", alone.count()}};
   struct arm {
     std::string name, label, which;
     arm_kind kind;
@@ -192,15 +200,19 @@ void http_slow(const settings& with, scenario_spec& to) {
        {arm{"stock", "Boost.Asio", "stock", arm_kind::baseline},
         arm{"still", "asio-pulse, shards, nothing moves", "pulse+shards-slow", arm_kind::peer},
         arm{"pulse", "asio-pulse, shards, movable", "pulse+movable", arm_kind::ours}}) {
-    v.arms.push_back(
-        {one.name, one.label, one.kind, web_command(with, one.which, "2", true, seconds)});
+    words command = web_command(with, one.which, "2", true, seconds);
+    if (!start) command.insert(command.end(), {"--alone", fmt::to_string(alone.count())});
+    v.arms.push_back({one.name, one.label, one.kind, std::move(command)});
   }
   v.metrics = {{"fast_p99_ms", "fast request, p99", "ms", "lower", true, "p99"},
+               {"fast_max_ms", "fast request, worst", "ms", "lower", false, "max"},
                {"fast_p50_ms", "fast request, p50", "ms", "lower", false, "p50"},
                {"fast_per_s", "fast requests answered", "1/s", "higher", false, "fast/s"},
                {"slow_per_s", "slow requests answered", "1/s", "higher", false, "hogs/s"}};
-  to.targets.push_back({"fast p99 beside slow requests, movable, ms", v.name, "fast_p99_ms",
-                        "pulse", reading::median, "lower", 5});
+  if (!start) {
+    to.targets.push_back({"fast p99 beside slow requests, movable, ms", v.name, "fast_p99_ms",
+                          "pulse", reading::median, "lower", 5});
+  }
   to.variants.push_back(std::move(v));
 }
 
@@ -292,7 +304,8 @@ scenario_spec shards(const settings& with) {
   result.title = "Shards";
   posts(with, result);
   http_calm(with, result);
-  http_slow(with, result);
+  http_slow(with, result, std::chrono::seconds{2});
+  http_slow(with, result, {});
   messages(with, result);
   moving(with, result);
   costs(with, result);
