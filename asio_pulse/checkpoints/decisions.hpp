@@ -97,12 +97,12 @@ struct loop_decision {
 /// What a remark says about a loop.
 inline std::string remark_on(const loop_decision& d) {
   const std::string often =
-      d.copies > 1 ? "each " + std::to_string(d.copies) + " iterations" : "each iteration";
+      d.copies > 1 ? "every " + std::to_string(d.copies) + " iterations" : "each iteration";
   switch (d.what) {
     case check::none:
       return "none: " + std::string(d.why) + " (" + std::to_string(d.charge) + " units)";
     case check::strip:
-      return "strip-mined: a check each " + std::to_string(d.chunk) + " iterations";
+      return "strip-mined: a check every " + std::to_string(d.chunk) + " iterations";
     case check::counter:
       return "a counter in a register, " + std::to_string(d.charge) + " units " + often + " (" +
              d.why + ")";
@@ -145,7 +145,7 @@ inline std::vector<loop_decision> decide(const std::vector<loop_facts>& loops) {
     } else if (!s.open && f.may_carry && (s.mixed || s.once < body_that_hides_memory)) {
       d.what = check::counter;
       d.why = s.mixed ? "around loops with checks"
-                      : "a short body, its length not known before it runs";
+                      : "a short body whose length is not known before it runs";
     } else {
       d.what = check::each_time;
       d.why = s.open ? "it calls functions" : "a long body";
@@ -191,10 +191,10 @@ inline std::size_t nest_of(const std::vector<loop_facts>& loops, std::size_t i) 
 }
 
 /// Numbers the strongly connected components of a call graph (Tarjan, without recursion: call graphs are deep). Two functions
-/// that have the same number call each other, in a circle. A function that is alone with its number, and does not call itself, gets 0.
-inline std::vector<unsigned> circles_of(const std::vector<std::vector<std::size_t>>& calls) {
+/// that have the same number call each other, in a cycle. A function that is alone with its number, and does not call itself, gets 0.
+inline std::vector<unsigned> cycles_of(const std::vector<std::vector<std::size_t>>& calls) {
   const std::size_t n = calls.size();
-  std::vector<unsigned> circle(n, 0);
+  std::vector<unsigned> cycle(n, 0);
   std::vector<std::size_t> index(n, 0), low(n, 0), stack;
   std::vector<bool> on_stack(n, false);
   struct frame {
@@ -202,7 +202,7 @@ inline std::vector<unsigned> circles_of(const std::vector<std::vector<std::size_
   };
   std::vector<frame> frames;
   std::size_t count = 0;
-  unsigned circles = 0;
+  unsigned cycles = 0;
   for (std::size_t root = 0; root < n; ++root) {
     if (index[root] != 0) continue;
     frames.push_back({root, 0});
@@ -226,16 +226,16 @@ inline std::vector<unsigned> circles_of(const std::vector<std::vector<std::size_
       if (low[v] != index[v]) continue;
       const bool itself = std::find(calls[v].begin(), calls[v].end(), v) != calls[v].end();
       const bool several = stack.back() != v;
-      const unsigned number = several || itself ? ++circles : 0;
+      const unsigned number = several || itself ? ++cycles : 0;
       for (std::size_t w = no_loop; w != v;) {
         w = stack.back();
         stack.pop_back();
         on_stack[w] = false;
-        circle[w] = number;
+        cycle[w] = number;
       }
     }
   }
-  return circle;
+  return cycle;
 }
 
 }  // namespace asio_pulse::checkpoints

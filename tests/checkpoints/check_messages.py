@@ -93,10 +93,10 @@ class Checks:
         done.stdout += path.read_text() if path.exists() else ""
         self.expect("remarks", done, True, r"source.cpp:\d+: left_by_attribute\(char const\*\): left out: its attribute leaves it out",
                     r"left_by_list\(char const\*\): left out: .*functions.list:1: leave function \*left_by_list\*",
-                    r"counted\(int const\*, int\): loop: strip-mined: a check each \d+ iterations",
-                    r"uncounted\(char const\*\): loop: a counter in a register, \d+ units each \d iterations",
+                    r"counted\(int const\*, int\): loop: strip-mined: a check every \d+ iterations",
+                    r"uncounted\(char const\*\): loop: a counter in a register, \d+ units every \d iterations",
                     r"small\(int const\*\): loop: none: all its work is small \(\d+ units\)",
-                    r"recursive\(int\): in a circle of calls")
+                    r"recursive\(int\): in a cycle of calls")
         # Nothing but the list keeps the compiler from inlining it, and from a copy for its constant argument.
         path.unlink(missing_ok=True)
         done = self.compile(*self.argument("remarks", path), *self.list_file("leave function left_by_name(char const*, int)\n"))

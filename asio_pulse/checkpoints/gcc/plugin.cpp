@@ -47,16 +47,16 @@ void register_attributes(void*, void*) { register_attribute(&attribute); }
 
 /// What is known of the call graph, in numbers: the compiler frees its nodes and types as it goes.
 struct call_graph {
-  std::map<unsigned, unsigned> circle;  // by DECL_UID
+  std::map<unsigned, unsigned> cycle;  // by DECL_UID
   std::map<std::string, std::set<unsigned>>
-      circles_by_shape;  // of functions whose address is taken
+      cycles_by_shape;  // of functions whose address is taken
   bool done = false;
 };
 call_graph graph;
 
 /// Which functions may run into themselves, by calls in this unit; looked up once, before the first body is released. A call through
 /// a pointer may reach any function of a compatible type whose address is taken.
-void find_circles(function* first) {
+void find_cycles(function* first) {
   if (graph.done) return;
   graph.done = true;
   std::vector<cgraph_node*> nodes;
@@ -99,27 +99,27 @@ void find_circles(function* first) {
       }
     }
   }
-  const std::vector<unsigned> numbers = circles_of(calls);
+  const std::vector<unsigned> numbers = cycles_of(calls);
   for (std::size_t i = 0; i < nodes.size(); ++i)
-    if (numbers[i] != 0) graph.circle[DECL_UID(nodes[i]->decl)] = numbers[i];
+    if (numbers[i] != 0) graph.cycle[DECL_UID(nodes[i]->decl)] = numbers[i];
   for (const auto& [shape, all] : by_shape)
     for (const std::size_t i : all)
-      if (numbers[i] != 0) graph.circles_by_shape[shape].insert(numbers[i]);
+      if (numbers[i] != 0) graph.cycles_by_shape[shape].insert(numbers[i]);
 }
 
 /// May this call lead back to the function that it is in?
 bool leads_back(function* f, gcall* call) {
-  const auto own = graph.circle.find(DECL_UID(f->decl));
-  if (own == graph.circle.end() || gimple_call_internal_p(call)) return false;
+  const auto own = graph.cycle.find(DECL_UID(f->decl));
+  if (own == graph.cycle.end() || gimple_call_internal_p(call)) return false;
   if (const tree to = gimple_call_fndecl(call)) {
     cgraph_node* const n = cgraph_node::get(to);
     const auto its =
-        graph.circle.find(DECL_UID(n != nullptr ? n->ultimate_alias_target()->decl : to));
-    return its != graph.circle.end() && its->second == own->second;
+        graph.cycle.find(DECL_UID(n != nullptr ? n->ultimate_alias_target()->decl : to));
+    return its != graph.cycle.end() && its->second == own->second;
   }
   if (gimple_call_fntype(call) == NULL_TREE) return false;
-  const auto at = graph.circles_by_shape.find(shape_of(gimple_call_fntype(call)));
-  return at != graph.circles_by_shape.end() && at->second.count(own->second) != 0;
+  const auto at = graph.cycles_by_shape.find(shape_of(gimple_call_fntype(call)));
+  return at != graph.cycles_by_shape.end() && at->second.count(own->second) != 0;
 }
 
 const pass_data data{
@@ -130,7 +130,7 @@ class checkpoint_pass final : public gimple_opt_pass {
   explicit checkpoint_pass(gcc::context* c) : gimple_opt_pass(data, c) {}
 
   unsigned execute(function* f) final {
-    find_circles(f);
+    find_cycles(f);
     const std::string name = IDENTIFIER_POINTER(DECL_ASSEMBLER_NAME(f->decl));
     const char* const file = DECL_SOURCE_FILE(f->decl);
     const auto tell = [&](unsigned line, const std::string& text) {

@@ -22,7 +22,7 @@ bool repeat_body(gcc_loop* l, unsigned copies) {
   return good;
 }
 
-/// Where a circle of calls is checked: before the first of its calls that all others pass.
+/// Where a cycle of calls is checked: before the first of its calls that all others pass.
 std::string entry_check(function* f, const std::function<bool(function*, gcall*)>& leads_back) {
   basic_block common = nullptr, b;
   const auto first_in = [&](basic_block in) -> gimple* {
@@ -37,7 +37,7 @@ std::string entry_check(function* f, const std::function<bool(function*, gcall*)
     common = common == nullptr ? b : nearest_common_dominator(CDI_DOMINATORS, common, b);
   if (common == nullptr) return "";
   if (loop_outer(common->loop_father) != nullptr)
-    return "in a circle of calls: its calls are in a loop that has checks";
+    return "in a cycle of calls: its calls are in a loop that has checks";
   if (gimple* const first = first_in(common)) {
     gimple_stmt_iterator at = gsi_for_stmt(first);
     gsi_prev_nondebug(&at);
@@ -47,7 +47,7 @@ std::string entry_check(function* f, const std::function<bool(function*, gcall*)
   } else {
     subtract_before_end(common, entry_cost, DECL_SOURCE_LOCATION(f->decl));
   }
-  return "in a circle of calls: a check before it calls on";
+  return "in a cycle of calls: a check before its calls";
 }
 
 }  // namespace
@@ -127,7 +127,7 @@ bool write_checks(function* f, const std::function<bool(function*, gcall*)>& lea
     else if (d.what != check::none)
       subtract_on(loop_latch_edge(l), d.charge, where[i]);
   }
-  // Circles that are no loops, because they can be entered at several places.
+  // Cycles that are no loops, because they can be entered at several places.
   free_dominance_info(CDI_DOMINATORS);
   calculate_dominance_info(CDI_DOMINATORS);
   mark_dfs_back_edges();
@@ -141,7 +141,7 @@ bool write_checks(function* f, const std::function<bool(function*, gcall*)>& lea
   }
   for (const edge e : irreducible) {
     subtract_on(e, call_cost * 2, DECL_SOURCE_LOCATION(f->decl));
-    tell(0, "a circle with several entries: a check each time");
+    tell(0, "a cycle with several entries: a check in each round");
     any = true;
   }
 

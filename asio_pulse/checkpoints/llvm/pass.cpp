@@ -43,7 +43,7 @@ void each_annotated(Module& m, const std::function<void(Function&)>& do_it) {
 
 /// Which functions may run into themselves, by calls in this module. A call through a pointer may reach any
 /// function of the same type whose address is taken.
-std::map<const Function*, unsigned> circles(
+std::map<const Function*, unsigned> cycles(
     Module& m, std::map<const CallBase*, SmallVector<const Function*, 2>>& targets) {
   std::vector<Function*> functions;
   std::map<const Function*, std::size_t> index;
@@ -69,7 +69,7 @@ std::map<const Function*, unsigned> circles(
       if (const auto found = targets.find(call); found != targets.end())
         for (const Function* f : found->second) calls[n].push_back(index[f]);
     }
-  const std::vector<unsigned> numbers = circles_of(calls);
+  const std::vector<unsigned> numbers = cycles_of(calls);
   std::map<const Function*, unsigned> result;
   for (std::size_t n = 0; n < functions.size(); ++n)
     if (numbers[n] != 0) result[functions[n]] = numbers[n];
@@ -136,7 +136,7 @@ class pass : public PassInfoMixin<pass> {
       }
     }
     std::map<const CallBase*, SmallVector<const Function*, 2>> targets;
-    const auto circle = circles(m, targets);
+    const auto cycle = cycles(m, targets);
     auto& fam = mam.getResult<FunctionAnalysisManagerModuleProxy>(m).getManager();
     writer w(m);
     bool any = false;
@@ -144,13 +144,13 @@ class pass : public PassInfoMixin<pass> {
       if (f.isDeclaration() || f.getFnAttribute(taken_attribute).getValueAsString() != "wanted")
         continue;
       f.addFnAttr(taken_attribute, "done");
-      const auto own = circle.find(&f);
+      const auto own = cycle.find(&f);
       SmallVector<Instruction*, 8> recursive;
-      if (own != circle.end())
+      if (own != cycle.end())
         for (const auto& [call, to] : targets)
           if (call->getFunction() == &f && any_of(to, [&](const Function* t) {
-                const auto its = circle.find(t);
-                return its != circle.end() && its->second == own->second;
+                const auto its = cycle.find(t);
+                return its != cycle.end() && its->second == own->second;
               }))
             recursive.push_back(const_cast<CallBase*>(call));
       if (w.function(f, fam, recursive, [&](unsigned line, const std::string& text) {

@@ -332,7 +332,7 @@ loop_facts writer::describe(Loop& l, Function& f, FunctionAnalysisManager&, bool
   return facts;
 }
 
-/// Circles that are no loops, because they can be entered at several places: the way back to an earlier block has a check.
+/// Cycles that are no loops, because they can be entered at several places: the way back to an earlier block has a check.
 unsigned writer::irreducible(Function& f, FunctionAnalysisManager&, const tell& tell) {
   DominatorTree tree(f);
   ReversePostOrderTraversal<Function*> order(&f);
@@ -348,7 +348,7 @@ unsigned writer::irreducible(Function& f, FunctionAnalysisManager&, const tell& 
   for (BasicBlock* b : found) {
     const DebugLoc at = b->getTerminator()->getDebugLoc();
     subtract(b->getTerminator(), static_cast<work>(b->size()) + call_cost);
-    tell(at ? at.getLine() : 0, "a circle with several entries: a check each time");
+    tell(at ? at.getLine() : 0, "a cycle with several entries: a check in each round");
   }
   return static_cast<unsigned>(found.size());
 }
@@ -381,7 +381,7 @@ bool writer::function(Function& f, FunctionAnalysisManager& fam, ArrayRef<Instru
   std::vector<unsigned> lines;
   for (const Loop* l : order) lines.push_back(line_of(*l));
 
-  // Where a circle of calls is checked: before the first of its calls that all others pass. What returns without
+  // Where a cycle of calls is checked: before the first of its calls that all others pass. What returns without
   // such a call does no work that counts.
   Instruction* entry = nullptr;
   std::string entry_text;
@@ -393,7 +393,7 @@ bool writer::function(Function& f, FunctionAnalysisManager& fam, ArrayRef<Instru
                                    : tree.findNearestCommonDominator(common, i->getParent());
     if (common == nullptr) {
     } else if (loops.getLoopFor(common) != nullptr) {
-      entry_text = "in a circle of calls: its calls are in a loop that has checks";
+      entry_text = "in a cycle of calls: its calls are in a loop that has checks";
     } else {
       entry = common->getTerminator();
       for (Instruction& i : *common)
@@ -401,7 +401,7 @@ bool writer::function(Function& f, FunctionAnalysisManager& fam, ArrayRef<Instru
           entry = &i;
           break;
         }
-      entry_text = "in a circle of calls: a check before it calls on";
+      entry_text = "in a cycle of calls: a check before its calls";
     }
   }
 

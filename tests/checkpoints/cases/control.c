@@ -1,4 +1,4 @@
-/* alloca, variable arrays, setjmp, computed gotos, circles with two entries, asm goto, leaf functions that would use the red zone. */
+/* alloca, variable arrays, setjmp, computed gotos, cycles with two entries, asm goto, leaf functions that would use the red zone. */
 #include "hooked.h"
 
 #include <alloca.h>

@@ -1,4 +1,4 @@
-// Circles of calls have checks: direct, mutual, virtual, through pointers, through std::function. What is in no circle has none.
+// Cycles of calls have checks: direct, mutual, virtual, through pointers, through std::function. What is in no cycle has none.
 #include "hooked.h"
 
 #include <functional>
