@@ -47,9 +47,8 @@ void register_attributes(void*, void*) { register_attribute(&attribute); }
 
 /// What is known of the call graph, in numbers: the compiler frees its nodes and types as it goes.
 struct call_graph {
-  std::map<unsigned, unsigned> cycle;  // by DECL_UID
-  std::map<std::string, std::set<unsigned>>
-      cycles_by_shape;  // of functions whose address is taken
+  std::map<unsigned, unsigned> cycle;                         // by DECL_UID
+  std::map<std::string, std::set<unsigned>> cycles_by_shape;  // of functions whose address is taken
   bool done = false;
 };
 call_graph graph;

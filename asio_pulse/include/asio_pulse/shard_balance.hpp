@@ -302,7 +302,7 @@ class shard_balancer {
   bool apart_ = false;         ///< hogs are kept apart
   std::size_t homes_ = 0;      ///< of them
   std::size_t most_homes_ = 1;
-  double mean_ = 0;            ///< load of the targets and of this shard
+  double mean_ = 0;  ///< load of the targets and of this shard
   double excess_ = 0;
   double per_load_ = 1;  ///< CPU that was used for each unit of this shard's load
   // The test: the sum of what is above the threshold, times ns.
