@@ -183,7 +183,7 @@ function(asio_pulse_bpf_object source clang skeleton)
     set(arch x86)
   endif()
   file(MAKE_DIRECTORY "${folder}")
-  file(GLOB headers CONFIGURE_DEPENDS "${module}/src/*.h" "${module}/include/asio_pulse/bpf/*.h")
+  file(GLOB headers CONFIGURE_DEPENDS "${module}/src/program/*.h" "${module}/include/asio_pulse/bpf/*.h")
   add_custom_command(
     OUTPUT "${skeleton}"
     COMMAND

@@ -10,7 +10,7 @@
 //
 // A count never falls below zero: if a handler unlocks what another one has locked, its next lock must
 // still be seen, and so must a lock that it holds. For the latter the addresses are added up, too.
-#include "lock_count.h"
+#include "threads/lock_count.h"
 
 #include <dlfcn.h>
 #include <errno.h>

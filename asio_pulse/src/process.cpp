@@ -6,7 +6,7 @@
 #include "context_telemetry.hpp"
 #include "hint_hub.hpp"
 #include "inspection.hpp"
-#include "stalled_poll.hpp"
+#include "reports/stalled_poll.hpp"
 #include "watchdog.hpp"
 
 #include <asio_pulse/detail/context_core.hpp>

@@ -2,7 +2,7 @@
 //
 // pulse_bench runs the scenarios with plain Boost.Asio and with asio-pulse, compares and reports.
 
-#include "catalogue.hpp"
+#include "catalogue/catalogue.hpp"
 #include "compare.hpp"
 #include "document.hpp"
 #include "process.hpp"

@@ -17,7 +17,7 @@ events: Ir
 fl=(1) /src/benches/poll_loops.cpp
 fn=(1) main
 10 100
-cfi=(2) /src/asio_pulse/src/context/task_groups.cpp
+cfi=(2) /src/asio_pulse/src/context/groups/task_groups.cpp
 cfn=(2) charged
 calls=3 20
 11 70
@@ -32,7 +32,7 @@ fl=(2)
 fn=(2)
 20 40
 -2 1
-cfi=(4) /src/asio_pulse/src/context/parking.cpp
+cfi=(4) /src/asio_pulse/src/context/gate/parking.cpp
 cfn=(3) set_gate
 calls=1 50
 21 1000

@@ -2,8 +2,8 @@
 #include "loader.hpp"
 
 #include "check.hpp"
+#include "service/socket_file.hpp"
 #include "settings.hpp"
-#include "socket_file.hpp"
 #include "status.hpp"
 
 #include <boost/asio/io_context.hpp>

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "scheduler.hpp"
-#include "service.hpp"
+#include "service/service.hpp"
 
 #include <chrono>
 

@@ -2,9 +2,9 @@
 //
 // Finds out what the machine has. What cannot be read counts as missing.
 #include "check.hpp"
-#include "client.hpp"
 #include "process_info.hpp"
-#include "thread_slices.hpp"
+#include "service/client.hpp"
+#include "threads/thread_slices.hpp"
 
 #include <bpf/btf.h>
 #include <bpf/libbpf.h>

@@ -2,8 +2,8 @@
 //
 // The command scx_pulse: its options and their rules.
 #include "check.hpp"
-#include "client.hpp"
 #include "loader.hpp"
+#include "service/client.hpp"
 #include "settings.hpp"
 #include "status.hpp"
 

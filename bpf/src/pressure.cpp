@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSL-1.0
 #include "pressure.hpp"
 
-#include "pressure_text.hpp"
 #include "process_info.hpp"
+#include "text/pressure_text.hpp"
 
 namespace asio_pulse::scx {
 namespace {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSL-1.0
 #pragma once
 
-#include "block_store.hpp"
-#include "policies.h"
+#include "program/policies.h"
+#include "service/block_store.hpp"
 
 #include <chrono>
 #include <cstdint>

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSL-1.0
 #pragma once
 
-#include "policies.h"
-#include "scx_pulse.h"
+#include "program/policies.h"
+#include "program/scx_pulse.h"
 
 #include <asio_pulse/bpf/protocol.h>
 

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: BSL-1.0
 #pragma once
 
+#include "program/scx_pulse.h"
 #include "quota.hpp"
-#include "scx_pulse.h"
-#include "service.hpp"
+#include "service/service.hpp"
 
 #include <boost/json/fwd.hpp>
 

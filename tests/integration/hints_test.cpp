@@ -10,7 +10,7 @@
 #include <support/scenario.hpp>
 #include <support/silent_file_system.hpp>
 //
-#include "descriptor.hpp"
+#include "files/descriptor.hpp"
 #include "hint_link.hpp"
 
 #include <asio_pulse/hints.hpp>

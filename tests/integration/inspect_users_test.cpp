@@ -6,7 +6,7 @@
 #include <support/inspecting.hpp>
 #include <support/sanitizers.hpp>
 //
-#include "user_identity.hpp"
+#include "process/user_identity.hpp"
 
 #include <fcntl.h>
 #include <gmock/gmock.h>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 #pragma once
 
-#include "block_store.hpp"
+#include "service/block_store.hpp"
 
 #include <bpf/bpf.h>
 #include <linux/bpf.h>

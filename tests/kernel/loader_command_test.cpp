@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSL-1.0
 //
 // The command scx_pulse with a real scheduler. tests/unit/bpf tests the same with memory files.
-#include "client.hpp"
-#include "socket_file.hpp"
+#include "service/client.hpp"
+#include "service/socket_file.hpp"
 #include "vm_support.hpp"
 #include "vm_workers.hpp"
 

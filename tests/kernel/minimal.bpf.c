@@ -5,7 +5,7 @@
  */
 #include <stdint.h>
 
-#include "kernel.bpf.h"
+#include "program/kernel.bpf.h"
 
 #pragma clang diagnostic ignored "-Wunused-parameter" /* BPF_PROG's context */
 

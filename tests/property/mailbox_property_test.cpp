@@ -3,7 +3,7 @@
 // Random schedules of senders and of a receiver, step by step on one thread, with the library's
 // mailboxes and sleep flag: order for each pair, nothing lost, bounded, no wake-up lost. What
 // processors may reorder is not covered here; see the stress in mailbox_test.cpp.
-#include <asio_pulse/detail/mailbox.hpp>
+#include <asio_pulse/detail/shards/mailbox.hpp>
 
 #include <gtest/gtest.h>
 

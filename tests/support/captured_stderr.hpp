@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSL-1.0
 #pragma once
 
-#include "report_writer.hpp"
-#include "standard_error.hpp"
+#include "files/standard_error.hpp"
+#include "reports/report_writer.hpp"
 
 #include <poll.h>
 #include <unistd.h>

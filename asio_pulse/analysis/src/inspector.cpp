@@ -5,9 +5,9 @@
 
 #if defined(__linux__)
 
-#include "descriptor.hpp"
+#include "files/descriptor.hpp"
 #include "inspect_wire.hpp"
-#include "user_identity.hpp"
+#include "process/user_identity.hpp"
 
 #include <fmt/core.h>
 #include <poll.h>

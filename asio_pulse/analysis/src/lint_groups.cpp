@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSL-1.0
 
-#include "duration_math.hpp"
 #include "lint_rules.hpp"
-#include "short_numbers.hpp"
+#include "text/duration_math.hpp"
+#include "text/short_numbers.hpp"
 
 #include <fmt/core.h>
 

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: BSL-1.0
 
 #include "blocked_reason.hpp"
-#include "duration_math.hpp"
 #include "frame_text.hpp"
 #include "lint_rules.hpp"
-#include "short_numbers.hpp"
+#include "text/duration_math.hpp"
+#include "text/short_numbers.hpp"
 
 #include <asio_pulse/report.hpp>
 

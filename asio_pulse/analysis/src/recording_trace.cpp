@@ -5,8 +5,8 @@
 // Times are microseconds since the recording's beginning.
 
 #include "frame_text.hpp"
-#include "json_text.hpp"
 #include "slices.hpp"
+#include "text/json_text.hpp"
 
 #include <asio_pulse/admission.hpp>
 #include <asio_pulse/report.hpp>

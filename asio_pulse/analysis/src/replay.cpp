@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 
-#include "duration_math.hpp"
 #include "replay_run.hpp"
+#include "text/duration_math.hpp"
 
 #include <asio_pulse/options.hpp>
 #include <asio_pulse/replay.hpp>

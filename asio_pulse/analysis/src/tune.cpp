@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 
-#include "duration_literal.hpp"
 #include "replay_run.hpp"
+#include "text/duration_literal.hpp"
 
 #include <asio_pulse/replay.hpp>
 

@@ -4,9 +4,9 @@
 #include <asio_pulse/hooks/requirements.hpp>
 //
 #include <asio_pulse/detail/asio/coroutine_home.hpp>
-#include <asio_pulse/detail/movable_objects.hpp>
-#include <asio_pulse/detail/movable_steps.hpp>
-#include <asio_pulse/detail/shard_moves.hpp>
+#include <asio_pulse/detail/shards/movable_objects.hpp>
+#include <asio_pulse/detail/shards/movable_steps.hpp>
+#include <asio_pulse/detail/shards/shard_moves.hpp>
 #include <asio_pulse/sharded_context.hpp>
 
 #include <boost/asio/associated_executor.hpp>

@@ -3,7 +3,7 @@
 
 #include <asio_pulse/hooks/requirements.hpp>
 //
-#include <asio_pulse/detail/shard.hpp>
+#include <asio_pulse/detail/shards/shard.hpp>
 #include <asio_pulse/sharded_context.hpp>
 
 #include <cstddef>

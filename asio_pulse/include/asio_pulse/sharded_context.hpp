@@ -3,11 +3,11 @@
 
 #include <asio_pulse/hooks/requirements.hpp>
 //
-#include <asio_pulse/detail/movable_steps.hpp>
-#include <asio_pulse/detail/shard.hpp>
-#include <asio_pulse/detail/shard_drain.hpp>
-#include <asio_pulse/detail/shard_moves.hpp>
-#include <asio_pulse/detail/shard_request.hpp>
+#include <asio_pulse/detail/shards/movable_steps.hpp>
+#include <asio_pulse/detail/shards/shard.hpp>
+#include <asio_pulse/detail/shards/shard_drain.hpp>
+#include <asio_pulse/detail/shards/shard_moves.hpp>
+#include <asio_pulse/detail/shards/shard_request.hpp>
 #include <asio_pulse/error.hpp>
 #include <asio_pulse/io_context.hpp>
 #include <asio_pulse/options.hpp>

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: BSL-1.0
 //
 // The construction and the end of a context, and its tasks: the program's and those of connections.
-#include "automatic_checkpoint.hpp"
 #include "context_companion.hpp"
-#include "copied_name.hpp"
 #include "core_list.hpp"
 #include "current_poll.hpp"
-#include "parking.hpp"
-#include "report_writer.hpp"
-#include "standard_error.hpp"
-#include "task_groups.hpp"
-#include "wanted_hints.hpp"
+#include "files/standard_error.hpp"
+#include "gate/parking.hpp"
+#include "groups/task_groups.hpp"
+#include "reports/report_writer.hpp"
+#include "tasks/copied_name.hpp"
+#include "yields/automatic_checkpoint.hpp"
+#include "yields/wanted_hints.hpp"
 
 #include <asio_pulse/detail/context_core.hpp>
 #include <asio_pulse/detail/serial_queue.hpp>

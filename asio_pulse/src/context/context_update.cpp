@@ -2,9 +2,9 @@
 //
 // Changes of the options, and of tasks' budgets, while workers poll.
 #include "context_companion.hpp"
+#include "gate/parking.hpp"
+#include "groups/task_groups.hpp"
 #include "option_changes.hpp"
-#include "parking.hpp"
-#include "task_groups.hpp"
 
 #include <asio_pulse/detail/context_core.hpp>
 

@@ -4,8 +4,8 @@
 // The handler here prints a line on stderr that explains it, and passes the signal on to the
 // previous handler or to the default action with its core dump.
 
-#include "loaded_module.hpp"
-#include "standard_error.hpp"
+#include "files/standard_error.hpp"
+#include "process/loaded_module.hpp"
 
 #include <asio_pulse/detail/fiber_stack.hpp>
 #include <asio_pulse/hooks/poll_path.hpp>

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSL-1.0
 #include "fiber_threads.hpp"
-#include "signal_stack.hpp"
 #include "thread_exit.hpp"
-#include "thread_usage.hpp"
+#include "threads/signal_stack.hpp"
+#include "threads/thread_usage.hpp"
 
 #include <asio_pulse/detail/fiber_stack.hpp>
 #include <asio_pulse/fiber_stacks.hpp>

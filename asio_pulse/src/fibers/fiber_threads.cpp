@@ -4,7 +4,7 @@
 // are held, the signals that are blocked, and which thread has to resume a fiber.
 #include "fiber_threads.hpp"
 
-#include "lock_count.h"
+#include "threads/lock_count.h"
 
 #include <asio_pulse/detail/fiber_stack.hpp>
 

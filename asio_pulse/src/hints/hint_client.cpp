@@ -3,7 +3,7 @@
 
 #if defined(__linux__)
 
-#include "descriptor.hpp"
+#include "files/descriptor.hpp"
 #include "hint_memory.hpp"
 
 #include <asio_pulse/report.hpp>

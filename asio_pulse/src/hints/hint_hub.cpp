@@ -6,11 +6,11 @@
 
 #if defined(__linux__)
 
-#include "background_thread.hpp"
 #include "hint_hub_thread.hpp"
-#include "thread_number.hpp"
-#include "thread_usage.hpp"
-#include "wakeup.hpp"
+#include "threads/background_thread.hpp"
+#include "threads/thread_number.hpp"
+#include "threads/thread_usage.hpp"
+#include "threads/wakeup.hpp"
 
 #include <fmt/core.h>
 #include <pthread.h>

@@ -6,8 +6,8 @@
 
 #if defined(__linux__)
 
-#include "thread_name.hpp"
-#include "wakeup.hpp"
+#include "threads/thread_name.hpp"
+#include "threads/wakeup.hpp"
 
 #include <poll.h>
 #include <unistd.h>

@@ -5,9 +5,9 @@
 #include "hint_hub.hpp"
 #include "hint_link.hpp"
 #include "hint_local.hpp"
-#include "process_wide.hpp"
-#include "thread_slices.hpp"
-#include "thread_usage.hpp"
+#include "process/process_wide.hpp"
+#include "threads/thread_slices.hpp"
+#include "threads/thread_usage.hpp"
 
 #include <asio_pulse/detail/context_core.hpp>
 

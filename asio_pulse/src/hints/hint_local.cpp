@@ -4,7 +4,7 @@
 #if defined(__linux__)
 
 #include "hint_link.hpp"
-#include "pressure_text.hpp"
+#include "text/pressure_text.hpp"
 
 #include <fcntl.h>
 #include <unistd.h>

@@ -3,7 +3,7 @@
 
 #if defined(__linux__)
 
-#include "descriptor.hpp"
+#include "files/descriptor.hpp"
 
 #include <asio_pulse/bpf/control_block.h>
 #include <asio_pulse/report.hpp>

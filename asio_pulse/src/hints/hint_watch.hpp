@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 #pragma once
 
-#include "tightened_quantum.hpp"
+#include "yields/tightened_quantum.hpp"
 
 #include <asio_pulse/hints.hpp>
 #include <asio_pulse/timing/timebase.hpp>

@@ -2,7 +2,7 @@
 #include "inspect_wire.hpp"
 
 #include "metrics_members.hpp"
-#include "wire.hpp"
+#include "text/wire.hpp"
 
 #include <algorithm>
 #include <charconv>

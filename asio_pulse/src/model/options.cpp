@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 
-#include "duration_literal.hpp"
+#include "text/duration_literal.hpp"
 
 #include <asio_pulse/error.hpp>
 #include <asio_pulse/options.hpp>

@@ -11,7 +11,7 @@
 #include <unistd.h>
 #endif
 
-#include "replacing_file.hpp"
+#include "files/replacing_file.hpp"
 
 #include <algorithm>
 #include <cerrno>

@@ -2,7 +2,7 @@
 //
 // A recording as bytes. asio_pulse/docs/recording.md describes the format field by field.
 
-#include "byte_io.hpp"
+#include "text/byte_io.hpp"
 
 #include <asio_pulse/recording.hpp>
 

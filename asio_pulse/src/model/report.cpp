@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 
-#include "escaped.hpp"
+#include "text/escaped.hpp"
 
 #include <asio_pulse/report.hpp>
 

@@ -2,9 +2,9 @@
 #include "rehearsal.hpp"
 
 #if defined(__linux__)
-#include "errno_kept.hpp"
+#include "process/errno_kept.hpp"
 #include "stack_copy.hpp"
-#include "thread_number.hpp"
+#include "threads/thread_number.hpp"
 
 #include <linux/futex.h>
 #include <sched.h>

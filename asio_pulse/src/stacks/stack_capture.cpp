@@ -2,12 +2,12 @@
 
 #include "stack_capture.hpp"
 
-#include "errno_kept.hpp"
 #include "interrupted_call.hpp"
+#include "process/errno_kept.hpp"
 #include "rehearsal.hpp"
 #include "stack_copy.hpp"
-#include "thread_number.hpp"
-#include "thread_usage.hpp"
+#include "threads/thread_number.hpp"
+#include "threads/thread_usage.hpp"
 
 #if defined(__linux__) && (defined(__x86_64__) || defined(__aarch64__))
 #define ASIO_PULSE_DETAIL_CAN_CAPTURE 1

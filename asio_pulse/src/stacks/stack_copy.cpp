@@ -3,8 +3,8 @@
 #include "stack_copy.hpp"
 
 #if defined(__linux__)
-#include "errno_kept.hpp"
-#include "thread_usage.hpp"
+#include "process/errno_kept.hpp"
+#include "threads/thread_usage.hpp"
 
 #include <fcntl.h>
 #include <sys/syscall.h>

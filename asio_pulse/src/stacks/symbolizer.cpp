@@ -13,10 +13,10 @@
 
 #include "awaiting_chain.hpp"
 #include "dwarf_names.hpp"
-#include "errno_kept.hpp"
 #include "libdw_memory.hpp"
 #include "mapped_code.hpp"
 #include "module_image.hpp"
+#include "process/errno_kept.hpp"
 #include "stack_copy.hpp"
 #include "system_module.hpp"
 

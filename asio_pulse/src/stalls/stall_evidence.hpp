@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 #pragma once
 
-#include "thread_usage.hpp"
+#include "threads/thread_usage.hpp"
 
 #include <asio_pulse/stack_trace.hpp>
 

@@ -14,14 +14,14 @@
 #if defined(__GLIBC__) && __GLIBC_PREREQ(2, 32)
 #include <sys/single_threaded.h>
 #endif
-#include "background_thread.hpp"
-#include "errno_kept.hpp"
-#include "signal_stack.hpp"
+#include "process/errno_kept.hpp"
 #include "stack_copy.hpp"
 #include "thread_exit.hpp"
-#include "thread_name.hpp"
-#include "thread_number.hpp"
-#include "thread_slices.hpp"
+#include "threads/background_thread.hpp"
+#include "threads/signal_stack.hpp"
+#include "threads/thread_name.hpp"
+#include "threads/thread_number.hpp"
+#include "threads/thread_slices.hpp"
 #include "watchdog_thread.hpp"
 
 #include <asio_pulse/hooks/assert.hpp>

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: BSL-1.0
 #pragma once
 
-#include "process_wide.hpp"
+#include "process/process_wide.hpp"
+#include "reports/stalled_poll.hpp"
 #include "stack_capture.hpp"
 #include "stall_watch.hpp"
-#include "stalled_poll.hpp"
 #include "symbolizer.hpp"
-#include "thread_usage.hpp"
+#include "threads/thread_usage.hpp"
 #include "watchdog.hpp"
 
 #include <asio_pulse/detail/context_core.hpp>

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSL-1.0
 #include "context_control.hpp"
 
-#include "escaped.hpp"
-#include "task_groups.hpp"
+#include "groups/task_groups.hpp"
+#include "text/escaped.hpp"
 
 #include <fmt/core.h>
 

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "instruments.hpp"
-#include "stalled_poll.hpp"
+#include "reports/stalled_poll.hpp"
 
 #include <asio_pulse/detail/context_core.hpp>
 #include <asio_pulse/metrics.hpp>

@@ -2,8 +2,8 @@
 //
 // Makes the metrics of groups.
 #include "context_telemetry.hpp"
+#include "groups/task_groups.hpp"
 #include "keep_best.hpp"
-#include "task_groups.hpp"
 
 #include <algorithm>
 #include <cstddef>

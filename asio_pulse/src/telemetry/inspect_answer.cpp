@@ -9,8 +9,8 @@
 #include "inspect_server.hpp"
 #include "inspect_wire.hpp"
 #include "instruments.hpp"
-#include "process_name.hpp"
-#include "user_identity.hpp"
+#include "process/process_name.hpp"
+#include "process/user_identity.hpp"
 
 #include <fmt/core.h>
 

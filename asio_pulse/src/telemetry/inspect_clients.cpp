@@ -5,8 +5,8 @@
 
 #include "inspect_server.hpp"
 #include "inspect_wire.hpp"
-#include "user_identity.hpp"
-#include "wakeup.hpp"
+#include "process/user_identity.hpp"
+#include "threads/wakeup.hpp"
 
 #include <fmt/format.h>
 #include <poll.h>

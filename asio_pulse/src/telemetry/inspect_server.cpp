@@ -3,13 +3,13 @@
 
 #if defined(__linux__)
 
-#include "background_thread.hpp"
 #include "inspect_server.hpp"
 #include "inspect_wire.hpp"
 #include "instruments.hpp"
-#include "process_name.hpp"
-#include "thread_name.hpp"
-#include "wakeup.hpp"
+#include "process/process_name.hpp"
+#include "threads/background_thread.hpp"
+#include "threads/thread_name.hpp"
+#include "threads/wakeup.hpp"
 
 #include <poll.h>
 #include <sys/socket.h>

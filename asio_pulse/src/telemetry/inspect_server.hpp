@@ -3,9 +3,9 @@
 
 #include "context_control.hpp"
 #include "context_telemetry.hpp"
-#include "descriptor.hpp"
+#include "files/descriptor.hpp"
 #include "inspection.hpp"
-#include "process_wide.hpp"
+#include "process/process_wide.hpp"
 #include "trace_taker.hpp"
 
 #include <sys/socket.h>

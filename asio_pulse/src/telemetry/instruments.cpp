@@ -10,7 +10,7 @@
 #include <span>
 
 #if defined(__linux__)
-#include "thread_number.hpp"
+#include "threads/thread_number.hpp"
 #endif
 
 namespace asio_pulse::detail {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 #pragma once
 
-#include "stalled_poll.hpp"
+#include "reports/stalled_poll.hpp"
 
 #include <asio_pulse/hooks/poll_recorder.hpp>
 #include <asio_pulse/metrics.hpp>

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: BSL-1.0
 #include "trace_taker.hpp"
 
+#include "groups/task_groups.hpp"
 #include "instruments.hpp"
-#include "process_name.hpp"
-#include "task_groups.hpp"
+#include "process/process_name.hpp"
 
 #include <algorithm>
 #include <limits>

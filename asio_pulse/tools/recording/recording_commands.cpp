@@ -2,8 +2,8 @@
 
 #include "recording_commands.hpp"
 
+#include "files/replacing_file.hpp"
 #include "recording_output.hpp"
-#include "replacing_file.hpp"
 
 #include <asio_pulse/report.hpp>
 #include <asio_pulse/trace.hpp>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 
 #include "recording_output.hpp"
-#include "utf8.hpp"
+#include "text/utf8.hpp"
 
 #include <boost/json.hpp>
 

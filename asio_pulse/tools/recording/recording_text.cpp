@@ -2,8 +2,8 @@
 //
 // The answers as text. Names are escaped, because they may come from the network.
 
-#include "duration_literal.hpp"
 #include "recording_output.hpp"
+#include "text/duration_literal.hpp"
 
 #include <asio_pulse/report.hpp>
 

@@ -2,11 +2,11 @@
 
 #include "command.hpp"
 
-#include "changing.hpp"
 #include "output.hpp"
-#include "picture.hpp"
-#include "targets.hpp"
-#include "tracing.hpp"
+#include "process/changing.hpp"
+#include "process/targets.hpp"
+#include "process/tracing.hpp"
+#include "screen/picture.hpp"
 
 #include <asio_pulse/version.hpp>
 

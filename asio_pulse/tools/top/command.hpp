@@ -4,7 +4,7 @@
 
 #pragma once
 
-#include "machine.hpp"
+#include "process/machine.hpp"
 
 #include <chrono>
 #include <string>

@@ -4,7 +4,7 @@
 
 #pragma once
 
-#include "picture.hpp"
+#include "screen/picture.hpp"
 #include "text.hpp"
 
 #include <cstddef>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 
 #include "output.hpp"
-#include "ui.hpp"
+#include "screen/ui.hpp"
 
 #include <fmt/core.h>
 

@@ -2,7 +2,7 @@
 
 #include "text.hpp"
 
-#include "short_numbers.hpp"
+#include "text/short_numbers.hpp"
 
 #include <asio_pulse/report.hpp>
 

@@ -4,7 +4,7 @@
 
 #pragma once
 
-#include "catalogue.hpp"
+#include "catalogue/catalogue.hpp"
 #include "run_output.hpp"
 
 #include <boost/json/object.hpp>

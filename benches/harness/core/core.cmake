@@ -2,7 +2,8 @@
 if(TARGET pulse_bench_core)
   return()
 endif()
-file(GLOB sources CONFIGURE_DEPENDS "${CMAKE_CURRENT_LIST_DIR}/*.cpp")
+file(GLOB sources CONFIGURE_DEPENDS "${CMAKE_CURRENT_LIST_DIR}/*.cpp"
+     "${CMAKE_CURRENT_LIST_DIR}/catalogue/*.cpp")
 add_library(pulse_bench_core STATIC ${sources})
 target_include_directories(pulse_bench_core PUBLIC "${CMAKE_CURRENT_LIST_DIR}")
 target_link_libraries(pulse_bench_core PUBLIC asio_pulse_json fmt::fmt)

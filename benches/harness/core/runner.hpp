@@ -5,7 +5,7 @@
 
 #pragma once
 
-#include "catalogue.hpp"
+#include "catalogue/catalogue.hpp"
 
 #include <boost/json/object.hpp>
 

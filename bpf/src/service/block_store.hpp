@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 #pragma once
 
-#include "scx_pulse.h"
+#include "program/scx_pulse.h"
 
 #include <asio_pulse/bpf/control_block.h>
 

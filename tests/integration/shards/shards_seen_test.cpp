@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 //
 // What is seen of shards: their metrics, as an inspector reads them.
-#include <asio_pulse/detail/shard_figures.hpp>
+#include <asio_pulse/detail/shards/shard_figures.hpp>
 #include <asio_pulse/metrics.hpp>
 #include <asio_pulse/sharded_context.hpp>
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-#include "bpf_statistics.hpp"
+#include "../bpf_statistics.hpp"
 #include "minimal_bpf.skel.h"
 #include "scheduler_support.hpp"
 

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: BSL-1.0
 #pragma once
 
-#include "control_blocks.hpp"
+#include "../vm_support.hpp"
 #include "scheduler.hpp"
-#include "vm_support.hpp"
+#include "service/control_blocks.hpp"
 
 #include <pthread.h>
 #include <sched.h>

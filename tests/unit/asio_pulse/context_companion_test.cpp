@@ -4,7 +4,7 @@
 #include "context_companion.hpp"
 
 #include "empty_port.hpp"
-#include "stalled_poll.hpp"
+#include "reports/stalled_poll.hpp"
 
 #include <asio_pulse/detail/context_core.hpp>
 #include <asio_pulse/hooks/poll_path.hpp>

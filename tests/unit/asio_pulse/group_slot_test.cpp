@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 //
 // The group that a task is in, as seen by what must not wait; and the end of a scope on another thread.
-#include "task_groups.hpp"
+#include "groups/task_groups.hpp"
 
 #include <asio_pulse/detail/group_slot.hpp>
 #include <asio_pulse/detail/task_ref.hpp>

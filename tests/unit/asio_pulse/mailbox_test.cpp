@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-#include <asio_pulse/detail/mailbox.hpp>
+#include <asio_pulse/detail/shards/mailbox.hpp>
 // Included first, to check that the header is self-contained.
 
 #include <gtest/gtest.h>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 //
 // The order of tasks with parked operations while other workers charge them.
-#include "parking.hpp"
+#include "gate/parking.hpp"
 
 #include "empty_port.hpp"
 

@@ -5,7 +5,7 @@
 #include "stack_capture.hpp"
 #include "support/stalls.hpp"
 #include "support/stuck_poll.hpp"
-#include "thread_usage.hpp"
+#include "threads/thread_usage.hpp"
 
 #include <support/sanitizers.hpp>
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 #include "collect.hpp"
 
-#include "catalogue.hpp"
+#include "catalogue/catalogue.hpp"
 #include "table.hpp"
 
 #include <boost/json.hpp>

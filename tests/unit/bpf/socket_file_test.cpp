@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-#include "socket_file.hpp"
+#include "service/socket_file.hpp"
 // Included first, to check that the header is self-contained.
 
 #include "support.hpp"

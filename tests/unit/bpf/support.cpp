@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 #include "support.hpp"
 
-#include "socket_file.hpp"
+#include "service/socket_file.hpp"
 
 #include <fcntl.h>
 #include <sched.h>

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSL-1.0
 #pragma once
 
-#include "block_store.hpp"
-#include "service.hpp"
+#include "service/block_store.hpp"
+#include "service/service.hpp"
 
 #include <asio_pulse/bpf/protocol.h>
 

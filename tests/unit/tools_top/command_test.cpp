@@ -4,9 +4,9 @@
 
 #include "made.hpp"
 #include "output.hpp"
-#include "sampler.hpp"
-#include "targets.hpp"
-#include "tracing.hpp"
+#include "process/sampler.hpp"
+#include "process/targets.hpp"
+#include "process/tracing.hpp"
 
 // Its implementation is in the tool's json_text.cpp.
 #include "support/page_table.hpp"

@@ -7,9 +7,9 @@
 #include "made.hpp"
 #include "metrics_members.hpp"
 #include "output.hpp"
-#include "picture.hpp"
-#include "ui.hpp"
-#include "wire.hpp"
+#include "screen/picture.hpp"
+#include "screen/ui.hpp"
+#include "text/wire.hpp"
 
 #include <support/mutator.hpp>
 

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: BSL-1.0
-#include "picture.hpp"
+#include "screen/picture.hpp"
 // Included first, to check that the header is self-contained.
 
 #include "made.hpp"
-#include "tables.hpp"
+#include "screen/tables.hpp"
 
 #include <gtest/gtest.h>
 

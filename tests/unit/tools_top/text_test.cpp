@@ -3,8 +3,8 @@
 // Included first, to check that the header is self-contained.
 
 #include "made.hpp"
-#include "short_numbers.hpp"
-#include "styled.hpp"
+#include "screen/styled.hpp"
+#include "text/short_numbers.hpp"
 
 #include <gtest/gtest.h>
 

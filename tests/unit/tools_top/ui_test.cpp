@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-#include "ui.hpp"
+#include "screen/ui.hpp"
 // Included first, to check that the header is self-contained.
 
 #include "made.hpp"

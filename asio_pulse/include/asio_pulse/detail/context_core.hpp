@@ -8,7 +8,7 @@
 #include <asio_pulse/detail/counters.hpp>
 #include <asio_pulse/detail/fiber_stack.hpp>
 #include <asio_pulse/detail/live_options.hpp>
-#include <asio_pulse/detail/shard_figures.hpp>
+#include <asio_pulse/detail/shards/shard_figures.hpp>
 #include <asio_pulse/detail/task_list.hpp>
 #include <asio_pulse/detail/task_state.hpp>
 #include <asio_pulse/hooks/poll_path.hpp>

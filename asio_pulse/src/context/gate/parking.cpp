@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 #include "parking.hpp"
 
-#include "task_groups.hpp"
+#include "groups/task_groups.hpp"
 
 #include <asio_pulse/hooks/always_preempt.hpp>
 #include <asio_pulse/hooks/assert.hpp>

@@ -4,9 +4,9 @@
 // taken out of Asio's queue, and the policy says whose turn it is.
 #include "deadline_policy.hpp"
 #include "fair_policy.hpp"
+#include "groups/task_groups.hpp"
 #include "parking.hpp"
 #include "priority_policy.hpp"
-#include "task_groups.hpp"
 
 #include <asio_pulse/hooks/always_preempt.hpp>
 #include <asio_pulse/hooks/assert.hpp>

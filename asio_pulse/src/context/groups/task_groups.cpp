@@ -3,9 +3,9 @@
 // Groups of tasks: what they use, and whether their requests are served.
 #include "task_groups.hpp"
 
-#include "copied_name.hpp"
 #include "current_poll.hpp"
-#include "parking.hpp"
+#include "gate/parking.hpp"
+#include "tasks/copied_name.hpp"
 
 #include <asio_pulse/detail/asio_port.hpp>
 #include <asio_pulse/detail/task_ref.hpp>

@@ -2,8 +2,8 @@
 //
 // Statistics, metrics and recordings of a context.
 #include "context_companion.hpp"
-#include "parking.hpp"
-#include "task_groups.hpp"
+#include "gate/parking.hpp"
+#include "groups/task_groups.hpp"
 
 #include <asio_pulse/detail/context_core.hpp>
 #include <asio_pulse/hooks/poll_recorder.hpp>

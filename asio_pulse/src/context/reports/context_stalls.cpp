@@ -2,8 +2,8 @@
 //
 // How a context reacts to a poll that does not end. Called by the watchdog.
 #include "context_companion.hpp"
-#include "decision_lock.hpp"
 #include "stalled_poll.hpp"
+#include "tasks/decision_lock.hpp"
 
 #include <asio_pulse/detail/context_core.hpp>
 

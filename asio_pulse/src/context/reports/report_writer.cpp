@@ -2,7 +2,7 @@
 
 #include "report_writer.hpp"
 
-#include "standard_error.hpp"
+#include "files/standard_error.hpp"
 
 #include <algorithm>
 #include <cerrno>
@@ -13,10 +13,10 @@
 #if defined(_WIN32)
 #include <io.h>
 #else
-#include "background_thread.hpp"
-#include "errno_kept.hpp"
-#include "process_wide.hpp"
-#include "thread_name.hpp"
+#include "process/errno_kept.hpp"
+#include "process/process_wide.hpp"
+#include "threads/background_thread.hpp"
+#include "threads/thread_name.hpp"
 
 #include <poll.h>
 #include <unistd.h>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 #pragma once
 
-#include "process_wide.hpp"
+#include "process/process_wide.hpp"
 
 #include <asio_pulse/report.hpp>
 

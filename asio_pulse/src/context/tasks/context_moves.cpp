@@ -3,8 +3,8 @@
 // Tasks that move to another context, with the connection that they stand for.
 #include "current_poll.hpp"
 #include "decision_lock.hpp"
-#include "parking.hpp"
-#include "task_groups.hpp"
+#include "gate/parking.hpp"
+#include "groups/task_groups.hpp"
 
 #include <asio_pulse/detail/context_core.hpp>
 #include <asio_pulse/detail/task_ref.hpp>

@@ -3,8 +3,8 @@
 // The consequences of a poll for its task: its tier, and what a change of the tier implies.
 #include "current_poll.hpp"
 #include "decision_lock.hpp"
-#include "parking.hpp"
-#include "task_groups.hpp"
+#include "gate/parking.hpp"
+#include "groups/task_groups.hpp"
 
 #include <asio_pulse/detail/context_core.hpp>
 #include <asio_pulse/hooks/poll_recorder.hpp>

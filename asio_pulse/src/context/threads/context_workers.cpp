@@ -2,8 +2,8 @@
 //
 // The threads that run a context: they join, rest and leave.
 #include "context_companion.hpp"
-#include "lock_count.h"
-#include "parking.hpp"
+#include "gate/parking.hpp"
+#include "threads/lock_count.h"
 
 #include <asio_pulse/detail/context_core.hpp>
 #include <asio_pulse/hooks/poll_path.hpp>

@@ -4,10 +4,10 @@
 #include <cerrno>
 
 #if defined(__linux__)
-#include "errno_kept.hpp"
-#include "thread_name.hpp"
-#include "thread_number.hpp"
-#include "thread_usage.hpp"
+#include "process/errno_kept.hpp"
+#include "threads/thread_name.hpp"
+#include "threads/thread_number.hpp"
+#include "threads/thread_usage.hpp"
 
 #include <linux/capability.h>
 #include <pthread.h>

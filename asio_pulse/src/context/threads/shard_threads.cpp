@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 #include <asio_pulse/detail/isolation_threads.hpp>
-#include <asio_pulse/detail/shard_threads.hpp>
+#include <asio_pulse/detail/shards/shard_threads.hpp>
 
 #include <algorithm>
 #include <array>
@@ -10,8 +10,8 @@
 #include <thread>
 
 #if defined(__linux__)
-#include "cpu_quota.hpp"
-#include "thread_usage.hpp"
+#include "process/cpu_quota.hpp"
+#include "threads/thread_usage.hpp"
 
 #include <pthread.h>
 #include <sched.h>

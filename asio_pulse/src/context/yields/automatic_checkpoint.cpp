@@ -8,8 +8,8 @@
 #include "automatic_checkpoint.hpp"
 
 #include "current_poll.hpp"
-#include "loaded_module.hpp"
-#include "lock_count.h"
+#include "process/loaded_module.hpp"
+#include "threads/lock_count.h"
 
 #include <asio_pulse/auto_checkpoint.h>
 #include <asio_pulse/detail/context_core.hpp>

@@ -2,7 +2,7 @@
 //
 // Decides whether a checkpoint yields, and tells the program's hooks about yields.
 #include "current_poll.hpp"
-#include "task_groups.hpp"
+#include "groups/task_groups.hpp"
 #include "tightened_quantum.hpp"
 
 #include <asio_pulse/detail/context_core.hpp>

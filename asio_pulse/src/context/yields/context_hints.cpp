@@ -3,7 +3,7 @@
 // How a context reacts to a hint that other threads wait for a worker's CPU.
 #include "context_companion.hpp"
 #include "current_poll.hpp"
-#include "parking.hpp"
+#include "gate/parking.hpp"
 
 #include <asio_pulse/detail/context_core.hpp>
 #include <asio_pulse/hooks/poll_recorder.hpp>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 #pragma once
 
-#include "errno_kept.hpp"
+#include "process/errno_kept.hpp"
 
 #include <unistd.h>
 

@@ -2,7 +2,7 @@
 
 #include "replacing_file.hpp"
 
-#include "escaped.hpp"
+#include "text/escaped.hpp"
 
 #include <fmt/format.h>
 

@@ -19,7 +19,7 @@ void write_last_words(const char* text, std::size_t size) noexcept {
 
 #else
 
-#include "errno_kept.hpp"
+#include "process/errno_kept.hpp"
 
 #include <fcntl.h>
 #include <poll.h>

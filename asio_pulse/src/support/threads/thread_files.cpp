@@ -3,7 +3,7 @@
 #include "thread_files.hpp"
 
 #if defined(__linux__)
-#include "errno_kept.hpp"
+#include "process/errno_kept.hpp"
 
 #include <fcntl.h>
 #include <unistd.h>

@@ -2,8 +2,8 @@
 #include "thread_name.hpp"
 
 #if defined(__linux__)
-#include "descriptor.hpp"
-#include "errno_kept.hpp"
+#include "files/descriptor.hpp"
+#include "process/errno_kept.hpp"
 #include "thread_usage.hpp"
 
 #include <fcntl.h>

@@ -3,7 +3,7 @@
 
 #if defined(__linux__)
 
-#include "errno_kept.hpp"
+#include "process/errno_kept.hpp"
 
 #include <sched.h>
 #include <sys/syscall.h>

@@ -12,7 +12,7 @@
 #include <time.h>
 #endif
 
-#include "system_calls.hpp"
+#include "process/system_calls.hpp"
 
 namespace asio_pulse::detail {
 namespace parse {

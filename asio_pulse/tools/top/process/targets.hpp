@@ -5,8 +5,8 @@
 #pragma once
 
 #include "machine.hpp"
-#include "styled.hpp"
-#include "ui.hpp"
+#include "screen/styled.hpp"
+#include "screen/ui.hpp"
 
 #include <cstddef>
 #include <cstdint>

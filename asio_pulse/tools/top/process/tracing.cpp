@@ -2,7 +2,7 @@
 
 #include "tracing.hpp"
 
-#include "replacing_file.hpp"
+#include "files/replacing_file.hpp"
 
 #include <asio_pulse/recording.hpp>
 #include <asio_pulse/report.hpp>

@@ -3,8 +3,8 @@
 #include "details.hpp"
 
 #include "frame_text.hpp"
-#include "short_numbers.hpp"
 #include "tables.hpp"
+#include "text/short_numbers.hpp"
 
 #include <fmt/core.h>
 

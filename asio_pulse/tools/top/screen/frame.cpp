@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 
 #include "details.hpp"
-#include "short_numbers.hpp"
+#include "text/short_numbers.hpp"
 #include "ui.hpp"
 
 #include <fmt/core.h>

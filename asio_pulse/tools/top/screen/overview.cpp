@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 
-#include "short_numbers.hpp"
+#include "text/short_numbers.hpp"
 #include "ui.hpp"
 
 #include <fmt/core.h>

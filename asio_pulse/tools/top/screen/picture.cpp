@@ -2,7 +2,7 @@
 
 #include "picture.hpp"
 
-#include "duration_math.hpp"
+#include "text/duration_math.hpp"
 
 #include <algorithm>
 #include <string>

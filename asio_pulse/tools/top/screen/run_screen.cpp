@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: BSL-1.0
 
-#include "changing.hpp"
 #include "command.hpp"
-#include "sampler.hpp"
+#include "process/changing.hpp"
+#include "process/sampler.hpp"
+#include "process/targets.hpp"
+#include "process/tracing.hpp"
 #include "screen.hpp"
-#include "targets.hpp"
-#include "tracing.hpp"
 
 #include <fmt/core.h>
 

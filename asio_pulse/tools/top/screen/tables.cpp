@@ -3,7 +3,7 @@
 #include "tables.hpp"
 
 #include "frame_text.hpp"
-#include "short_numbers.hpp"
+#include "text/short_numbers.hpp"
 
 #include <fmt/core.h>
 

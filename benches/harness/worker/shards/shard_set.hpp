@@ -4,7 +4,7 @@
 
 #pragma once
 
-#include "../../annotations.hpp"
+#include "../../../annotations.hpp"
 
 #include <boost/asio/executor_work_guard.hpp>
 

@@ -5,7 +5,7 @@
 
 #pragma once
 
-#include "worker.hpp"
+#include "../worker.hpp"
 
 namespace worker {
 

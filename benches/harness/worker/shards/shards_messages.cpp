@@ -2,7 +2,7 @@
 //
 // Messages between two shards. In stock they are posts between two contexts, which a thread runs each.
 
-#include "../../measure.hpp"
+#include "../../../measure.hpp"
 #include "shard_set.hpp"
 #include "shards.hpp"
 

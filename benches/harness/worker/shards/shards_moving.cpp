@@ -4,7 +4,7 @@
 
 #if !defined(BENCH_STOCK)
 
-#include "../../measure.hpp"
+#include "../../../measure.hpp"
 #include "shard_set.hpp"
 #include "shards.hpp"
 

@@ -2,8 +2,8 @@
 //
 // What a handler costs on a shard.
 
-#include "../../measure.hpp"
-#include "memory.hpp"
+#include "../../../measure.hpp"
+#include "../memory.hpp"
 #include "shard_set.hpp"
 #include "shards.hpp"
 

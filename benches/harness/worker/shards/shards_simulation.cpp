@@ -4,8 +4,8 @@
 
 #if !defined(BENCH_STOCK)
 
-#include "../../measure.hpp"
-#include "../simulator/simulation.hpp"
+#include "../../../measure.hpp"
+#include "../../simulator/simulation.hpp"
 #include "shard_set.hpp"
 #include "shards.hpp"
 

@@ -4,7 +4,7 @@
 
 #pragma once
 
-#include "worker.hpp"
+#include "../worker.hpp"
 
 namespace worker {
 

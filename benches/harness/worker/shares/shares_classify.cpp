@@ -2,8 +2,8 @@
 //
 // What it costs to accept a connection, and what options::classify adds.
 
-#include "../../measure.hpp"
-#include "server.hpp"
+#include "../../../measure.hpp"
+#include "../server.hpp"
 #include "shares.hpp"
 
 #include <boost/asio/ip/tcp.hpp>

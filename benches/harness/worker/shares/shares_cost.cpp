@@ -2,10 +2,10 @@
 //
 // What groups cost: a poll of a task in a group beside one of a task in none, and 10 000 groups.
 
-#include "../../measure.hpp"
-#include "../../poll_loops.hpp"
-#include "memory.hpp"
-#include "server.hpp"
+#include "../../../measure.hpp"
+#include "../../../poll_loops.hpp"
+#include "../memory.hpp"
+#include "../server.hpp"
 #include "shares.hpp"
 
 #include <boost/asio/post.hpp>

@@ -3,9 +3,9 @@
 // An HTTP server on Boost.Beast that gets more requests than it can serve. The server has one
 // thread, the clients another.
 
-#include "../../measure.hpp"
-#include "open_loop.hpp"
-#include "server.hpp"
+#include "../../../measure.hpp"
+#include "../open_loop.hpp"
+#include "../server.hpp"
 #include "shares.hpp"
 
 #include <boost/asio/awaitable.hpp>

@@ -2,8 +2,8 @@
 //
 // The policies that order work: by deadline, and by priority with aging.
 
-#include "../../measure.hpp"
-#include "server.hpp"
+#include "../../../measure.hpp"
+#include "../server.hpp"
 #include "shares.hpp"
 
 #include <boost/asio/executor_work_guard.hpp>

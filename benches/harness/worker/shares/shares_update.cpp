@@ -3,8 +3,8 @@
 // Options that change a thousand times a second while workers poll: from when on each worker uses
 // them, and how long its polls are delayed.
 
-#include "../../measure.hpp"
-#include "server.hpp"
+#include "../../../measure.hpp"
+#include "../server.hpp"
 #include "shares.hpp"
 
 #include <boost/asio/post.hpp>

@@ -3,8 +3,8 @@
 // Groups that are saturated: each has more work than there is CPU time. What each got is measured by
 // the threads' CPU clocks, in steps of 10 ms, and compared over every second of the run.
 
-#include "../../measure.hpp"
-#include "server.hpp"
+#include "../../../measure.hpp"
+#include "../server.hpp"
 #include "shares.hpp"
 
 #include <boost/asio/post.hpp>

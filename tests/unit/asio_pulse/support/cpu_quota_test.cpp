@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
-#include "cpu_quota.hpp"
+#include "process/cpu_quota.hpp"
 
-#include <asio_pulse/detail/shard_threads.hpp>
+#include <asio_pulse/detail/shards/shard_threads.hpp>
 
 #include <gtest/gtest.h>
 

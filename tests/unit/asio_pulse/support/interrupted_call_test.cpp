@@ -6,7 +6,7 @@
 #include "stack_copy.hpp"
 #include "support/sanitizers.hpp"
 #include "support/stuck_poll.hpp"
-#include "thread_usage.hpp"
+#include "threads/thread_usage.hpp"
 
 #include <gtest/gtest.h>
 #include <poll.h>

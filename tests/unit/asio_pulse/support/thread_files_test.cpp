@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 
-#include "thread_files.hpp"
+#include "threads/thread_files.hpp"
 
 #include <gtest/gtest.h>
 #include <sys/resource.h>

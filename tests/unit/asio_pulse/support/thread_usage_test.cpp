@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: BSL-1.0
 
-#include "thread_usage.hpp"
+#include "threads/thread_usage.hpp"
 
+#include "process/system_calls.hpp"
 #include "stall_evidence.hpp"
 #include "support/cpu_work.hpp"
-#include "system_calls.hpp"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

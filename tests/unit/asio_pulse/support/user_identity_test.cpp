@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-#include "user_identity.hpp"
+#include "process/user_identity.hpp"
 
 #include <gtest/gtest.h>
 #include <unistd.h>

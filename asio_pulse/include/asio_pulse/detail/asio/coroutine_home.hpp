@@ -2,7 +2,7 @@
 #pragma once
 
 #include <asio_pulse/detail/asio/asio_internals.hpp>
-#include <asio_pulse/detail/movable_core.hpp>
+#include <asio_pulse/detail/shards/movable_core.hpp>
 
 #include <boost/asio/associated_executor.hpp>
 #include <boost/asio/awaitable.hpp>

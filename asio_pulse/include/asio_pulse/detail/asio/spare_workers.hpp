@@ -31,7 +31,7 @@
 /// the context (of nested calls, the outermost counts). A *spare* is a thread of the library. It is
 /// *active* while it takes turns of the scheduler, and parked otherwise.
 ///
-/// Invariants, each with its test in tests/integration/compensation_test.cpp:
+/// Invariants, each with its test in tests/integration/stalls/compensation_test.cpp:
 ///
 /// S1. **No handler runs on a spare while no caller is inside.** The last caller that leaves, for
 ///     whatever reason (out of work, stopped, timed out, an exception), waits until no spare is

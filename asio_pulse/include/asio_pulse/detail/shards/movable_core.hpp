@@ -2,7 +2,7 @@
 #pragma once
 
 #include <asio_pulse/detail/asio/handler_operation.hpp>
-#include <asio_pulse/detail/visitors.hpp>
+#include <asio_pulse/detail/shards/visitors.hpp>
 #include <asio_pulse/hooks/assert.hpp>
 #include <asio_pulse/hooks/thread_state.hpp>
 #include <asio_pulse/io_context.hpp>

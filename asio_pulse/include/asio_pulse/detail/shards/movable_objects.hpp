@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 #pragma once
 
-#include <asio_pulse/detail/movable_core.hpp>
+#include <asio_pulse/detail/shards/movable_core.hpp>
 
 #include <boost/asio/socket_base.hpp>
 #include <boost/asio/steady_timer.hpp>

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSL-1.0
 #pragma once
 
-#include <asio_pulse/detail/movable_core.hpp>
-#include <asio_pulse/detail/shard_moves.hpp>
+#include <asio_pulse/detail/shards/movable_core.hpp>
+#include <asio_pulse/detail/shards/shard_moves.hpp>
 #include <asio_pulse/error.hpp>
 
 #include <boost/asio/error.hpp>

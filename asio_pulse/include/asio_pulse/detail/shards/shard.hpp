@@ -3,9 +3,9 @@
 
 #include <asio_pulse/detail/asio/asio_internals.hpp>
 #include <asio_pulse/detail/asio/handler_operation.hpp>
-#include <asio_pulse/detail/mailbox.hpp>
-#include <asio_pulse/detail/shard_figures.hpp>
-#include <asio_pulse/detail/shard_threads.hpp>
+#include <asio_pulse/detail/shards/mailbox.hpp>
+#include <asio_pulse/detail/shards/shard_figures.hpp>
+#include <asio_pulse/detail/shards/shard_threads.hpp>
 #include <asio_pulse/hooks/assert.hpp>
 #include <asio_pulse/hooks/poll_path.hpp>
 #include <asio_pulse/io_context.hpp>

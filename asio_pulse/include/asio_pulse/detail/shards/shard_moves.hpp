@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: BSL-1.0
 #pragma once
 
-#include <asio_pulse/detail/movable_core.hpp>
-#include <asio_pulse/detail/shard.hpp>
-#include <asio_pulse/detail/visitors.hpp>
+#include <asio_pulse/detail/shards/movable_core.hpp>
+#include <asio_pulse/detail/shards/shard.hpp>
+#include <asio_pulse/detail/shards/visitors.hpp>
 #include <asio_pulse/error.hpp>
 #include <asio_pulse/hooks/poll_path.hpp>
 #include <asio_pulse/shard_balance.hpp>

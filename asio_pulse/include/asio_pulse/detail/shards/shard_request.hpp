@@ -2,7 +2,7 @@
 #pragma once
 
 #include <asio_pulse/detail/asio/handler_operation.hpp>
-#include <asio_pulse/detail/shard.hpp>
+#include <asio_pulse/detail/shards/shard.hpp>
 #include <asio_pulse/error.hpp>
 
 #include <boost/asio/associated_executor.hpp>
