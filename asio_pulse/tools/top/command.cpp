@@ -7,6 +7,7 @@
 #include "process/targets.hpp"
 #include "process/tracing.hpp"
 #include "screen/picture.hpp"
+#include "text.hpp"
 
 #include <asio_pulse/version.hpp>
 
@@ -17,7 +18,6 @@
 
 #include <algorithm>
 #include <array>
-#include <charconv>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -151,13 +151,6 @@ int trace(machine& m, const settings& s) {
   return print(printable_again(result.text, charset_of_locale()) + '\n')
              ? fine
              : complain("the output cannot be written", cannot);
-}
-
-std::optional<std::uint64_t> number_of(std::string_view text) {
-  std::uint64_t value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc{} || end != text.data() + text.size()) return std::nullopt;
-  return value;
 }
 
 /// Splits "GROUP=N". Returns false if it is not of this form.

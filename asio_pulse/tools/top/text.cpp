@@ -11,8 +11,10 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
 #include <cmath>
 #include <cwchar>
+#include <system_error>
 
 namespace asio_pulse::top {
 namespace {
@@ -200,6 +202,13 @@ std::string short_number(double value) {
     return fmt::format("{:.1f}", value);
   }
   return detail::three_digits(value) + std::string{units[unit]};
+}
+
+std::optional<std::uint64_t> number_of(std::string_view text) {
+  std::uint64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc{} || end != text.data() + text.size()) return std::nullopt;
+  return value;
 }
 
 std::string percent(double share) {

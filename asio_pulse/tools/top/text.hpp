@@ -7,6 +7,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -56,6 +57,9 @@ std::string sparkline(std::span<const std::chrono::nanoseconds> values,
 
 /// "0", "3.2", "812", "12.3k", "4.56M": at most 5 characters below 1e15.
 std::string short_number(double value);
+
+/// The number that the whole text is, in decimal digits.
+std::optional<std::uint64_t> number_of(std::string_view text);
 
 /// A share of one in percent: "0.0%", "52.3%", "198%".
 std::string percent(double share);

@@ -2,10 +2,11 @@
 
 #include "targets.hpp"
 
+#include "text.hpp"
+
 #include <fmt/core.h>
 
 #include <algorithm>
-#include <charconv>
 
 namespace asio_pulse::top {
 namespace {
@@ -15,17 +16,10 @@ constexpr std::size_t kernel_name_bytes = 15;
 // How much of the user's input a message repeats.
 constexpr std::size_t most_name_columns = 60;
 
-std::optional<std::uint64_t> number_of(std::string_view text) {
-  std::uint64_t value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc{} || end != text.data() + text.size() || value == 0) return std::nullopt;
-  return value;
-}
-
 }  // namespace
 
 target find_target(machine& m, std::string_view who) {
-  if (const auto pid = number_of(who)) return {.pid = pid};
+  if (const auto pid = number_of(who).value_or(0); pid != 0) return {.pid = pid};
   std::error_code ec;
   target found{.choice = m.processes(ec)};
   if (!who.empty()) {
