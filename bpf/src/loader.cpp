@@ -44,6 +44,9 @@ void say(const std::string& line) {
   std::fflush(stdout);
 }
 
+// The same on stderr. What cannot be written does not change the exit status.
+void complain(const std::string& sentence) { std::fputs((sentence + "\n").c_str(), stderr); }
+
 json::string to_json(std::string_view text) { return json::string(text.data(), text.size()); }
 
 // One run of the scheduler, from its load to its end.
@@ -235,14 +238,14 @@ void tell_exit(const scheduler_exit& why, bool as_json) {
       fmt::format("{}{}{} (kind {}, code {})", why.reason, why.message.empty() ? "" : ": ",
                   why.message, why.kind, why.code);
   if (why.restart) return say("scx_pulse: loading again, as the kernel asks: " + words);
-  fmt::print(stderr, "scx_pulse: the kernel has ended the scheduler: {}\n", words);
+  complain("scx_pulse: the kernel has ended the scheduler: " + words);
 }
 
 // Prints why it cannot run and, if the machine lacks something, what to do about it.
 exit_status cannot_run(const loader_options& options, const std::exception& why) {
-  fmt::print(stderr, "scx_pulse: {}\n", why.what());
+  complain(fmt::format("scx_pulse: {}", why.what()));
   const std::string missing = what_is_missing(judge(look_at_machine(options.service.path)));
-  if (!missing.empty()) fmt::print(stderr, "{}\n", missing);
+  if (!missing.empty()) complain(missing);
   return exit_cannot_run;
 }
 
@@ -310,7 +313,7 @@ exit_status run_loader(const loader_options& options) {
   try {
     return serve(options);
   } catch (const std::exception& why) {
-    fmt::print(stderr, "scx_pulse: cannot continue: {}\n", why.what());
+    complain(fmt::format("scx_pulse: cannot continue: {}", why.what()));
     return exit_cannot_run;
   }
 }

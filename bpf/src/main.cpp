@@ -3,6 +3,7 @@
 // The command scx_pulse: its options and their rules.
 #include "check.hpp"
 #include "loader.hpp"
+#include "printable.hpp"
 #include "service/client.hpp"
 #include "settings.hpp"
 #include "status.hpp"
@@ -15,6 +16,8 @@
 #include <cmath>
 #include <cstdio>
 #include <exception>
+#include <iostream>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -149,15 +152,21 @@ struct adjustable {
   }
 };
 
+void print(const std::string& text) {
+  if (std::fputs(text.c_str(), stdout) == EOF || std::fflush(stdout) != 0) {
+    throw std::runtime_error("the output cannot be written");
+  }
+}
+
 int print_status(const std::string& socket, bool json) {
   const std::string answer = ask_status(socket);
-  fmt::print("{}", json ? answer + "\n" : status_text(answer));
+  print(json ? printable_json(answer) + "\n" : status_text(answer));
   return exit_fine;
 }
 
 int print_check(const std::string& socket, bool json) {
   const check_report report = judge(look_at_machine(socket));
-  fmt::print("{}", json ? check_json(report) + "\n" : check_text(report));
+  print(json ? check_json(report) + "\n" : check_text(report));
   return report.can_run ? exit_fine : exit_cannot_run;
 }
 
@@ -213,19 +222,16 @@ int run_command(int argc, char** argv) {
       throw CLI::ValidationError("set", "names nothing to change; see scx_pulse set --help");
     }
   } catch (const CLI::ParseError& wrong) {
-    return app.exit(wrong) == 0 ? exit_fine : exit_usage;
+    if (app.exit(wrong) != 0) return exit_usage;
+    if (!std::cout.flush()) throw std::runtime_error("the output cannot be written");
+    return exit_fine;
   }
 
-  try {
-    if (status->parsed()) return print_status(options.service.path, options.json);
-    if (check->parsed()) return print_check(options.service.path, options.json);
-    if (set->parsed()) {
-      ask_change(options.service.path, change.as_request());
-      return exit_fine;
-    }
-  } catch (const std::exception& why) {
-    fmt::print(stderr, "scx_pulse: {}\n", why.what());
-    return exit_cannot_run;
+  if (status->parsed()) return print_status(options.service.path, options.json);
+  if (check->parsed()) return print_check(options.service.path, options.json);
+  if (set->parsed()) {
+    ask_change(options.service.path, change.as_request());
+    return exit_fine;
   }
   options.scheduler.mode = start.chosen_mode();
   options.scheduler.policy = local_policy_of(policy).value();

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 #include "status.hpp"
 
+#include "printable.hpp"
 #include "settings.hpp"
 
 #include <asio_pulse/bpf/protocol.h>
@@ -92,13 +93,13 @@ const json::value* find(const json::object& in, std::string_view name) {
 void print_object(std::string& out, const char* title, const json::object& in) {
   out += fmt::format("{}:", title);
   for (const auto& entry : in) {
-    const std::string name(entry.key().data(), entry.key().size());
+    const std::string name = printable({entry.key().data(), entry.key().size()});
     if (name.ends_with("_ns") && entry.value().is_number()) {
       out += fmt::format(" {}={:g}ms", name.substr(0, name.size() - 3),
                          entry.value().to_number<double>() / 1e6);
     } else {
       const std::string value(json::serialize(entry.value()));
-      out += fmt::format(" {}={}", name, value);
+      out += fmt::format(" {}={}", name, printable(value));
     }
   }
   out += '\n';
@@ -155,7 +156,7 @@ std::string status_text(std::string_view text) {
   if (wrong || !parsed.is_object()) throw std::runtime_error("the answer is not a JSON object");
   std::string out;
   for (const auto& entry : parsed.as_object()) {
-    const std::string name(entry.key().data(), entry.key().size());
+    const std::string name = printable({entry.key().data(), entry.key().size()});
     if (entry.value().is_object()) {
       print_object(out, name.c_str(), entry.value().as_object());
     } else if (entry.value().is_array()) {
@@ -164,10 +165,10 @@ std::string status_text(std::string_view text) {
       }
     } else if (entry.value().is_string()) {
       const json::string& value = entry.value().as_string();
-      out += fmt::format("{}: {}\n", name, std::string_view(value.data(), value.size()));
+      out += fmt::format("{}: {}\n", name, printable({value.data(), value.size()}));
     } else {
       const std::string value(json::serialize(entry.value()));
-      out += fmt::format("{}: {}\n", name, value);
+      out += fmt::format("{}: {}\n", name, printable(value));
     }
   }
   if (const json::value* known = [&]() -> const json::value* {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 #include "client.hpp"
 
+#include "printable.hpp"
 #include "socket_file.hpp"
 
 #include <fmt/core.h>
@@ -34,7 +35,7 @@ std::string ask(const std::string& path, const void* request, std::size_t size) 
         fmt::format("the program that serves {} does not answer like scx_pulse", path));
   }
   std::string text(reply->text, reply->text_bytes);
-  if (reply->refusal != ASIO_PULSE_OK) throw std::runtime_error(text);
+  if (reply->refusal != ASIO_PULSE_OK) throw std::runtime_error(printable(text));
   return text;
 }
 

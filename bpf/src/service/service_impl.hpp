@@ -71,6 +71,9 @@ struct service::impl final : session_owner, std::enable_shared_from_this<impl> {
   boost::asio::steady_timer update_timer;
   boost::asio::steady_timer accept_timer;
   std::map<const session*, client> clients;
+  // Which process the store's registration of a thread is of. A thread may end without a DETACH,
+  // and the kernel gives its id to a thread of another process.
+  std::map<pid_t, pid_t> registered;
   bool stopped = false;
 };
 

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include <exception>
+#include <tuple>
 #include <utility>
 
 namespace asio_pulse::scx {
@@ -120,7 +121,11 @@ answer service::impl::hello(session& from) {
 }
 
 void service::impl::forget(const client& owner, const worker_entry& worker) noexcept {
-  store.remove_worker(worker.thread.tid);
+  const auto known = registered.find(worker.thread.tid);
+  if (known != registered.end() && known->second == owner.connection->who().pid) {
+    registered.erase(known);
+    store.remove_worker(worker.thread.tid);
+  }
   retire_block(owner.blocks.blocks[worker.slot]);
 }
 
@@ -160,11 +165,16 @@ answer service::impl::attach(session& from, pid_t own_tid) {
   if (refused) return refuse(std::move(refused));
 
   prepare_block(mine.blocks.blocks[made.slot], hooks.look().settings.mode);
+  auto known = registered.end();
+  bool fresh = false;
   try {
+    std::tie(known, fresh) = registered.try_emplace(thread->tid, who.pid);
     store.add_worker(thread->tid, {.start_ticks = thread->start_ticks,
                                    .tgid = static_cast<std::uint32_t>(who.pid),
                                    .slot = made.slot});
+    known->second = who.pid;
   } catch (const std::exception& why) {
+    if (fresh) registered.erase(known);
     quotas.detach(who.pid, own_tid, made.slot);
     retire_block(mine.blocks.blocks[made.slot]);
     return trouble("cannot register the thread", why);

@@ -67,7 +67,10 @@ bool peer::ended() const noexcept {
 }
 
 session::session(boost::asio::io_context& context, unique_fd socket, peer who, session_owner& owner)
-    : socket_(context, socket.release()), timer_(context), who_(std::move(who)), owner_(&owner) {}
+    : socket_(context), timer_(context), who_(std::move(who)), owner_(&owner) {
+  socket_.assign(socket.get());  // may fail for lack of memory in the reactor
+  static_cast<void>(socket.release());
+}
 
 session::~session() {
   if (death_) static_cast<void>(death_->release());

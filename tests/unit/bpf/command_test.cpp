@@ -2,6 +2,7 @@
 //
 // The command itself, as an operator calls it.
 #include "check.hpp"
+#include "socket_file.hpp"
 #include "support.hpp"
 
 #include <boost/json.hpp>
@@ -9,9 +10,12 @@
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <signal.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cstddef>
 #include <filesystem>
 #include <fstream>
 #include <functional>
@@ -32,7 +36,8 @@ struct outcome {
 
 // `while_it_runs` is called until the command has ended.
 outcome run(std::initializer_list<std::string> arguments,
-            const std::function<void()>& while_it_runs = {}, bool as_nobody = false) {
+            const std::function<void()>& while_it_runs = {}, bool as_nobody = false,
+            int full_stream = -1) {
   int pipes[2];
   if (::pipe2(pipes, O_CLOEXEC) != 0) return {};
   unique_fd reading(pipes[0]);
@@ -46,6 +51,7 @@ outcome run(std::initializer_list<std::string> arguments,
   if (child == 0) {
     ::dup2(writing.get(), 1);
     ::dup2(writing.get(), 2);
+    if (full_stream >= 0) ::dup2(::open("/dev/full", O_WRONLY | O_CLOEXEC), full_stream);
     ::unsetenv(ASIO_PULSE_SOCKET_VARIABLE);
     if (as_nobody && (::setgid(65534) != 0 || ::setuid(65534) != 0)) ::_exit(126);
     ::execv(argv[0], argv.data());
@@ -193,6 +199,81 @@ TEST_F(command_served, status_is_text_or_json) {
   const outcome as_json = run({"status", "--socket", options_.path, "--json"}, pump_it);
   EXPECT_EQ(as_json.status, 0) << as_json.output;
   EXPECT_EQ(boost::json::parse(as_json.output).at("pressure").at("cpu_percent").as_int64(), 33);
+}
+
+// As on a full disk.
+TEST_F(command_served, a_status_that_cannot_be_written_is_no_success) {
+  if (::access("/dev/full", W_OK) != 0) GTEST_SKIP() << "there is no /dev/full";
+  start();
+  const auto pump_it = [this] { pump(); };
+  for (const char* const format : {"", "--json"}) {
+    const outcome got = *format == '\0'
+                            ? run({"status", "--socket", options_.path}, pump_it, false, 1)
+                            : run({"status", "--socket", options_.path, format}, pump_it, false, 1);
+    EXPECT_EQ(got.status, 1) << format;
+    EXPECT_THAT(got.output, HasSubstr("the output cannot be written"));
+  }
+  EXPECT_EQ(run({"--help"}, {}, false, 1).status, 1);
+  EXPECT_EQ(run({"--nonsense"}, {}, false, 2).status, 2);
+}
+
+/// Answers one request with this text, as no scx_pulse does.
+class impostor {
+ public:
+  impostor(const std::string& path, asio_pulse_refusal refused, std::string text)
+      : socket_(path, 0600), refused_(refused), text_(std::move(text)) {}
+
+  void pump() {
+    const unique_fd peer(::accept(socket_.fd(), nullptr, nullptr));
+    asio_pulse_request request{};
+    if (!peer || ::recv(peer.get(), &request, sizeof request, 0) <= 0) return;
+    asio_pulse_reply reply{.magic = ASIO_PULSE_PROTOCOL_MAGIC,
+                           .abi_version = ASIO_PULSE_ABI_VERSION,
+                           .kind = request.kind,
+                           .refusal = static_cast<std::uint32_t>(refused_),
+                           .slot = 0,
+                           .slots = 0,
+                           .text_bytes = static_cast<std::uint32_t>(text_.size()),
+                           .text = {}};
+    text_.copy(reply.text, sizeof reply.text);
+    (void)::send(peer.get(), &reply, offsetof(asio_pulse_reply, text) + text_.size(), MSG_NOSIGNAL);
+  }
+
+ private:
+  socket_file socket_;
+  asio_pulse_refusal refused_;
+  std::string text_;
+};
+
+bool for_a_terminal(const std::string& text) {
+  return std::all_of(text.begin(), text.end(),
+                     [](char c) { return c == '\n' || (c >= ' ' && c <= '~'); });
+}
+
+// The socket may be named by a variable of the environment, and be that of any program.
+TEST(command, what_another_program_answers_is_safe_for_a_terminal) {
+  const temporary_folder folder;
+  const std::string path = folder / "socket";
+  const auto answer_of = [&](asio_pulse_refusal refused, const std::string& text,
+                             std::initializer_list<std::string> words) {
+    impostor server(path, refused, text);
+    return run(words, [&server] { server.pump(); });
+  };
+  const outcome refusal =
+      answer_of(ASIO_PULSE_REFUSED_INTERNAL, "no \x1b[2J\x9b", {"status", "--socket", path});
+  EXPECT_EQ(refusal.status, 1);
+  EXPECT_EQ(refusal.output, "scx_pulse: no \\x1b[2J\\x9b\n");
+  const std::string object = R"({"a\u001b[2J":"\u001b[3J\u009b","o":{"\u001b":"\u001b\u009b"}})";
+  const outcome text = answer_of(ASIO_PULSE_OK, object, {"status", "--socket", path});
+  EXPECT_EQ(text.status, 0) << text.output;
+  EXPECT_TRUE(for_a_terminal(text.output)) << text.output;
+  const std::string raw = "{\"a\":\"\x7f\xc2\x9b\"}";
+  const outcome as_json = answer_of(ASIO_PULSE_OK, raw, {"status", "--json", "--socket", path});
+  EXPECT_EQ(as_json.output, "{\"a\":\"\\u007f\\u009b\"}\n");
+  const outcome no_json =
+      answer_of(ASIO_PULSE_OK, "\x1b[2J", {"status", "--json", "--socket", path});
+  EXPECT_EQ(no_json.status, 1);
+  EXPECT_TRUE(for_a_terminal(no_json.output)) << no_json.output;
 }
 
 TEST_F(command_served, set_changes_and_is_refused_to_others) {

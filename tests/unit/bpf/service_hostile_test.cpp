@@ -1,17 +1,30 @@
 // SPDX-License-Identifier: BSL-1.0
 //
 // Programs that violate the protocol, by mistake or on purpose.
+#include "session.hpp"
 #include "support.hpp"
 
 #include <fcntl.h>
 #include <gmock/gmock.h>
+#include <linux/sched.h>
+#include <signal.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <array>
+#include <cerrno>
+#include <cstdint>
 #include <cstring>
 #include <filesystem>
+#include <memory>
+#include <optional>
 #include <random>
+#include <string>
+#include <utility>
+#include <vector>
 
 namespace bpf_test {
 namespace {
@@ -245,6 +258,96 @@ TEST_F(service_hostile, an_array_full_of_noise_changes_nothing) {
   EXPECT_EQ(ask(program, ASIO_PULSE_ATTACH, ::gettid()).head.slot, 1U);
   EXPECT_EQ(mine[1].escapable, 0);
   EXPECT_EQ(mine[1].runtime_pad[40], 0);
+}
+
+/// A process with this id, which attaches its only thread and then waits for the end of its input.
+/// Empty, with errno, if it cannot be made.
+std::optional<pid_t> worker_with_id(pid_t id, const std::string& path, int input) {
+  clone_args how{};
+  how.exit_signal = SIGCHLD;
+  how.set_tid = reinterpret_cast<std::uintptr_t>(&id);
+  how.set_tid_size = 1;
+  const long made = ::syscall(SYS_clone3, &how, sizeof how);
+  if (made < 0) return std::nullopt;
+  if (made == 0) {
+    for (int fd = 3; fd < 256; ++fd) {  // the ends of other connections
+      if (fd != input) ::close(fd);
+    }
+    client program = client::to(path);
+    const bool sent = program.send(ASIO_PULSE_HELLO) && program.send(ASIO_PULSE_ATTACH, id);
+    char byte = 0;
+    ::_exit(sent && ::read(input, &byte, 1) == 0 ? 0 : 1);
+  }
+  return static_cast<pid_t>(made);
+}
+
+// A hostile program could otherwise end the registrations of others: it attaches many threads, ends
+// them, and waits until the kernel gives their ids to other programs.
+TEST_F(service_hostile, an_ended_threads_id_ends_no_registration_of_another_process) {
+  start();
+  client program = connect();
+  ask(program, ASIO_PULSE_HELLO);
+  parked_thread ended;
+  const pid_t id = ended.tid();
+  ASSERT_EQ(ask(program, ASIO_PULSE_ATTACH, id).head.refusal, ASIO_PULSE_OK);
+  ended.end();
+  int ends[2];
+  ASSERT_EQ(::pipe2(ends, O_CLOEXEC), 0);
+  const unique_fd input(ends[0]);
+  unique_fd output(ends[1]);
+  std::optional<pid_t> other;
+  for (int i = 0; i < 500 && !other; ++i) {  // the kernel frees the id a little later
+    other = worker_with_id(id, options_.path, input.get());
+    if (!other && errno != EEXIST) GTEST_SKIP() << "ids cannot be chosen: " << std::strerror(errno);
+    if (!other) ::usleep(10'000);
+  }
+  ASSERT_TRUE(other);
+  const auto theirs = [&] { return store_.workers[id].tgid == static_cast<std::uint32_t>(id); };
+  for (int i = 0; i < 1000 && !theirs(); ++i) {
+    pump();
+    ::usleep(10'000);
+  }
+  EXPECT_TRUE(theirs());
+  // The program's thread has ended, and so may its connection.
+  ask(program, ASIO_PULSE_DETACH, id, 1);
+  program.close();
+  pump();
+  EXPECT_EQ(service_->connections(), 1U);
+  EXPECT_EQ(store_.workers.count(id), 1U) << "the other process has lost its registration";
+  ::kill(*other, SIGKILL);
+  output.reset();
+  ::waitpid(*other, nullptr, 0);
+}
+
+/// Epoll descriptors that watch each other. The kernel refuses to watch the last one.
+std::vector<unique_fd> nested_too_deeply() {
+  std::vector<unique_fd> chain;
+  chain.emplace_back(::epoll_create1(EPOLL_CLOEXEC));
+  constexpr int deepest = 6;  // more than EP_MAX_NESTS
+  for (int i = 0; i < deepest; ++i) {
+    unique_fd outer(::epoll_create1(EPOLL_CLOEXEC));
+    epoll_event event{.events = EPOLLIN, .data = {}};
+    if (::epoll_ctl(outer.get(), EPOLL_CTL_ADD, chain.back().get(), &event) != 0) break;
+    chain.push_back(std::move(outer));
+  }
+  return chain;
+}
+
+// If the reactor has no room for a connection, the connection is dropped.
+TEST_F(service_hostile, a_connection_that_cannot_be_watched_is_closed) {
+  struct no_owner final : session_owner {
+    answer handle(session&, const asio_pulse_request&, const asio_pulse_set_request&) override {
+      return {};
+    }
+    std::chrono::nanoseconds charge(session&, std::chrono::nanoseconds) override { return {}; }
+    void ended(session&) noexcept override {}
+  } owner;
+  std::vector<unique_fd> chain = nested_too_deeply();
+  unique_fd last = std::move(chain.back());
+  const int number = last.get();
+  EXPECT_THROW(std::make_shared<session>(context_, std::move(last), peer{}, owner),
+               boost::system::system_error);
+  EXPECT_EQ(::fcntl(number, F_GETFD), -1) << "it is still open";
 }
 
 }  // namespace
