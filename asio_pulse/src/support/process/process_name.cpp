@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <array>
+#include <string_view>
 #endif
 
 namespace asio_pulse::detail {
@@ -22,7 +23,12 @@ std::string this_program() {
   std::array<char, 4096> path;
   const ssize_t length = ::readlink("/proc/self/exe", path.data(), path.size());
   if (length > 0) {
-    const std::string whole(path.data(), static_cast<std::size_t>(length));
+    std::string whole(path.data(), static_cast<std::size_t>(length));
+    // The kernel's note that the file was removed, or replaced by a new version.
+    constexpr std::string_view removed = " (deleted)";
+    if (whole.ends_with(removed) && ::access(whole.c_str(), F_OK) != 0) {
+      whole.resize(whole.size() - removed.size());
+    }
     return whole.substr(whole.rfind('/') + 1);
   }
 #endif
