@@ -21,6 +21,8 @@
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
+#include <exception>
+#include <iostream>
 #include <limits>
 #include <optional>
 #include <string_view>
@@ -219,8 +221,16 @@ int change(machine& m, const settings& s) {
 
 }  // namespace
 
-int complain(const std::string& what, int status) {
-  fmt::print(stderr, "pulse_top: {}\n", printable_again(what, charset_of_locale()));
+void tell(const std::string& what) noexcept try {
+  const std::string text =
+      fmt::format("pulse_top: {}\n", printable_again(what, charset_of_locale()));
+  // Not fmt::print, which throws if stderr is closed or full.
+  std::fputs(text.c_str(), stderr);
+} catch (const std::exception&) {  // there is no memory for the sentence
+}
+
+int complain(const std::string& what, int status) noexcept {
+  tell(what);
   return status;
 }
 
@@ -281,7 +291,10 @@ int run_command(int argc, char** argv, machine& m) {
       throw CLI::RequiresError("--context", "--enforce, --shadow, --weight or --undo");
     }
   } catch (const CLI::ParseError& e) {
-    if (e.get_exit_code() == 0) return app.exit(e);  // --help, --version
+    if (e.get_exit_code() == 0) {  // --help, --version
+      app.exit(e);
+      return std::cout.flush() ? fine : complain("the output cannot be written", cannot);
+    }
     return complain(fmt::format("{}; see --help", e.what()), bad_usage);
   }
   if (tracing->count() != 0) return trace(m, s);

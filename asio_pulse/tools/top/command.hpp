@@ -22,7 +22,9 @@ int run_command(int argc, char** argv, machine&);
 /// Runs the screen until the user quits. `who` is as for find_target().
 int run_screen(machine&, const std::string& who, std::chrono::milliseconds interval);
 
-/// Prints a sentence on stderr, and returns the status.
-int complain(const std::string& what, int status);
+/// Prints a sentence on stderr. If stderr is closed or full, nothing happens.
+void tell(const std::string& what) noexcept;
+/// The same; returns the status.
+int complain(const std::string& what, int status) noexcept;
 
 }  // namespace asio_pulse::top

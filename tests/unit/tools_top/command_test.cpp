@@ -17,10 +17,18 @@
 
 #include <boost/json/parse.hpp>
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
+#include <iostream>
 #include <sstream>
 
 namespace {
@@ -553,6 +561,105 @@ TEST(top_watcher, no_request_while_paused) {
   std::optional<reading> r;
   while (!r && std::chrono::steady_clock::now() < end) r = s.take();
   EXPECT_TRUE(r);
+}
+
+// ---- outputs that fail
+
+/// A stream of this process that is another file while it lives.
+class redirected {
+ public:
+  redirected(std::FILE* stream, const char* path)
+      : stream_(stream), number_(::fileno(stream)), kept_(::dup(number_)) {
+    std::fflush(stream_);
+    const int file = ::open(path, O_WRONLY | O_CLOEXEC);
+    works_ = kept_ >= 0 && file >= 0 && ::dup2(file, number_) >= 0;
+    if (file >= 0) ::close(file);
+  }
+  redirected(const redirected&) = delete;
+  redirected& operator=(const redirected&) = delete;
+  ~redirected() {
+    std::fflush(stream_);
+    std::clearerr(stream_);
+    std::cout.clear();
+    ::dup2(kept_, number_);
+    ::close(kept_);
+  }
+  [[nodiscard]] bool works() const { return works_; }
+
+ private:
+  std::FILE* stream_;
+  int number_;
+  int kept_;
+  bool works_ = false;
+};
+
+TEST(top_command, a_full_stderr_does_not_change_the_status) {
+  made::machine m;
+  char name[] = "pulse_top";
+  char nonsense[] = "--nonsense";
+  char* argv[] = {name, nonsense, nullptr};
+  const redirected full(stderr, "/dev/full");
+  if (!full.works()) GTEST_SKIP() << "there is no /dev/full";
+  EXPECT_EQ(run_command(2, argv, m), bad_usage);
+  EXPECT_EQ(complain("no reader", cannot), cannot);
+}
+
+TEST(top_command, help_that_cannot_be_written_is_no_success) {
+  made::machine m;
+  for (std::string option : {"--help", "--version"}) {
+    char name[] = "pulse_top";
+    char* argv[] = {name, option.data(), nullptr};
+    const redirected full(stdout, "/dev/full");
+    if (!full.works()) GTEST_SKIP() << "there is no /dev/full";
+    testing::internal::CaptureStderr();
+    EXPECT_EQ(run_command(2, argv, m), cannot);
+    EXPECT_EQ(testing::internal::GetCapturedStderr(), "pulse_top: the output cannot be written\n");
+  }
+}
+
+// A process that ignores SIGHUP used to read the end of its input for ever, with all of a CPU.
+TEST(top_command, the_screen_ends_with_its_terminal) {
+  const int terminal = ::posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
+  if (terminal < 0 || ::grantpt(terminal) != 0 || ::unlockpt(terminal) != 0) {
+    GTEST_SKIP() << "this machine has no pseudo terminals";
+  }
+  const std::string name = ::ptsname(terminal);
+  const pid_t child = ::fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    ::setsid();
+    ::signal(SIGHUP, SIG_IGN);
+    ::setenv("TERM", "xterm", 1);
+    const int other_end = ::open(name.c_str(), O_RDWR);
+    for (const int number : {0, 1, 2}) ::dup2(other_end, number);
+    if (other_end > 2) ::close(other_end);
+    ::close(terminal);
+    made::machine m;
+    serve(m, 3);
+    ::_exit(run_screen(m, "123", 1s));
+  }
+  char bytes[4096];
+  pollfd look{.fd = terminal, .events = POLLIN, .revents = 0};
+  const ssize_t size = ::poll(&look, 1, 20'000) == 1 ? ::read(terminal, bytes, sizeof bytes) : 0;
+  // A message that the terminal's type is not known has no escape sequences.
+  const bool shown =
+      std::string_view(bytes, static_cast<std::size_t>(std::max<ssize_t>(size, 0))).find('\x1b') !=
+      std::string_view::npos;
+  ::close(terminal);
+  int status = 0;
+  const auto end = std::chrono::steady_clock::now() + 20s;
+  pid_t ended = 0;
+  while ((ended = ::waitpid(child, &status, WNOHANG)) == 0 &&
+         std::chrono::steady_clock::now() < end) {
+    std::this_thread::sleep_for(10ms);
+  }
+  if (ended == 0) {
+    ::kill(child, SIGKILL);
+    ::waitpid(child, &status, 0);
+  }
+  if (!shown) GTEST_SKIP() << "the terminal type xterm is not known here";
+  EXPECT_EQ(ended, child) << "it goes on without a terminal";
+  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == fine) << status;
 }
 
 }  // namespace

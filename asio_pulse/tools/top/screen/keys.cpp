@@ -181,6 +181,7 @@ wish command(ui_state& ui, char c, std::size_t contexts) {
 }  // namespace
 
 wish press(ui_state& ui, const key_press& pressed, std::size_t contexts) {
+  if (pressed.code == key::hang_up) return wish::quit;
   if (ui.typing) return type(ui, pressed);
   if (ui.change.at == asked_change::step::weight) return type_weight(ui, pressed);
   if (!ui.ended) ui.message.clear();
@@ -223,6 +224,7 @@ wish press(ui_state& ui, const key_press& pressed, std::size_t contexts) {
     case key::back_tab:
       show_pane(ui, static_cast<std::size_t>(ui.shown) + pane_names.size() - 1);
       break;
+    case key::hang_up:
     case key::other:
       break;
   }

@@ -45,6 +45,7 @@ std::optional<std::uint64_t> choose(screen& terminal, machine& m, const std::str
     if (pressed.code == key::enter && selected < found.choice.size()) {
       return found.choice[selected].pid;
     }
+    if (pressed.code == key::hang_up) return std::nullopt;
     if (pressed.code == key::escape || pressed.text == "q") return std::nullopt;
   }
 }
@@ -216,7 +217,7 @@ int run_screen(machine& m, const std::string& who, std::chrono::milliseconds int
   s.run();
   terminal.reset();
   if (s.recording()) {
-    fmt::print(stderr, "pulse_top: waiting for the recording; press Ctrl-C to cancel it\n");
+    tell("waiting for the recording; press Ctrl-C to cancel it");
   }
   return fine;
 }

@@ -5,6 +5,8 @@
 // The macros of ncurses would hide our names (clear, move, erase ...).
 #define NCURSES_NOMACROS 1
 #include <curses.h>
+#include <poll.h>
+#include <unistd.h>
 
 #include <cstdio>
 #include <cstdlib>
@@ -65,6 +67,13 @@ key code_of(wint_t pressed) {
     default:
       return key::other;
   }
+}
+
+// A process that ignores SIGHUP, or has another session, survives its terminal. ncurses then reads
+// the end of the input at once and for ever.
+bool hung_up() noexcept {
+  pollfd look{.fd = STDIN_FILENO, .events = POLLIN, .revents = 0};
+  return ::poll(&look, 1, 0) == 1 && (look.revents & (POLLHUP | POLLERR | POLLNVAL)) != 0;
 }
 
 }  // namespace
@@ -139,7 +148,7 @@ key_press screen::wait(std::chrono::milliseconds timeout) {
   wint_t pressed = 0;
   const int kind = ::wget_wch(stdscr, &pressed);
   if (kind == KEY_CODE_YES) return {code_of(pressed), {}};
-  if (kind != OK) return {};
+  if (kind != OK) return {hung_up() ? key::hang_up : key::other, {}};
   switch (pressed) {
     case L'\r':
     case L'\n':

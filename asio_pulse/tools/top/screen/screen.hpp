@@ -24,7 +24,8 @@ class screen {
 
   [[nodiscard]] size room() const;
   void draw(const std::vector<line>&);
-  /// Waits for the next key; `other` if none comes in time or the size has changed.
+  /// Waits for the next key; `other` if none comes in time or the size has changed; `hang_up` at
+  /// once if the terminal is gone.
   key_press wait(std::chrono::milliseconds);
 
  private:

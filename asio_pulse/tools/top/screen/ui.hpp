@@ -38,7 +38,8 @@ enum class key : std::uint8_t {
   escape,
   backspace,
   tab,
-  back_tab
+  back_tab,
+  hang_up  ///< no key: the terminal is gone
 };
 
 struct key_press {
