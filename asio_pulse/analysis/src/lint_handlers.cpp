@@ -12,6 +12,9 @@
 
 #include <algorithm>
 #include <string>
+#include <string_view>
+#include <unordered_set>
+#include <vector>
 
 namespace asio_pulse::detail {
 namespace {
@@ -108,6 +111,12 @@ class handler_rules {
   }
 
   void running() {
+    struct stuck_worker {
+      const worker_metrics& worker;
+      const stall_metrics* stall;
+    };
+    std::vector<stuck_worker> found;
+    std::unordered_set<std::string_view> handlers;
     for (const worker_metrics& worker : now_.workers) {
       if (worker.running.empty() || worker.running_for < stuck) continue;
       const stall_metrics* const stall = stall_of(worker);
@@ -117,12 +126,16 @@ class handler_rules {
           stall->cause != stall_cause::unknown) {
         continue;
       }
+      found.push_back({worker, stall});
+      handlers.insert(worker.running);
+    }
+    // One lint for each handler suffices, and this one is worse.
+    std::erase_if(out_.all(), [&](const finding& f) {
+      return f.how == harm::delays && f.what.kind == lint_kind::long_poll &&
+             handlers.contains(f.what.subject);
+    });
+    for (const auto& [worker, stall] : found) {
       const source_place place = stall == nullptr ? source_place{} : stall->place;
-      // One lint for each handler suffices, and this one is worse.
-      std::erase_if(out_.all(), [&](const finding& f) {
-        return f.how == harm::delays && f.what.kind == lint_kind::long_poll &&
-               f.what.subject == worker.running;
-      });
       out_.add(lint_kind::long_poll, harm::goes_on, worker.running_for, worker.running,
                fmt::format("{}{}{} has been running on thread {} for {} and has not ended: nothing "
                            "else can run on that worker.",

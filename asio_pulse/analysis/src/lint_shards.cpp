@@ -43,15 +43,15 @@ class shard_rules {
   }
 
   void hot() {
-    std::uint64_t sum = 0;
+    double sum = 0;  // another process may report anything: integers could overflow
     std::uint64_t count = 0;
     for (const context_metrics& other : all_.contexts) {
       if (other.shard.shards == 0 || other.shard.set != shard_.set) continue;
-      sum += other.shard.cpu_permille;
+      sum += static_cast<double>(other.shard.cpu_permille);
       ++count;
     }
     if (count < 2 || shard_.cpu_permille < busy_permille) return;
-    const double mean = static_cast<double>(sum) / static_cast<double>(count);
+    const double mean = sum / static_cast<double>(count);
     const double excess = static_cast<double>(shard_.cpu_permille) / mean - 1;
     if (excess < far_above) return;
     std::string text =

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 
 #include "lint_rules.hpp"
+#include "site_index.hpp"
 #include "text/duration_math.hpp"
 #include "text/short_numbers.hpp"
 
@@ -8,6 +9,7 @@
 
 #include <algorithm>
 #include <string>
+#include <vector>
 
 namespace asio_pulse::detail {
 namespace {
@@ -59,15 +61,12 @@ class use_rules {
   void self_waking() {
     nanoseconds all = now_.other_sites.cpu;
     for (const site_metrics& site : now_.sites) add_up(all, site.cpu);
+    static const std::vector<site_metrics> none;
+    const site_index earlier(before_ != nullptr ? before_->sites : none);
     for (const site_metrics& site : now_.sites) {
-      site_metrics since{};
-      if (before_ != nullptr) {
-        const auto old = std::find_if(before_->sites.begin(), before_->sites.end(),
-                                      [&](const site_metrics& other) {
-                                        return other.type == site.type && other.place == site.place;
-                                      });
-        if (old != before_->sites.end() && old->polls <= site.polls) since = *old;
-      }
+      static const site_metrics fresh;
+      const site_metrics* const old = earlier.find(site);
+      const site_metrics& since = old != nullptr && old->polls <= site.polls ? *old : fresh;
       const std::uint64_t polls = site.polls - since.polls;
       const std::uint64_t again = site.again - std::min(since.again, site.again);
       const nanoseconds cpu = site.cpu - std::min(since.cpu, site.cpu);

@@ -491,6 +491,15 @@ TEST(lints, a_shard_that_is_much_above_the_mean_is_hot_and_its_largest_task_is_n
   EXPECT_TRUE(lints(shards_of({950})).empty());
 }
 
+TEST(lints, impossible_loads_of_shards_do_not_overflow) {
+  // The sum of two of these is 0 in 64 bits.
+  constexpr std::uint64_t half = std::uint64_t{1} << 63;
+  EXPECT_TRUE(lints(shards_of({half, half})).empty());
+  const auto all = lints(shards_of({~std::uint64_t{0}, 0, 0, 0}));
+  ASSERT_EQ(kinds(all), (std::vector<lint_kind>{lint_kind::hot_shard}));
+  EXPECT_EQ(all[0].context, 1U);
+}
+
 TEST(lints, a_shard_that_is_pinned_to_a_cpu_that_something_else_uses_is_named) {
   process_metrics p = shards_of({300, 300, 300});
   for (auto& c : p.contexts) c.shard.pinned = true;

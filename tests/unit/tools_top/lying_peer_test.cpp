@@ -16,7 +16,9 @@
 #include <boost/json.hpp>
 
 #include <gtest/gtest.h>
+#include <time.h>
 
+#include <algorithm>
 #include <limits>
 #include <string>
 #include <utility>
@@ -178,6 +180,40 @@ TEST(lying_peer, sums_do_not_overflow) {
   ASSERT_TRUE(now);
   chance by(1);
   show(*now, nullptr, by);
+}
+
+/// The CPU time of this process.
+std::chrono::nanoseconds used() {
+  timespec at{};
+  ::clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &at);
+  return std::chrono::seconds{at.tv_sec} + std::chrono::nanoseconds{at.tv_nsec};
+}
+
+// Names that differ only at their ends, as many as an answer may have: compared one by one, each
+// with each, they took more than six seconds of CPU time at each reading.
+TEST(lying_peer, many_long_names_do_not_keep_the_screen_waiting) {
+  process_metrics m = made::server(0);
+  context_metrics& c = m.contexts[0];
+  c.sites.clear();
+  c.workers.clear();
+  for (std::uint64_t n = 0; n != 4096; ++n) {
+    site_metrics site;
+    site.type = std::string(3500, 'x') + std::to_string(10'000 + n);
+    site.polls = 2000;
+    site.cpu = site.longest = 1s;
+    c.workers.push_back({.thread = n + 1, .running = site.type, .running_for = 1s});
+    c.sites.push_back(std::move(site));
+  }
+  ASSERT_LE(sent(m).size(), detail::longest_metrics);
+  process_metrics later = m;
+  later.uptime += 1s;
+  const auto before = used();
+  const picture p = make_picture(later, &m);
+  EXPECT_LT(used() - before, 2s);
+  EXPECT_EQ(p.contexts[0].sites[4095].load, 0.0) << "it was found again";
+  EXPECT_EQ(std::count_if(p.lints.begin(), p.lints.end(),
+                          [](const lint& l) { return l.kind == lint_kind::long_poll; }),
+            4096);
 }
 
 }  // namespace

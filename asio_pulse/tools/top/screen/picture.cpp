@@ -2,6 +2,7 @@
 
 #include "picture.hpp"
 
+#include "site_index.hpp"
 #include "text/duration_math.hpp"
 
 #include <algorithm>
@@ -171,10 +172,10 @@ context_view view_of(const context_metrics& now, const context_metrics* before, 
     if (old != nullptr) row.polls = m.of(task.polls, old->polls);
     view.tasks.push_back(std::move(row));
   }
+  static const std::vector<site_metrics> none;
+  const detail::site_index earlier(counted == nullptr ? none : counted->sites);
   for (const site_metrics& site : now.sites) {
-    const auto* const old =
-        find(counted == nullptr ? nullptr : &counted->sites,
-             [&](const site_metrics& s) { return s.type == site.type && s.place == site.place; });
+    const site_metrics* const old = earlier.find(site);
     site_view row{.now = site};
     if (old != nullptr) {
       row.load = m.of(site.cpu, old->cpu);
