@@ -2,6 +2,7 @@
 #include "loader.hpp"
 
 #include "check.hpp"
+#include "line_output.hpp"
 #include "service/socket_file.hpp"
 #include "settings.hpp"
 #include "status.hpp"
@@ -15,6 +16,7 @@
 #include <fcntl.h>
 #include <fmt/core.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include <csignal>
 #include <cstdio>
@@ -38,11 +40,12 @@ constexpr std::chrono::milliseconds exit_look{200};
 // /proc/pressure is read at most this often. The kernel updates its averages every two seconds.
 constexpr std::chrono::milliseconds pressure_age{400};
 
-void say(const std::string& line) {
-  // Not fmt::print, which throws if the output has no reader.
-  std::fputs((line + "\n").c_str(), stdout);
-  std::fflush(stdout);
+line_output& output() noexcept {
+  static line_output out(STDOUT_FILENO);
+  return out;
 }
+
+void say(const std::string& line) { output().say(line); }
 
 // The same on stderr. What cannot be written does not change the exit status.
 void complain(const std::string& sentence) { std::fputs((sentence + "\n").c_str(), stderr); }
@@ -309,6 +312,7 @@ exit_status serve(loader_options options) {
 }  // namespace
 
 exit_status run_loader(const loader_options& options) {
+  output().use_json(options.json);
   std::signal(SIGPIPE, SIG_IGN);  // the reader of our lines may go; the scheduler stays
   try {
     return serve(options);
