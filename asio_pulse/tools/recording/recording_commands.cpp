@@ -270,7 +270,12 @@ int run_command(int argc, const char* const* argv, std::ostream& out,
     } catch (const CLI::RuntimeError& e) {
       return e.get_exit_code();  // from a command, which has printed the reason
     } catch (const CLI::ParseError& e) {
-      if (e.get_exit_code() == 0) return app.exit(e, out, faults);  // --help, --version
+      if (e.get_exit_code() == 0) {  // --help, --version
+        app.exit(e, out, faults);
+        if (out.flush()) return fine;
+        faults << "pulse_recording: the result could not be written completely\n";
+        return failed;
+      }
       faults << fmt::format("pulse_recording: {}; see --help\n", printable(e.what()));
       return bad_usage;
     }

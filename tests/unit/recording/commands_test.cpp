@@ -204,6 +204,9 @@ TEST_F(recording_commands, fail_where_the_answer_cannot_be_written) {
   out_.setstate(std::ios::badbit);
   EXPECT_EQ(run({"replay", file_}), failed);
   EXPECT_EQ(faults_.str(), "pulse_recording replay: the result could not be written completely\n");
+  faults_.str({});
+  EXPECT_EQ(run({"--version"}), failed);
+  EXPECT_EQ(faults_.str(), "pulse_recording: the result could not be written completely\n");
 }
 
 TEST_F(recording_commands, tune_prints_lines_to_paste) {
