@@ -114,6 +114,40 @@ void tell_overflow(const fiber_region& region, std::uintptr_t address,
   text.write_to_stderr();
 }
 
+void reset_action(int signal) noexcept {
+  struct sigaction fatal {};
+  fatal.sa_handler = SIG_DFL;
+  sigaction(signal, &fatal, nullptr);
+}
+
+// Does what the kernel would have done without our handler. `real`: a fault, not kill() or raise().
+void pass_on(int signal, siginfo_t* info, void* context, bool real) noexcept {
+  const struct sigaction& before = signal == SIGBUS ? before_bus : before_segv;
+  if (before.sa_handler == SIG_IGN && !real) return;
+  if (before.sa_handler == SIG_DFL || before.sa_handler == SIG_IGN) {
+    // The faulting instruction runs again when the handler returns, and is then fatal.
+    reset_action(signal);
+    if (!real) raise(signal);  // delivered when the handler returns
+    return;
+  }
+  const auto flags = static_cast<unsigned>(before.sa_flags);
+  if ((flags & static_cast<unsigned>(SA_RESETHAND)) != 0) reset_action(signal);
+  pthread_sigmask(SIG_BLOCK, &before.sa_mask, nullptr);
+  if ((flags & static_cast<unsigned>(SA_NODEFER)) != 0 &&
+      sigismember(&before.sa_mask, signal) == 0 &&
+      sigismember(&static_cast<const ucontext_t*>(context)->uc_sigmask, signal) == 0) {
+    sigset_t own;
+    sigemptyset(&own);
+    sigaddset(&own, signal);
+    pthread_sigmask(SIG_UNBLOCK, &own, nullptr);
+  }
+  if ((flags & static_cast<unsigned>(SA_SIGINFO)) != 0) {
+    before.sa_sigaction(signal, info, context);
+  } else {
+    before.sa_handler(signal);
+  }
+}
+
 void on_fault(int signal, siginfo_t* info, void* context) {
   const fiber_region* const region = the_fiber_region.load(std::memory_order_acquire);
   const auto address = reinterpret_cast<std::uintptr_t>(info->si_addr);
@@ -122,22 +156,7 @@ void on_fault(int signal, siginfo_t* info, void* context) {
       region->slot_end(address) - address > fiber_stack_size(region->size_class(address))) {
     tell_overflow(*region, address, instruction_of(context));
   }
-  const struct sigaction& before = signal == SIGBUS ? before_bus : before_segv;
-  if ((before.sa_flags & SA_SIGINFO) != 0) {
-    before.sa_sigaction(signal, info, context);
-    return;
-  }
-  if (before.sa_handler == SIG_IGN && !real) return;
-  if (before.sa_handler != SIG_DFL && before.sa_handler != SIG_IGN) {
-    before.sa_handler(signal);
-    return;
-  }
-  // The default action: the faulting instruction runs again when the handler returns, and is then
-  // fatal.
-  struct sigaction fatal {};
-  fatal.sa_handler = SIG_DFL;
-  sigaction(signal, &fatal, nullptr);
-  if (!real) raise(signal);  // delivered when the handler returns
+  pass_on(signal, info, context, real);
 }
 
 }  // namespace

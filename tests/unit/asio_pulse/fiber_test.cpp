@@ -313,4 +313,72 @@ TEST(fiber_overflow_death, other_faults_are_left_alone) {
       "^the handler before ours\n$");
 }
 
+// Makes a fault, with an earlier handler that asks for these flags and mask.
+void fault_after(int flags, void (*handler)(int), int masked = 0) {
+  struct sigaction before {};
+  before.sa_handler = handler;
+  before.sa_flags = flags;
+  sigemptyset(&before.sa_mask);
+  if (masked != 0) sigaddset(&before.sa_mask, masked);
+  sigaction(SIGSEGV, &before, nullptr);
+  signal(SIGUSR1, [](int) { _exit(3); });
+  const pooled fiber;
+  raise(SIGSEGV);
+}
+
+// As crash handlers do: the signal that it raises has to end the process, with its core dump.
+void raise_again(int signal) {
+  raise(signal);
+  _exit(1);
+}
+bool got(int signal) {
+  sigset_t pending;
+  return sigpending(&pending) == 0 && sigismember(&pending, signal) == 1;
+}
+
+TEST(fiber_overflow_death, the_handler_before_ours_gets_the_flags_that_it_asked_for) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  const testing::KilledBySignal by_segv(SIGSEGV);
+  EXPECT_EXIT(
+      fault_after(static_cast<int>(static_cast<unsigned>(SA_RESETHAND) | SA_NODEFER), raise_again),
+      by_segv, "");
+  // It returns, and the next fault has the default action.
+  EXPECT_EXIT(
+      {
+        fault_after(static_cast<int>(static_cast<unsigned>(SA_RESETHAND)), [](int) {});
+        raise(SIGSEGV);
+        _exit(4);
+      },
+      by_segv, "");
+  // Blocked unless it asked for the opposite.
+  EXPECT_EXIT(fault_after(0,
+                          [](int s) {
+                            raise(s);
+                            _exit(got(s) ? 5 : 6);
+                          }),
+              testing::ExitedWithCode(5), "");
+}
+
+TEST(fiber_overflow_death, the_handler_before_ours_gets_the_mask_that_it_asked_for) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  EXPECT_EXIT(fault_after(
+                  0,
+                  [](int) {
+                    raise(SIGUSR1);
+                    _exit(got(SIGUSR1) ? 5 : 6);
+                  },
+                  SIGUSR1),
+              testing::ExitedWithCode(5), "");
+}
+
+TEST(fiber_overflow_death, what_was_ignored_stays_ignored) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  EXPECT_EXIT(
+      {
+        fault_after(SA_SIGINFO, SIG_IGN);
+        _exit(7);
+      },
+      testing::ExitedWithCode(7), "");
+}
+
 }  // namespace
