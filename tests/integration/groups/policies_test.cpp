@@ -10,18 +10,23 @@
 #include <boost/asio/bind_executor.hpp>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
+#include <boost/asio/local/connect_pair.hpp>
+#include <boost/asio/local/stream_protocol.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/strand.hpp>
 #include <boost/asio/this_coro.hpp>
 #include <boost/asio/use_awaitable.hpp>
+#include <boost/asio/write.hpp>
 
 #include <gmock/gmock.h>
 
 #include <array>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
 #include <stdexcept>
+#include <vector>
 
 namespace {
 
@@ -570,6 +575,58 @@ TEST_P(each_policy, cancelled_waits_end_on_one_thread_before_what_is_posted_late
   });
   io.run();
   EXPECT_THAT(ran, ElementsAre("before", "before", "before", "aborted", "after"));
+}
+
+// A connection whose next byte comes when it has read the last one, so that each read waits in the reactor.
+class chatty {
+ public:
+  chatty(asio_pulse::io_context& io, const bool& over, int& reads)
+      : here_(io), there_(io), over_(over), reads_(reads) {
+    asio::local::connect_pair(here_, there_);
+    read();
+  }
+
+ private:
+  void read() {
+    here_.async_read_some(asio::buffer(&byte_, 1),
+                          [this](boost::system::error_code ec, std::size_t) {
+                            ++reads_;
+                            burn(20us);
+                            if (!ec && !over_) read();
+                          });
+    asio::write(there_, asio::buffer("x", 1));
+  }
+
+  asio::local::stream_protocol::socket here_;
+  asio::local::stream_protocol::socket there_;
+  const bool& over_;
+  int& reads_;
+  char byte_ = 0;
+};
+
+TEST_P(each_policy, connections_that_may_not_be_held_do_not_starve_a_task) {
+  if (always_preempt()) GTEST_SKIP() << "each handler is parked";
+  asio_pulse::io_context io{with(policy())};
+  bool over = false;
+  int reads = 0;
+  int left = 100;
+  const task t(io, unlimited("declared"));
+  const std::function<void()> next = [&] {
+    over = --left == 0;
+    if (!over) asio_pulse::post(t, next);
+  };
+  asio_pulse::post(t, next);
+  std::vector<std::unique_ptr<chatty>> connections;
+  constexpr int count = 16;
+  for (int i = 0; i != count; ++i) connections.push_back(std::make_unique<chatty>(io, over, reads));
+  // In the order of the queue each of the task's operations waits for one read of each connection.
+  constexpr int most = 100 * count * 4;
+  while (!over && reads < most && io.run_one() != 0) {
+  }
+  EXPECT_EQ(left, 0);
+  EXPECT_LT(reads, most);
+  over = true;
+  io.run();
 }
 
 TEST_P(each_policy, coroutines_and_timers_go_on) {

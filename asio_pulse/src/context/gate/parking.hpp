@@ -288,7 +288,10 @@ class parking {
   bool others_wait_ = false;
   std::uint64_t changes_ =
       0;  ///< grows when a turn ends, so that its address is not valid any more
-  timing::ticks reactor_at_ = 0;                ///< when the reactor was next
+  timing::ticks reactor_at_ = 0;  ///< when the reactor was next
+  timing::ticks went_behind_ =
+      0;  ///< when the driver went behind entries that had to be seen; or 0
+  timing::ticks chooses_until_ = 0;             ///< until then the driver looks for no new entries
   timing::ticks crowded_at_ = 0;                ///< when two or more operations waited
   std::vector<choice_of_thread> choices_;       ///< one for each thread, as far as there is memory
   std::array<const void*, 64> posted_kinds_{};  ///< types of operations that are not waits

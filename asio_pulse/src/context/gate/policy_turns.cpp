@@ -39,6 +39,10 @@ constexpr std::size_t most_choices = 1024;
 // Parked operations are numbered in these units of time: 2048 ticks, about a microsecond.
 constexpr unsigned number_bits = 11;
 
+// For how long, at most, the driver chooses without looking for new entries. The reactor is not polled
+// meanwhile. A guess: as parking's lead.
+constexpr std::chrono::milliseconds longest_choosing{10};
+
 // Relaxed: the numbers only have to be different.
 std::atomic<std::uint32_t> next_fair_policy{1};
 
@@ -190,6 +194,7 @@ bool parking::start_turns(timing::ticks now, scoped_lock&) noexcept {
   // An update may have changed this since the gate was asked about the operation that begins the turns.
   set_saturated();
   crowded_at_ = now;
+  went_behind_ = chooses_until_ = 0;
   for (task_state* const t : waiting_) add_turn(*t, now);
   waiting_.clear();
   return true;
@@ -528,30 +533,39 @@ void parking::look_ahead() noexcept {
 
 void* parking::release_by_policy(timing::ticks now, scoped_lock& held) noexcept {
   charge_choice();
-  sweeper s(*this, now);
-  const asio_port::queue_state found = port_->sweep_new(s);
-  s.finish(held);
-  if (found.soon) {
-    port_->put_driver_behind(asio_port::place::end);
-    return nullptr;
+  // Connections that may not be held can bring new entries as fast as the old ones get their turns. So
+  // what is parked runs for as long as these did. It is older than the new entries, so the order stays.
+  if (const timing::ticks then = std::exchange(went_behind_, 0); then != 0)
+    chooses_until_ = now + std::min(since(then, now), to_ticks(longest_choosing));
+  const bool looks = now >= chooses_until_ || turns_count_ == 0;
+  if (looks) {
+    sweeper s(*this, now);
+    const asio_port::queue_state found = port_->sweep_new(s);
+    s.finish(held);
+    if (found.soon) {
+      went_behind_ = now;
+      port_->put_driver_behind(asio_port::place::end);
+      return nullptr;
+    }
+    if (!found.reactor) {
+      reactor_at_ = now;
+    } else if (since(reactor_at_, now) >= slice_) {
+      reactor_at_ = now;
+      port_->put_driver_behind(asio_port::place::reactor);
+      return nullptr;
+    }
+    // When the first of them was put there is not known: at most as long ago as there have been some.
+    others_.ready = !found.others
+                        ? now
+                        : std::max(others_.ready, now - std::min(now, to_ticks(usual_deadline)));
+    show_others(found.others, now);
   }
-  if (!found.reactor) {
-    reactor_at_ = now;
-  } else if (since(reactor_at_, now) >= slice_) {
-    reactor_at_ = now;
-    port_->put_driver_behind(asio_port::place::reactor);
-    return nullptr;
-  }
-  // When the first of them was put there is not known: at most as long ago as there have been some.
-  others_.ready =
-      !found.others ? now : std::max(others_.ready, now - std::min(now, to_ticks(usual_deadline)));
-  show_others(found.others, now);
   if (turns_count_ == 0) {
     // What is in the queue runs without the driver, until something has to wait again.
     driver_queued_ = false;
     return nullptr;
   }
-  const bool alone = parked_.load(std::memory_order_relaxed) <= 1 && !found.others;
+  const bool alone = looks && parked_.load(std::memory_order_relaxed) <= 1 && !others_wait_;
   if (!alone) {
     crowded_at_ = now;
   } else if (saturation_.load(std::memory_order_relaxed) != 0 && !always_preempt() &&
@@ -578,7 +592,7 @@ void* parking::release_by_policy(timing::ticks now, scoped_lock& held) noexcept 
   note_wait(*w, now);
   running_ = port_->first_number(w->task->gate->parked);
   void* const operation = take_next(*w->task, now, held);
-  driver_queued_ = turns_count_ != 0 || found.others;
+  driver_queued_ = turns_count_ != 0 || others_wait_ || !looks;
   if (driver_queued_) port_->put_driver_in_front();
   look_ahead();
   return operation;
