@@ -12,8 +12,10 @@
 
 #include <algorithm>
 #include <array>
+#include <cstddef>
 #include <deque>
 #include <memory>
+#include <random>
 
 namespace worker {
 
@@ -64,6 +66,55 @@ class chains {
   std::deque<bench::group> groups_;
   std::deque<bench::task> tasks_;
   std::vector<std::uint64_t> left_;
+};
+
+/// Chains of handlers in no task, in the order of the queue. The handlers of each use memory of their own,
+/// as much as the library keeps for a task that waits and its group, and in no order: what a poll costs
+/// because so many wait, whoever chooses the next one.
+class plain_chains {
+ public:
+  explicit plain_chains(std::size_t count) : server_{{}}, sessions_(count), order_(count) {
+    for (std::size_t n = 0; n < count; ++n) order_[n] = &sessions_[n];
+    std::ranges::shuffle(order_, std::minstd_rand{});
+  }
+
+  /// CPU time of a poll of this thread.
+  double round(outcome& to) {
+    const std::uint64_t each = polls_a_round / sessions_.size();
+    server_.io().restart();
+    for (session* const s : order_) {
+      s->left = each;
+      asio::post(server_.io(), handler{server_.io(), *s});
+    }
+    const auto before = bench::thread_cpu_time();
+    server_.io().run();
+    const std::chrono::duration<double, std::nano> cpu = bench::thread_cpu_time() - before;
+    for (const session& s : sessions_) to.check(s.left == 0, "each poll ran");
+    return cpu.count() / static_cast<double>(each * sessions_.size());
+  }
+
+ private:
+  static constexpr std::size_t lines = 13;  // the sizes of what the library keeps: 780 bytes
+  struct alignas(64) line {
+    std::uint64_t polls = 0;
+  };
+  struct session {
+    std::array<line, lines> memory;
+    std::uint64_t left = 0;
+  };
+  struct handler {
+    bench::io_context& io;
+    session& of;
+
+    void operator()() const {
+      for (line& each : of.memory) ++each.polls;
+      if (--of.left != 0) asio::post(io, handler{*this});
+    }
+  };
+
+  server server_;
+  std::vector<session> sessions_;
+  std::vector<session*> order_;
 };
 
 struct measured {
@@ -137,6 +188,20 @@ outcome shares_many(const request&) {
   chains many{saturated, most, place::a_group_each};
   measure({{"ns/10", &few, 1}, {"ns_of_10/10000", &many, most / 10}, {"ns/10000", &many, 1}},
           result);
+  plain_chains few_plain{10};
+  plain_chains many_plain{most};
+  std::vector<double> plain_10;
+  std::vector<double> plain_10000;
+  for (int round = -1; round < rounds; ++round) {
+    const double ns_10 = few_plain.round(result);
+    const double ns_10000 = many_plain.round(result);
+    if (round < 0) continue;
+    plain_10.push_back(ns_10);
+    plain_10000.push_back(ns_10000);
+  }
+  result.values["plain_ns/10"] = bench::median(plain_10);
+  result.values["plain_ns/10000"] = bench::median(plain_10000);
+  result.values["plain_ratio"] = result.values["plain_ns/10000"] / result.values["plain_ns/10"];
   result.values["ratio"] = result.values["ns/10000"] / result.values["ns/10"];
   result.values["ratio_of_10"] = result.values["ns_of_10/10000"] / result.values["ns/10"];
   many.of().add_counts(result, clock_type::now());
