@@ -2,15 +2,17 @@
 #pragma once
 
 #include "group_cost.hpp"
+#include "group_queue.hpp"
 #include "turn_heap.hpp"
-
-#include <boost/intrusive/set.hpp>
-#include <boost/intrusive/set_hook.hpp>
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
+#include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <memory>
+#include <span>
 
 /// \file
 /// Shares of the CPU by weight, for groups in groups.
@@ -45,16 +47,9 @@ struct fair_ledger {
   std::uint32_t left = 0;
 };
 
-// The analyzer takes Boost's first write of a node's bits for a use of them.
-#if defined(__clang_analyzer__)
-using fair_node = boost::intrusive::set_base_hook<>;
-#else
-using fair_node = boost::intrusive::set_base_hook<boost::intrusive::optimize_size<true>>;
-#endif
-
 /// A group: what it has used, its place among the groups beside it, and its tasks. Guarded as the policy
 /// is, except for what is atomic.
-struct fair_group : fair_node {
+struct fair_group {
   /// A part of the group `above`, or of none, which must outlive this one.
   ///
   /// \par Errors  std::bad_alloc.
@@ -63,18 +58,21 @@ struct fair_group : fair_node {
   fair_group(const fair_group&) = delete;
   fair_group& operator=(const fair_group&) = delete;
 
-  friend bool operator<(const fair_group& a, const fair_group& b) noexcept {
-    return a.account.tag < b.account.tag;
+  /// Whether it or a group below it has tasks that wait.
+  [[nodiscard]] bool waits() const noexcept {
+    return queue_place != group_queue<fair_group>::nowhere;
   }
 
-  fair_group* const parent;
+  fair_ledger account;
   /// The CPU time used in the group and in those below it.
   group_cost cost;
+  fair_group* const parent;
   std::atomic<unsigned> weight;  ///< relaxed
   std::uint32_t used_by = 0;     ///< the number of the policy that used it last
-  fair_ledger account;
-  turn_heap<&turn::tag> own;  ///< its own tasks that wait
-  double own_now = 0;         ///< the virtual time among these
+  std::uint32_t queue_place =
+      group_queue<fair_group>::nowhere;  ///< for the queue among its neighbours
+  turn_heap<&turn::tag> own;             ///< its own tasks that wait
+  double own_now = 0;                    ///< the virtual time among these
   /// What it needs if there are groups below it. Made with the first one. Release publishes it, and
   /// pairs with acquire.
   std::atomic<fair_below*> inner{nullptr};
@@ -82,14 +80,11 @@ struct fair_group : fair_node {
 
 /// The groups below one, beside which its own tasks are one more.
 struct fair_below {
-  using groups =
-      boost::intrusive::multiset<fair_group, boost::intrusive::constant_time_size<false>>;
-
   std::uint32_t used_by = 0;  ///< the number of the policy that used it last
   double now = 0;             ///< the virtual time
-  groups waiting;             ///< those that wait
-  std::uint64_t seen = 0;     ///< what the groups below were charged
-  fair_ledger own_account;    ///< of its own tasks together
+  group_queue<fair_group> waiting;
+  std::uint64_t seen = 0;   ///< what the groups below were charged
+  fair_ledger own_account;  ///< of its own tasks together
 };
 
 inline fair_group::fair_group(fair_group* above, unsigned its_weight)
@@ -128,6 +123,11 @@ class fair_policy final : public turn_policy {
       contended_since_ = clock_;
     }
     for (fair_group* at = g; at->used_by != number_; at = above(*at)) begin(*at);
+    // Without memory for their places they wait as tasks in no group.
+    if (!has_room(*g)) {
+      t.group = nullptr;
+      g = &root_;
+    }
     if (fair_below* const b = below(*g); b != nullptr && g->own.empty())
       (void)join(b->own_account, own_cost(*g, *b), own_weight, b->now);
     t.tag = g->own_now + ahead_of_others(t, g->own_now);
@@ -135,15 +135,17 @@ class fair_policy final : public turn_policy {
     t.seen = t.cost;
     t.since = now;
     g->own.push(t);
-    for (; g != &root_ && !g->is_linked(); g = above(*g)) {
+    for (; g != &root_ && !g->waits(); g = above(*g)) {
       fair_group& p = *above(*g);
       fair_below& level = *below(p);
       const joined before = join(g->account, g->cost.load(), weight_of(*g), level.now);
       level.seen += before.used;
+      // What costs nothing that the clock shows is behind the others with the same tag all the same.
+      if (before.used == 0) g->account.tag = std::nextafter(g->account.tag, after_all);
       // The tasks of `p` have not used that, and need not be given it back.
       if (before.forgotten && &p != &root_)
         level.own_account.seen = std::min(level.own_account.seen, own_cost(p, level));
-      level.waiting.insert(*g);
+      level.waiting.push(*g, g->account.tag);
     }
   }
 
@@ -156,7 +158,7 @@ class fair_policy final : public turn_policy {
       b->own_account.left = in_units(clock_);
     for (; g != &root_ && empty(*g); g = above(*g)) {
       fair_below& level = *below(*above(*g));
-      level.waiting.erase(level.waiting.iterator_to(*g));
+      level.waiting.erase(*g);
       g->account.left = in_units(clock_);
     }
     if (empty(root_)) idle_at_ = now;
@@ -181,12 +183,24 @@ class fair_policy final : public turn_policy {
     return {};
   }
 
+  /// The groups at the top in the order of their tags. Where a group has tasks and groups below it, its
+  /// tasks; tasks in no group are left out.
+  [[nodiscard]] std::size_t upcoming(std::span<turn*> to) noexcept override {
+    std::size_t found = 0;
+    for (; found != to.size(); ++found) {
+      const fair_group* g = top_.waiting.next(found);
+      if (g == nullptr) break;
+      while (g->own.empty()) g = &g->inner.load(std::memory_order_acquire)->waiting.front();
+      to[found] = &g->own.front();
+    }
+    return found;
+  }
+
   void weight_changed(fair_group& g) noexcept override {
-    if (!g.is_linked()) return;  // then join() does it
+    if (!g.waits()) return;  // then join() does it
     fair_below& level = *above(g)->inner.load(std::memory_order_acquire);
-    level.waiting.erase(level.waiting.iterator_to(g));
     weigh(g.account, weight_of(g), level.now);
-    level.waiting.insert(g);
+    level.waiting.change(g, g.account.tag);
   }
 
   void served(mark what, timing::ticks cost) noexcept override {
@@ -195,6 +209,7 @@ class fair_policy final : public turn_policy {
   }
 
  private:
+  static constexpr double after_all = std::numeric_limits<double>::infinity();
   // Times in 32 bits: 2^16 ticks are about 25 us, and they are the same again after a day.
   static constexpr unsigned unit_bits = 16;
   static std::uint32_t in_units(timing::ticks t) noexcept {
@@ -219,6 +234,13 @@ class fair_policy final : public turn_policy {
     if (clock_ - t.left > memory_ + (contended ? used : 0)) return 0;
     const double ahead = std::min(t.tag - virtual_time, t.lead);
     return std::max(ahead + static_cast<double>(used), 0.0);
+  }
+  /// For the group and those above it, where they will begin to wait with it.
+  [[nodiscard]] bool has_room(fair_group& of) noexcept {
+    for (fair_group* g = &of; g != &root_ && !g->waits(); g = above(*g)) {
+      if (!below(*above(*g))->waiting.make_room()) return false;
+    }
+    return true;
   }
   static bool empty(const fair_group& g) noexcept {
     const fair_below* const b = g.inner.load(std::memory_order_acquire);
@@ -286,12 +308,11 @@ class fair_policy final : public turn_policy {
   /// Of the groups that wait the one that has had least; null if there is none.
   static fair_group* least_of(fair_below& level) noexcept {
     while (!level.waiting.empty()) {
-      fair_group& first = *level.waiting.begin();
+      fair_group& first = level.waiting.front();
       const std::uint64_t cost = first.cost.load();
       if (cost <= first.account.seen) return &first;
-      level.waiting.erase(level.waiting.begin());
       level.seen += charge(first.account, cost, weight_of(first));
-      level.waiting.insert(first);
+      level.waiting.change(first, first.account.tag);
     }
     return nullptr;
   }

@@ -5,12 +5,14 @@
 
 #include <boost/intrusive/list.hpp>
 
+#include <cstddef>
 #include <cstdint>
+#include <span>
 
 /// \file
 /// What the policies of options::policy have in common: they say which of the waiting tasks runs next.
 ///
-/// A policy is pure: it reads no clock, takes no lock, allocates nothing, and knows neither Asio nor
+/// A policy is pure: it reads no clock, takes no lock, needs no memory to go on, knows neither Asio nor
 /// threads. The gate (parking) calls it with its mutex held, and tests call it with a clock of their
 /// own.
 
@@ -56,8 +58,8 @@ template <class Tag>
 using turn_list = boost::intrusive::list<turn, boost::intrusive::base_hook<list_hook<Tag>>,
                                          boost::intrusive::constant_time_size<false>>;
 
-/// \par Cost  No member allocates or throws. All are O(log n) in the number of turns and groups that
-///            wait, for each level of groups.
+/// \par Cost  No member throws; only add() may allocate. All are O(log n) in the number of turns and groups
+///            that wait, for each level of groups.
 class turn_policy {
  public:
   /// What next() has returned, as far as served() has to know.
@@ -78,6 +80,11 @@ class turn_policy {
   virtual void remove(turn& t, timing::ticks now) noexcept = 0;
   /// The turn that is served next. It still waits afterwards: the caller calls remove().
   [[nodiscard]] virtual choice next(timing::ticks now) noexcept = 0;
+  /// Writes down who is probably served next, the first one first, and returns how many these are. A guess,
+  /// with which the caller loads their memory ahead of their turns. The last one must not be read yet: its
+  /// memory may not be in the caches. 0 if the policy knows no better than the order in which they were
+  /// added.
+  [[nodiscard]] virtual std::size_t upcoming(std::span<turn*> /*to*/) noexcept { return 0; }
   /// The group's weight has changed.
   virtual void weight_changed(fair_group& /*g*/) noexcept {}
   /// What next() returned has run, for `cost` of CPU time. The task may have ended since.

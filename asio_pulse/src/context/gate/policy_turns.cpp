@@ -5,6 +5,7 @@
 #include "deadline_policy.hpp"
 #include "fair_policy.hpp"
 #include "groups/task_groups.hpp"
+#include "load_soon.hpp"
 #include "parking.hpp"
 #include "priority_policy.hpp"
 
@@ -16,6 +17,7 @@
 #include <cstddef>
 #include <iterator>
 #include <new>
+#include <ranges>
 #include <stdexcept>
 #include <utility>
 
@@ -48,19 +50,6 @@ std::atomic<std::uint32_t> next_fair_policy{1};
 
 std::uint32_t number_at(timing::ticks now) noexcept {
   return static_cast<std::uint32_t>(now >> number_bits);
-}
-
-// Loads an object that is used soon into the caches. It may be null.
-template <class T>
-void load_soon(const T* object) noexcept {
-#if defined(__GNUC__)
-  if (object == nullptr) return;
-  constexpr std::size_t line = 64;
-  const auto* const bytes = reinterpret_cast<const char*>(object);
-  for (std::size_t at = 0; at < sizeof(T); at += line) __builtin_prefetch(bytes + at);
-#else
-  static_cast<void>(object);
-#endif
 }
 
 timing::ticks since(timing::ticks then, timing::ticks now) noexcept {
@@ -502,23 +491,29 @@ task_turn* parking::next_turn(timing::ticks now, turn_policy::mark& what,
   }
 }
 
-// If thousands of tasks wait, the memory of each is not in the caches when its turn comes. Those that have
-// waited longest are probably next. Each step needs what the one before has loaded, a turn ago.
+// If thousands of tasks wait, the memory of each is not in the caches when its turn comes. Each step needs
+// what the one before has loaded, a turn ago.
 void parking::look_ahead() noexcept {
   constexpr std::size_t many = 256;
   if (turns_count_ < many) return;
-  auto next = std::next(turns_.begin());
-  const auto waits_next = [&next]() -> const task_turn& {
-    return static_cast<const task_turn&>(*next++);
-  };
-  const task_turn& second = waits_next();
-  const task_turn& third = waits_next();
-  const task_turn& fourth = waits_next();
-  load_soon(&waits_next());
-  if (fourth.task != nullptr) {
-    load_soon(fourth.task);
-    load_soon(static_cast<const group_state*>(fourth.group));
+  std::array<turn*, 5> next{};
+  if (policy_.own == nullptr || policy_.own->upcoming(next) != next.size()) {
+    // Those that have waited longest are probably next.
+    std::ranges::transform(turns_ | std::views::take(next.size()), next.begin(),
+                           [](turn& t) { return &t; });
   }
+  const auto& second = static_cast<const task_turn&>(*next[1]);
+  const auto& third = static_cast<const task_turn&>(*next[2]);
+  auto& fourth = static_cast<task_turn&>(*next[3]);
+  load_soon(static_cast<const task_turn*>(next[4]));
+  load_soon(fourth.task);
+  load_soon(static_cast<const group_state*>(fourth.group));
+  // Its neighbours are written when it is taken out of the list.
+  const auto place = turns_.iterator_to(fourth);
+  if (place != turns_.begin())
+    load_soon(static_cast<const list_hook<in_turn>*>(&*std::prev(place)));
+  if (const auto behind = std::next(place); behind != turns_.end())
+    load_soon(static_cast<const list_hook<in_turn>*>(&*behind));
   if (third.task != nullptr) {
     load_soon(third.task->gate.get());
     load_soon(third.task->extras.load(std::memory_order_relaxed));
