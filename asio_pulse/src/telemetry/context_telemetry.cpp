@@ -12,6 +12,10 @@ context_telemetry::context_telemetry(context_core& core) noexcept
 // ---- called by the context
 
 void context_telemetry::joined(hooks::thread_state& ts) noexcept {
+  if (!has_run_.load(std::memory_order_relaxed)) {
+    has_run_.store(true, std::memory_order_relaxed);
+    inspect_running(*this);
+  }
   if (tools_.collecting()) {
     tools_.renew(ts);
   } else {

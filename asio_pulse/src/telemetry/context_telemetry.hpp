@@ -8,6 +8,7 @@
 #include <asio_pulse/metrics.hpp>
 #include <asio_pulse/recording.hpp>
 
+#include <atomic>
 #include <chrono>
 #include <span>
 #include <string_view>
@@ -68,6 +69,8 @@ class context_telemetry {
 
   context_core& core_;
   instruments tools_;
+  /// A thread has run the context. Relaxed: who finds it false tells the inspection once more.
+  std::atomic<bool> has_run_{false};
 };
 
 }  // namespace asio_pulse::detail

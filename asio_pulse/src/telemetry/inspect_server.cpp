@@ -74,15 +74,29 @@ void inspect_server::show(context_telemetry& context) {
   if (!o.enabled) return;
   const std::lock_guard lock(mutex_);
   contexts_.push_back({.context = &context});
-  open_for(context);
-  wake();
+  open_for(contexts_.back());
+  if (context.collecting()) wake();
 }
 
-// Starts what the context needs, as far as it does not exist yet.
-void inspect_server::open_for(const context_telemetry& context) noexcept {
-  const options& o = context.core().opts();
-  if (o.inspectable || context.collecting() || o.trace_signal != 0) start();
-  if (o.inspectable) listen();
+void inspect_server::worker_joined(const context_telemetry& context) noexcept {
+  if (!context.core().opts().enabled) return;
+  const std::lock_guard lock(mutex_);
+  const auto here = [&context](const shown& s) { return s.context == &context; };
+  const auto at = std::find_if(contexts_.begin(), contexts_.end(), here);
+  if (at == contexts_.end()) return;
+  at->has_run = true;
+  may_start_ = true;  // this is a process that runs contexts, also if it is the child of a fork
+  open_for(*at);
+}
+
+// Starts what the context needs, as far as it does not exist yet. A thread is not started for an
+// inspectable context before it runs: until then, programs do what the kernel allows with one thread
+// only (a user namespace), or what applies to one thread only (seccomp filters, capabilities).
+void inspect_server::open_for(const shown& context) noexcept {
+  const options& o = context.context->core().opts();
+  const bool inspectable = o.inspectable && context.has_run;
+  if (inspectable || context.context->collecting() || o.trace_signal != 0) start();
+  if (inspectable) listen();
   if (o.trace_signal != 0 && wakeup_ >= 0) {
     wakeup_for_signals.store(wakeup_, std::memory_order_relaxed);
     install(o.trace_signal);
@@ -97,9 +111,18 @@ void inspect_server::hide(context_telemetry& context) noexcept {
   }
   // The context has a reference to its core, so these are not the last ones.
   std::erase_if(to_announce_, [&context](const announcement& a) { return a.context == &context; });
-  wake();  // there may be no context left
+  if (!clients_.empty()) wake();
+  if (socket_ && close_at_ == clock::time_point{} && !any_inspectable()) {
+    close_at_ = clock::now() + linger;
+    wake();
+  }
   if (thread_.load(std::memory_order_relaxed) == std::this_thread::get_id()) return;
   announced_.wait(lock, [&] { return announcing_ != &context; });
+}
+
+bool inspect_server::any_inspectable() const noexcept {
+  return std::any_of(contexts_.begin(), contexts_.end(),
+                     [](const shown& s) { return s.context->core().opts().inspectable; });
 }
 
 void inspect_server::begun() noexcept {
@@ -146,6 +169,7 @@ int inspect_server::timeout(clock::time_point now) const noexcept {
   for (const client& c : clients_) {
     next = std::min(next, c.takers.empty() ? c.deadline : now + tick);
   }
+  if (close_at_ != clock::time_point{}) next = std::min(next, close_at_);
   if (socket_ && now < accept_from_) next = std::min(next, accept_from_);
   if (next == clock::time_point::max()) return -1;
   const auto left = std::chrono::ceil<std::chrono::milliseconds>(next - now).count();
@@ -163,12 +187,12 @@ void inspect_server::work(clock::time_point now) {
   }
   // If no context can be inspected, the socket is closed. It is closed here and not elsewhere,
   // because a socket keeps its name while a thread polls it.
-  const bool seen = std::any_of(contexts_.begin(), contexts_.end(), [](const shown& s) {
-    return s.context->core().opts().inspectable;
-  });
-  if (!seen) {
-    socket_.reset();
-    reserve_.reset();
+  if (close_at_ != clock::time_point{} && now >= close_at_) {
+    close_at_ = {};
+    if (!any_inspectable()) {
+      socket_.reset();
+      reserve_.reset();
+    }
   }
   for (client& c : clients_) follow(c, now);
   std::erase_if(clients_, [now](const client& c) {
@@ -266,6 +290,7 @@ void inspect_server::after_fork(bool child) noexcept {
     socket_.reset();
     reserve_.reset();
     accept_from_ = {};
+    close_at_ = {};
     if (wakeup_ >= 0) ::close(wakeup_);
     wakeup_ = -1;
     wakeup_for_signals.store(-1, std::memory_order_relaxed);
@@ -287,7 +312,7 @@ void inspect_server::resume() noexcept {
   const std::lock_guard lock(mutex_);
   may_start_ = true;
   if (running_) return;
-  for (const shown& s : contexts_) open_for(*s.context);
+  for (const shown& s : contexts_) open_for(s);
 }
 
 // ---- functions for other parts
@@ -297,6 +322,10 @@ void show_context(context_telemetry& context) noexcept {
     inspect_server::get().show(context);
   } catch (const std::bad_alloc&) {  // then it cannot be inspected
   }
+}
+
+void inspect_running(const context_telemetry& context) noexcept {
+  inspect_server::get().worker_joined(context);
 }
 
 void hide_context(context_telemetry& context) noexcept { inspect_server::get().hide(context); }
@@ -318,6 +347,7 @@ void resume_inspection() noexcept { inspect_server::get().resume(); }
 namespace asio_pulse::detail {
 
 void show_context(context_telemetry&) noexcept {}
+void inspect_running(const context_telemetry&) noexcept {}
 void hide_context(context_telemetry&) noexcept {}
 void inspect_stalled(context_telemetry&) noexcept {}
 void inspect_collecting() noexcept {}

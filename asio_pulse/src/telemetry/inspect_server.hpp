@@ -31,6 +31,9 @@ namespace asio_pulse::detail {
 
 /// How long a client may take to read an answer.
 inline constexpr std::chrono::seconds answer_patience{10};
+/// How long the socket stays open without a context. Programs that make a context for each request
+/// should not pay for a socket and a wake-up each time. A guess: it is not noticed by a person.
+inline constexpr std::chrono::milliseconds linger{100};
 /// The backlog of connections. It is larger than the number that usually comes at once, so that
 /// refused users delay others only for the time of the refusals.
 inline constexpr int most_waiting = 128;
@@ -58,6 +61,7 @@ class inspect_server {
   static inspect_server& get() noexcept;
 
   void show(context_telemetry& context);
+  void worker_joined(const context_telemetry& context) noexcept;
   void hide(context_telemetry& context) noexcept;
   void stalled(context_telemetry& context) noexcept;
   void resume() noexcept;
@@ -87,6 +91,7 @@ class inspect_server {
   };
   struct shown {
     context_telemetry* context;
+    bool has_run = false;          ///< a thread has run it
     clock::time_point to_write{};  ///< when to write a recording; zero: none
     clock::time_point last_written{};
     context_control control{};
@@ -99,7 +104,8 @@ class inspect_server {
   };
 
   // inspect_server.cpp; the mutex is held
-  void open_for(const context_telemetry& context) noexcept;
+  void open_for(const shown& context) noexcept;
+  [[nodiscard]] bool any_inspectable() const noexcept;
   void start() noexcept;
   void wake() noexcept;
   void listen() noexcept;
@@ -147,9 +153,10 @@ class inspect_server {
   uid_t listens_as_ = 0;  ///< the user that the kernel reports to clients
   /// Reserved for a client when the process can open no more descriptors.
   descriptor reserve_;
-  clock::time_point accept_from_{};          ///< no client is accepted before
-  clock::time_point changes_until_{};        ///< the time that the changes of late stand for
-  std::list<announcement> to_announce_;      // a deque allocates in its constructor
+  clock::time_point accept_from_{};      ///< no client is accepted before
+  clock::time_point close_at_{};         ///< when to close the socket, unless there is a context
+  clock::time_point changes_until_{};    ///< the time that the changes of late stand for
+  std::list<announcement> to_announce_;  // a deque allocates in its constructor
   context_telemetry* announcing_ = nullptr;  ///< the context whose hooks the thread calls now
   std::condition_variable announced_;
   /// The thread that answers. Relaxed: a thread that compares it with itself has written it, or not.

@@ -5,11 +5,16 @@ namespace asio_pulse::detail {
 
 class context_telemetry;
 
-/// Makes the context visible for collect() and, if its options allow that, for other processes of
-/// the user. Starts the thread that answers them, once per process.
+/// Makes the context visible for collect().
 ///
-/// \par Errors  None (noexcept). If there is no memory, socket or thread, it is not visible.
+/// \par Errors  None (noexcept). If there is no memory, it is not visible.
 void show_context(context_telemetry& context) noexcept;
+
+/// A thread has begun to run the context. If the context's options allow it, other processes of the
+/// user see it from now on. Starts the thread that answers them, once per process.
+///
+/// \par Errors  None (noexcept). If there is no socket or thread, they do not see it.
+void inspect_running(const context_telemetry& context) noexcept;
 
 /// Undoes show_context(). When the call returns, no thread reads the context, and no probe is being
 /// posted.
