@@ -76,6 +76,7 @@ class operating {
 
 TEST(control, enforcement_and_shadow_mode) {
   asio_pulse::io_context io(named("shop"));
+  pulse_test::let_run(io);
   std::mutex mutex;
   std::vector<std::string> changed;
   std::set<std::thread::id> threads;
@@ -101,6 +102,7 @@ TEST(control, enforcement_and_shadow_mode) {
 
 TEST(control, weights_of_groups_of_any_name) {
   asio_pulse::io_context io(named("shop"));
+  pulse_test::let_run(io);
   std::mutex mutex;
   std::vector<std::string> groups;
   const auto hooks = io.hooks().install({.options_changed = [&](const auto& event) {
@@ -135,6 +137,7 @@ TEST(control, weights_of_groups_of_any_name) {
 
 TEST(control, weights_that_are_refused) {
   asio_pulse::io_context io(named("shop"));
+  pulse_test::let_run(io);
   const task_group one(io, {.name = "twin"});
   const task_group other(io, {.name = "twin"});
   const task_group single(io, {.name = "single"});
@@ -156,6 +159,7 @@ TEST(control, weights_that_are_refused) {
 
 TEST(control, undo_takes_back_the_last_change_that_is_left) {
   asio_pulse::io_context io(named("shop"));
+  pulse_test::let_run(io);
   const task_group tenant(io, {.name = "tenant"});
   operating op;
   const context_change undo{};
@@ -176,6 +180,7 @@ TEST(control, undo_takes_back_the_last_change_that_is_left) {
 
 TEST(control, undo_leaves_alone_what_was_changed_since) {
   asio_pulse::io_context io(named("shop"));
+  pulse_test::let_run(io);
   std::optional<task_group> tenant(std::in_place, io, group_options{.name = "tenant"});
   operating op;
   const context_change undo{};
@@ -202,6 +207,7 @@ TEST(control, undo_leaves_alone_what_was_changed_since) {
 
 TEST(control, the_last_sixteen_changes_can_be_taken_back) {
   asio_pulse::io_context io(named("shop"));
+  pulse_test::let_run(io);
   const task_group tenant(io, {.name = "tenant"});
   operating op;
   for (unsigned weight = 1; weight <= 18; ++weight) (void)op.weigh("tenant", weight);
@@ -263,6 +269,7 @@ TEST(control, a_user_as_whom_the_process_does_not_act_any_more) {
 
 TEST(control, nonsense_is_refused_and_changes_nothing) {
   asio_pulse::io_context io(named("shop"));
+  pulse_test::let_run(io);
   const task_group tenant(io, {.name = "tenant"});
   for (const std::string_view nonsense : {"change",
                                           "change ",
@@ -300,6 +307,7 @@ TEST(control, nonsense_is_refused_and_changes_nothing) {
 
 TEST(control, several_clients_at_once) {
   asio_pulse::io_context io(named("shop"));
+  pulse_test::let_run(io);
   const task_group tenant(io, {.name = "tenant"});
   std::atomic<std::uint64_t> made{0};
   on_threads(3, [&](std::size_t thread) {
@@ -317,6 +325,7 @@ TEST(control, several_clients_at_once) {
 // A thousand a second, from a client that does not wait.
 TEST(control, a_flood_is_refused) {
   asio_pulse::io_context io(named("shop"));
+  pulse_test::let_run(io);
   const auto begin = std::chrono::steady_clock::now();
   int refused = 0;
   for (int i = 0; i != 200; ++i) {
@@ -395,6 +404,7 @@ TEST(control, contexts_come_and_go_while_they_are_changed) {
   });
   for (int i = 0; i != 100; ++i) {
     asio_pulse::io_context io(named("brief"));
+    pulse_test::let_run(io);
     asio::post(io, [] { burn(100us); });
     io.run();
   }
@@ -406,6 +416,7 @@ TEST(control, contexts_come_and_go_while_they_are_changed) {
 // The handlers of the storm are parked, released, and parked again.
 TEST(control, while_workers_hold_a_storm_back) {
   asio_pulse::io_context io(named("busy"));
+  pulse_test::let_run(io);
   const offender storm(io);
   std::atomic<bool> over{false};
   std::atomic<int> ran{0};
@@ -496,6 +507,7 @@ void fork_often(asio_pulse::io_context& io, int times, const std::function<bool(
 TEST(fork_while_options_change, the_child_can_change_them) {
   if (address_sanitizer) GTEST_SKIP() << "its allocator takes no locks around a fork";
   asio_pulse::io_context io(named("forks"));
+  pulse_test::let_run(io);
   const task_group tenant(io, {.name = "tenant"});
   // Made here, because Asio locks its table of services for that, also around a fork.
   std::vector<task_group> ending;
@@ -524,6 +536,7 @@ TEST(fork_while_options_change, the_child_can_change_them) {
 TEST(fork_while_options_change, through_the_socket) {
   if (address_sanitizer) GTEST_SKIP() << "its allocator takes no locks around a fork";
   asio_pulse::io_context io(named("forks"));
+  pulse_test::let_run(io);
   operating op;
   busy_threads others;
   others.repeat([&](unsigned i) { (void)op.ask({i % 2 == 0 ? kind::shadow : kind::enforce}); });

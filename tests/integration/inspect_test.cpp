@@ -48,6 +48,7 @@ asio_pulse::options named(std::string name) {
 class busy_context {
  public:
   explicit busy_context(asio_pulse::options o) : io_(std::move(o)) {
+    pulse_test::let_run(io_);
     asio::post(io_, [this] { go_on(); });
     worker_ = std::jthread([this] { io_.run(); });
   }
@@ -88,10 +89,12 @@ bool vanishes() {
 TEST(inspect, a_process_is_found_while_it_has_a_context) {
   {
     asio_pulse::io_context io(named("found"));
+    pulse_test::let_run(io);
     EXPECT_TRUE(contains(pids(), self));
   }
   EXPECT_TRUE(vanishes());
   asio_pulse::io_context io(named("found again"));
+  pulse_test::let_run(io);
   EXPECT_TRUE(contains(pids(), self));
 }
 
@@ -99,8 +102,10 @@ TEST(inspect, a_context_can_decline) {
   auto o = named("hidden");
   o.inspectable = false;
   asio_pulse::io_context hidden(o);
+  pulse_test::let_run(hidden);
   EXPECT_TRUE(vanishes());
   asio_pulse::io_context seen(named("seen"));
+  pulse_test::let_run(seen);
   inspector in;
   std::error_code ec;
   in.connect(self, ec);
@@ -181,6 +186,7 @@ TEST(inspect, nobody_is_there) {
 
 TEST(inspect, nonsense_is_refused_in_a_sentence_and_the_next_client_is_served) {
   asio_pulse::io_context io(named("asked"));
+  pulse_test::let_run(io);
   for (const std::string_view nonsense :
        {"\n", "hello\n", "asio-pulse/2 metrics 1 1\n", "asio-pulse/3 metrics\n",
         "asio-pulse/3 metrics 1 1 99999999999999999999\n", "asio-pulse/3 metrics -1 1 1\n",
@@ -208,6 +214,7 @@ TEST(inspect, nonsense_is_refused_in_a_sentence_and_the_next_client_is_served) {
 
 TEST(inspect, clients_that_say_nothing_do_not_keep_others_away) {
   asio_pulse::io_context io(named("asked"));
+  pulse_test::let_run(io);
   std::vector<std::unique_ptr<raw_client>> silent;
   for (int i = 0; i < 20; ++i) silent.push_back(std::make_unique<raw_client>(self));
   silent.clear();
@@ -221,6 +228,7 @@ TEST(inspect, clients_that_say_nothing_do_not_keep_others_away) {
 
 TEST(inspect, contexts_come_and_go_while_they_are_looked_at) {
   asio_pulse::io_context always(named("always"));
+  pulse_test::let_run(always);
   std::atomic<bool> stop{false};
   std::jthread looker([&] {
     inspector in;
@@ -250,6 +258,7 @@ TEST(inspect, a_process_that_ends_while_it_is_looked_at) {
     // A new context in the child is visible only after notify_fork(), since before that no threads
     // are started.
     asio_pulse::io_context io(named("child"));
+    pulse_test::let_run(io);
     io.notify_fork(asio::execution_context::fork_child);
     const char yes = 'y';
     (void)!::write(ready[1], &yes, 1);
@@ -284,6 +293,7 @@ TEST(inspect, a_child_does_not_answer_in_the_parents_name) {
   pid_t child = 0;
   {
     asio_pulse::io_context io(named("parent"));
+    pulse_test::let_run(io);
     int ready[2];
     ASSERT_EQ(::pipe(ready), 0);
     child = ::fork();
@@ -321,6 +331,7 @@ TEST(inspect, a_stall_leaves_a_recording_behind_where_that_is_wanted) {
   std::filesystem::path file;
   {
     asio_pulse::io_context io(o);
+    pulse_test::let_run(io);
     auto work = asio::make_work_guard(io);
     // Again and again: on a busy machine a stall can look like the kernel's doing.
     std::atomic<bool> found{false};
@@ -362,6 +373,7 @@ TEST(inspect, a_signal_leaves_a_recording_behind) {
   o.trace_signal = SIGUSR2;
   {
     asio_pulse::io_context io(o);
+    pulse_test::let_run(io);
     ::kill(::getpid(), SIGUSR2);
     const auto patience = std::chrono::steady_clock::now() + 20s;
     bool there = false;

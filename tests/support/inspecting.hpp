@@ -33,6 +33,12 @@
 
 namespace pulse_test {
 
+/// Runs the context once. Inspectors see a context only when it has run.
+inline void let_run(asio_pulse::io_context& context) {
+  context.poll();
+  context.restart();
+}
+
 /// A connection to a process's inspection socket, for requests that an inspector would never send.
 class raw_client {
  public:

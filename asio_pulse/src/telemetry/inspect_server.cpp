@@ -156,6 +156,7 @@ void inspect_server::listen() noexcept {
   listens_as_ = ::geteuid();
   socket_ = std::move(s);
   reserve();
+  wake();  // the thread may be in a poll() without the socket
 }
 
 void inspect_server::wake() noexcept { signal_wakeup(wakeup_.load(std::memory_order_relaxed)); }
