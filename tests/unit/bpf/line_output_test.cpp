@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 #include "line_output.hpp"
 
-#include "block_store.hpp"
+#include "service/block_store.hpp"
 
 #include <fcntl.h>
 #include <gmock/gmock.h>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-#include "process_name.hpp"
+#include "process/process_name.hpp"
 
 #include <gtest/gtest.h>
 
