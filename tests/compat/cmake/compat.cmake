@@ -2,7 +2,7 @@
 # CMakeLists.txt).
 function(compat_read_cache)
   execute_process(
-    COMMAND "${CMAKE_CURRENT_SOURCE_DIR}/fetch_boost" --list
+    COMMAND "${CMAKE_CURRENT_FUNCTION_LIST_DIR}/../fetch_boost" --list
     OUTPUT_VARIABLE lines
     OUTPUT_STRIP_TRAILING_WHITESPACE COMMAND_ERROR_IS_FATAL ANY)
   string(REPLACE "\n" ";" lines "${lines}")
