@@ -149,6 +149,7 @@ inline std::function<std::string(int)> serving(std::function<void(int)> before,
     o.watchdog = false;
     asio_pulse::io_context io{o};
     io.notify_fork(boost::asio::execution_context::fork_child);
+    let_run(io);
     if (after) after(parent);
     (void)!::send(parent, "ready", 6, MSG_NOSIGNAL);
     const auto work = boost::asio::make_work_guard(io);
