@@ -220,12 +220,15 @@ TEST(control, only_contexts_that_agree) {
   asio_pulse::options o = named("closed");
   o.controllable = false;
   asio_pulse::io_context closed(o);
+  pulse_test::let_run(closed);
   o.inspectable = false;
   o.controllable = true;
   asio_pulse::io_context hidden(o);
+  pulse_test::let_run(hidden);
   operating op;
   EXPECT_EQ(op.ask({kind::shadow}), "refused: no context can be changed (options::controllable)");
   asio_pulse::io_context first(named("first"));
+  pulse_test::let_run(first);
   EXPECT_EQ(op.ask({kind::shadow}), "context \"first\" is in shadow mode now");
   asio_pulse::io_context second(named("second"));
   EXPECT_THAT(op.ask({kind::shadow}), HasSubstr("there are several contexts"));
@@ -253,6 +256,7 @@ TEST(control, a_user_as_whom_the_process_does_not_act_any_more) {
                              if (::seteuid(12345) != 0) return "no other user";
                              asio_pulse::io_context io(named("daemon"));
                              io.notify_fork(asio::execution_context::fork_child);
+                             pulse_test::let_run(io);
                              inspector in;
                              std::error_code ec;
                              const auto pid = static_cast<std::uint64_t>(::getpid());
