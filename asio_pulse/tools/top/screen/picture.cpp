@@ -65,7 +65,7 @@ class group_index {
   std::unordered_map<std::string_view, const group_metrics*> by_path_;
 };
 
-std::uint64_t refused(const group_metrics& g) noexcept {
+std::uint64_t refusals(const group_metrics& g) noexcept {
   return g.refused_share + g.refused_overload;
 }
 
@@ -97,7 +97,7 @@ std::vector<group_view> views_of_groups(const context_metrics& now, const contex
     if (all_listed && !past.has(path)) old = &fresh;
     if (old == nullptr) continue;
     view.admitted = m.of(view.now.admitted, old->admitted);
-    view.refused = m.of(refused(view.now), refused(*old));
+    view.refused = m.of(refusals(view.now), refused(*old));
   }
   return views;
 }
