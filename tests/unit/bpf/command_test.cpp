@@ -2,7 +2,7 @@
 //
 // The command itself, as an operator calls it.
 #include "check.hpp"
-#include "socket_file.hpp"
+#include "service/socket_file.hpp"
 #include "support.hpp"
 
 #include <boost/json.hpp>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 //
 // Programs that violate the protocol, by mistake or on purpose.
-#include "session.hpp"
+#include "service/session.hpp"
 #include "support.hpp"
 
 #include <fcntl.h>

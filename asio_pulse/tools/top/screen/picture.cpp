@@ -97,7 +97,7 @@ std::vector<group_view> views_of_groups(const context_metrics& now, const contex
     if (all_listed && !past.has(path)) old = &fresh;
     if (old == nullptr) continue;
     view.admitted = m.of(view.now.admitted, old->admitted);
-    view.refused = m.of(refusals(view.now), refused(*old));
+    view.refused = m.of(refusals(view.now), refusals(*old));
   }
   return views;
 }
