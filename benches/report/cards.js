@@ -3,7 +3,7 @@
 
 /**
  * Three to five cards: one a scenario, then more variants; of too many, the best and, to be fair,
- * the worst. Where none of them tells of a cost, the largest one is added.
+ * the worst. Where none of them shows a cost, the largest one is added.
  */
 function headline_cards(scenarios) {
   const all = scenarios.flatMap((s) =>
