@@ -15,8 +15,9 @@ FEW, MANY = 1_000, 9_000
 
 
 # The code that only groups and policies need.
-GROUP_FILES = re.compile(r"/(task_groups|group_shares|overload|policy_turns|turn_policy|fair_policy|"
-                         r"priority_policy|deadline_policy|detail/groups)\.[ch]pp$")
+GROUP_FILES = re.compile(r"/(task_groups|group_shares|group_queue|group_cost|group_slot|load_soon|overload|"
+                         r"policy_turns|turn_policy|fair_policy|priority_policy|deadline_policy|"
+                         r"detail/groups)\.[ch]pp$")
 
 
 def run_callgrind(program, case, count, mode, read):

@@ -169,8 +169,9 @@ void grow(tree& t, group* parent, std::size_t depth, std::size_t leaves, std::mt
     return static_cast<unsigned>(std::pow(100.0, std::uniform_real_distribution<>(0, 1)(random)));
   };
   const auto poll = [&] {
-    return static_cast<ticks>(5 * us *
-                              std::pow(100.0, std::uniform_real_distribution<>(0, 1)(random)));
+    constexpr auto shortest = static_cast<double>(5 * us);
+    return static_cast<ticks>(shortest * std::pow(static_cast<double>(longest_poll) / shortest,
+                                                  std::uniform_real_distribution<>(0, 1)(random)));
   };
   if (depth == 1 || leaves == 1) {
     for (std::size_t i = 0; i != leaves; ++i) t.leaf(parent, weight(), poll());
