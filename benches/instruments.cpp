@@ -136,6 +136,8 @@ double cpu_of_thread(const std::string& wanted) {
 /// The requests of pulse_top, once a second, to a server that is busy with 1000 tasks.
 void measure_attached(figures& out, std::chrono::seconds length) {
   asio_pulse::io_context io{with(instrument_mode::on_demand, instrument_mode::on_demand)};
+  io.poll();  // a context can be inspected once it has run
+  io.restart();
   std::vector<asio_pulse::task> tasks;
   for (int i = 0; i < 1000; ++i) {
     tasks.emplace_back(io, asio_pulse::task_options{.name = "task", .budget = 0ns});

@@ -357,6 +357,7 @@ struct stuck_hook {
 
 TEST(control, the_end_of_a_context_waits_for_its_hook_and_a_fork_does_not) {
   auto io = std::make_unique<asio_pulse::io_context>(named("shop"));
+  pulse_test::let_run(*io);
   stuck_hook hook;
   std::atomic<bool> left{false};
   const auto hooks = io->hooks().install({.options_changed = [&](const auto&) {
@@ -389,6 +390,7 @@ TEST(control, the_end_of_a_context_waits_for_its_hook_and_a_fork_does_not) {
 
 TEST(control, a_hook_may_destroy_the_context) {
   auto io = std::make_unique<asio_pulse::io_context>(named("shop"));
+  pulse_test::let_run(*io);
   std::promise<void> destroyed;
   auto hooks = io->hooks().install({.options_changed = [&](const auto&) {
     io.reset();

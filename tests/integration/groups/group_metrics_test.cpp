@@ -3,6 +3,7 @@
 // The metrics of groups: what each has used, what its weight asks for, and how they are read while
 // groups come and go.
 
+#include <support/inspecting.hpp>
 #include <support/scenario.hpp>
 //
 #include <asio_pulse/inspect.hpp>
@@ -195,6 +196,7 @@ TEST(group_metrics, the_queue_delay_is_that_of_the_last_request) {
 
 TEST(group_metrics, are_read_while_groups_come_and_go) {
   asio_pulse::io_context io{steady()};
+  pulse_test::let_run(io);
   auto work = asio::make_work_guard(io);
   const task_group tenant(io, {.name = "tenant"});
   std::atomic<bool> over{false};
