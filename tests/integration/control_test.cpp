@@ -251,9 +251,7 @@ TEST(control, only_contexts_that_agree) {
 
 // A daemon that gives up its rights for a while, and takes them back.
 TEST(control, a_user_as_whom_the_process_does_not_act_any_more) {
-#if defined(PULSE_TEST_TSAN)
-  GTEST_SKIP() << "it does not follow threads into a fork";
-#endif
+  if (thread_sanitizer) GTEST_SKIP() << "it does not follow threads into a fork";
   if (::geteuid() != 0) GTEST_SKIP() << "only root can act as another user";
   const std::string said = forked([](int) -> std::string {
                              if (::seteuid(12345) != 0) return "no other user";

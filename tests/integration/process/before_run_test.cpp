@@ -92,9 +92,8 @@ int forks_in_between() {
 const program that_forks{"forks_in_between", &forks_in_between};
 
 TEST(before_run, no_thread_is_started) {
-#if defined(PULSE_TEST_TSAN)
-  GTEST_SKIP() << "ThreadSanitizer starts a thread of its own with the first one";
-#endif
+  if (thread_sanitizer)
+    GTEST_SKIP() << "ThreadSanitizer starts a thread of its own with the first one";
   EXPECT_TRUE(succeeded(that_makes_a_context.run()));
 }
 
@@ -107,9 +106,7 @@ TEST(before_run, the_program_can_enter_a_user_namespace) {
 }
 
 TEST(before_run, a_child_starts_its_own_threads) {
-#if defined(PULSE_TEST_TSAN)
-  GTEST_SKIP() << "ThreadSanitizer does not follow threads into a fork";
-#endif
+  if (thread_sanitizer) GTEST_SKIP() << "ThreadSanitizer does not follow threads into a fork";
   EXPECT_TRUE(succeeded(that_forks.run()));
 }
 
