@@ -28,8 +28,9 @@
 
 extern "C" {
 int asio_pulse_chunked_free_is_linked = 1;  // chunked_memory.cpp refers to it
-__attribute__((weak)) void __interceptor_free(
-    void*);  // NOLINT: clang's sanitizers, linked statically
+// Of clang's sanitizers, which are linked statically.
+// NOLINTNEXTLINE(bugprone-reserved-identifier,readability-identifier-naming)
+__attribute__((weak)) void __interceptor_free(void*);
 }
 
 namespace asio_pulse::detail::chunked {
@@ -127,20 +128,24 @@ constexpr std::size_t is_mapped = 2, flags = 7;
 
 }  // namespace
 }  // namespace asio_pulse::detail::chunked
-using namespace asio_pulse::detail::chunked;
+
+namespace chunked = asio_pulse::detail::chunked;
 
 extern "C" __attribute__((weak)) void free(void* p) noexcept {
-  if (__builtin_expect(real_free == nullptr, 0)) {
-    if (looking_up) return;  // the loader's, a few bytes
-    look_up();
+  if (__builtin_expect(chunked::real_free == nullptr, 0)) {
+    if (chunked::looking_up) return;  // the loader's, a few bytes
+    chunked::look_up();
   }
 #if defined(__GLIBC__)
-  if (__builtin_expect(from_glibc && p != nullptr && (header(p) & is_mapped) != 0, 0)) {
-    const std::size_t size = header(p) & ~flags;
+  if (__builtin_expect(
+          chunked::from_glibc && p != nullptr && (chunked::header(p) & chunked::is_mapped) != 0,
+          0)) {
+    const std::size_t size = chunked::header(p) & ~chunked::flags;
     const void* const caller = __builtin_return_address(0);
-    if (size >= large && asio_pulse_no_chunks <= 0 && !libc.has(caller) && !loader.has(caller))
-      give_back(p, size);
+    if (size >= chunked::large && asio_pulse_no_chunks <= 0 && !chunked::libc.has(caller) &&
+        !chunked::loader.has(caller))
+      chunked::give_back(p, size);
   }
 #endif
-  real_free(p);
+  chunked::real_free(p);
 }

@@ -93,7 +93,8 @@ void* early_move(void* to, const void* from, std::size_t n) {
 
 }  // namespace
 }  // namespace asio_pulse::detail::chunked
-using namespace asio_pulse::detail::chunked;
+
+namespace chunked = asio_pulse::detail::chunked;
 
 extern "C" {
 
@@ -102,65 +103,66 @@ extern int asio_pulse_chunked_free_is_linked;
 int* asio_pulse_chunked_memory_is_linked = &asio_pulse_chunked_free_is_linked;
 
 void* memcpy(void* __restrict to, const void* __restrict from, std::size_t n) noexcept {
-  if (__builtin_expect(real_memcpy == nullptr, 0)) return early_move(to, from, n);
-  return cut(n) ? move(to, from, n) : real_memcpy(to, from, n);
+  if (__builtin_expect(chunked::real_memcpy == nullptr, 0)) return chunked::early_move(to, from, n);
+  return chunked::cut(n) ? chunked::move(to, from, n) : chunked::real_memcpy(to, from, n);
 }
 
 void* memmove(void* to, const void* from, std::size_t n) noexcept {
-  if (__builtin_expect(real_memmove == nullptr, 0)) return early_move(to, from, n);
-  return cut(n) ? move(to, from, n) : real_memmove(to, from, n);
+  if (__builtin_expect(chunked::real_memmove == nullptr, 0))
+    return chunked::early_move(to, from, n);
+  return chunked::cut(n) ? chunked::move(to, from, n) : chunked::real_memmove(to, from, n);
 }
 
 void* memset(void* to, int c, std::size_t n) noexcept {
   auto* t = static_cast<char*>(to);
-  if (__builtin_expect(real_memset == nullptr, 0)) {
+  if (__builtin_expect(chunked::real_memset == nullptr, 0)) {
     auto* volatile early = t;
     for (std::size_t i = 0; i < n; ++i) early[i] = static_cast<char>(c);
     return to;
   }
-  if (cut(n)) {
-    for (; n > piece; n -= piece, t += piece) {
-      real_memset(t, c, piece);
-      check_piece();
+  if (chunked::cut(n)) {
+    for (; n > chunked::piece; n -= chunked::piece, t += chunked::piece) {
+      chunked::real_memset(t, c, chunked::piece);
+      chunked::check_piece();
     }
   }
-  real_memset(t, c, n);
+  chunked::real_memset(t, c, n);
   return to;
 }
 
 void* memchr(const void* in, int c, std::size_t n) noexcept {
   const auto* p = static_cast<const char*>(in);
-  if (__builtin_expect(real_memchr == nullptr, 0)) {
+  if (__builtin_expect(chunked::real_memchr == nullptr, 0)) {
     for (; n > 0; --n, ++p) {
       if (*p == static_cast<char>(c)) return const_cast<char*>(p);
     }
     return nullptr;
   }
-  if (cut(n)) {
-    for (; n > piece; n -= piece, p += piece) {
-      if (void* const found = real_memchr(p, c, piece)) return found;
-      check_piece();
+  if (chunked::cut(n)) {
+    for (; n > chunked::piece; n -= chunked::piece, p += chunked::piece) {
+      if (void* const found = chunked::real_memchr(p, c, chunked::piece)) return found;
+      chunked::check_piece();
     }
   }
-  return real_memchr(p, c, n);
+  return chunked::real_memchr(p, c, n);
 }
 
 int memcmp(const void* one, const void* two, std::size_t n) noexcept {
   const auto* a = static_cast<const unsigned char*>(one);
   const auto* b = static_cast<const unsigned char*>(two);
-  if (__builtin_expect(real_memcmp == nullptr, 0)) {
+  if (__builtin_expect(chunked::real_memcmp == nullptr, 0)) {
     for (; n > 0; --n, ++a, ++b) {
       if (*a != *b) return *a < *b ? -1 : 1;
     }
     return 0;
   }
-  if (cut(n)) {
-    for (; n > piece; n -= piece, a += piece, b += piece) {
-      if (const int order = real_memcmp(a, b, piece)) return order;
-      check_piece();
+  if (chunked::cut(n)) {
+    for (; n > chunked::piece; n -= chunked::piece, a += chunked::piece, b += chunked::piece) {
+      if (const int order = chunked::real_memcmp(a, b, chunked::piece)) return order;
+      chunked::check_piece();
     }
   }
-  return real_memcmp(a, b, n);
+  return chunked::real_memcmp(a, b, n);
 }
 
 }  // extern "C"
