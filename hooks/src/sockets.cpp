@@ -88,7 +88,7 @@ entry* make(descriptor socket) noexcept {
 bool declared(const task_record* t) noexcept { return t != nullptr && t->home->declared(*t); }
 
 /// The operation belongs to another task than the socket, or no task has used the socket yet.
-ASIO_PULSE_DETAIL_NOINLINE void settle_owner(tracked_operation& op, entry& at) noexcept {
+ASIO_PULSE_DETAIL_NOINLINE void decide_owner(tracked_operation& op, entry& at) noexcept {
   task_record* const mine = op.task();
   const bool keeps = declared(mine);
   const std::uintptr_t word = at.lock();
@@ -118,7 +118,7 @@ void socket_operation_created(tracked_operation& op, descriptor socket) noexcept
   if (at == nullptr) return;
   const std::uintptr_t word = at->peek();
   if (word == 0 || word == reinterpret_cast<std::uintptr_t>(op.task())) return;
-  settle_owner(op, *at);
+  decide_owner(op, *at);
 }
 
 void connect_created(tracked_operation& op, descriptor socket, void* scheduler) noexcept {

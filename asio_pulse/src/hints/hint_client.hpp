@@ -10,7 +10,7 @@
 #include <string>
 
 /// \file
-/// The client of scx_pulse's socket (bpf/protocol.h).
+/// The client of scx_pulse's socket (<asio_pulse/bpf/protocol.h>).
 
 namespace asio_pulse::detail {
 

@@ -21,7 +21,7 @@
 #include <vector>
 
 /// \file
-/// The hub itself. Private to hint_hub.cpp (members, workers, fork) and hint_hub_thread.cpp
+/// The hub itself. Private to hint_hub.cpp (subscribers, workers, fork) and hint_hub_thread.cpp
 /// (sources).
 
 namespace asio_pulse::detail {

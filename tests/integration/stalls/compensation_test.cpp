@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 
 // Compensation: spare threads take over while every worker is stuck. The invariants S1 to S5 of
-// detail/spare_workers.hpp, and order within strands and tasks.
+// detail/asio/spare_workers.hpp, and order within strands and tasks.
 
 #include <support/stuck.hpp>
 //

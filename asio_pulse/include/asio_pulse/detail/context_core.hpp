@@ -168,7 +168,6 @@ class context_core final : public hooks::path_arbiter {
   [[nodiscard]] task_list& tasks() noexcept { return tasks_; }
 
   [[nodiscard]] task_groups& groups() noexcept { return *groups_; }
-  /// The weight of a group of this context has changed.
   /// Decides about a request of a group of this context.
   [[nodiscard]] admission admit(group_state& g) noexcept;
 

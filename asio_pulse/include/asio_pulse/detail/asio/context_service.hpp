@@ -19,7 +19,8 @@
 #include <stdexcept>
 
 /// \file
-/// asio-pulse uses Asio's internals only in this folder (detail/asio) and in hooks/tracking.hpp.
+/// asio-pulse uses Asio's internals in this folder (detail/asio), in hooks/tracking.hpp, hooks/site.hpp
+/// and hooks/src/tracked/mismatch.cpp, and in checkpoint.hpp and sharded_acceptor.hpp.
 
 namespace asio_pulse::detail {
 

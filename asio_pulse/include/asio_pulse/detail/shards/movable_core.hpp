@@ -28,8 +28,8 @@
 #include <vector>
 
 /// \file
-/// A session that may move: which thread owns it at present, and what resumes it. detail/shard_moves.hpp
-/// moves it, and detail/movable_objects.hpp knows its sockets and timers.
+/// A session that may move: which thread owns it at present, and what resumes it. shard_moves.hpp moves
+/// it, and movable_objects.hpp knows its sockets and timers.
 
 namespace asio_pulse::detail {
 
