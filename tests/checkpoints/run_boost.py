@@ -22,12 +22,6 @@ import tempfile
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
-START = """
-#include "hooked.h"
-__attribute__((constructor)) ASIO_PULSE_NO_AUTO_CHECKPOINTS static void start(void) { hooked_start(); }
-ASIO_PULSE_NO_AUTO_CHECKPOINTS static void report(void) { fprintf(stderr, "checks %lu\\n", hooked_calls); }
-__attribute__((constructor)) ASIO_PULSE_NO_AUTO_CHECKPOINTS static void at_end(void) { atexit(report); }
-"""
 
 
 class Failed(Exception):
@@ -61,10 +55,8 @@ class Suite:
         self.common_flags = []
         self.common = []
         if checked:  # the hook itself is compiled without checks
-            start = self.work / "start.c"
-            start.write_text(START)
             out = self.work / "start.o"
-            run([*self.compiler, "-DCHECKED", f"-I{ROOT}/asio_pulse/include", f"-I{HERE}/cases", "-x", "c", "-std=gnu11", "-c", start, "-o", out],
+            run([*self.compiler, "-DCHECKED", f"-I{ROOT}/asio_pulse/include", "-x", "c", "-std=gnu11", "-c", HERE / "hook_everywhere.c", "-o", out],
                 "compiling the hook", 120)
             self.common.append(out)
         getattr(self, name)(arguments)

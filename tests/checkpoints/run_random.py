@@ -17,12 +17,6 @@ import tempfile
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
-START = """
-#include "hooked.h"
-__attribute__((constructor)) ASIO_PULSE_NO_AUTO_CHECKPOINTS static void start(void) { hooked_start(); }
-ASIO_PULSE_NO_AUTO_CHECKPOINTS static void report(void) { fprintf(stderr, "checks %lu\\n", hooked_calls); }
-__attribute__((constructor)) ASIO_PULSE_NO_AUTO_CHECKPOINTS static void at_end(void) { atexit(report); }
-"""
 
 
 LONGEST = 0.5  # seconds of CPU time, which is the same on a busy machine
@@ -45,7 +39,7 @@ def main():
     parser.add_argument("--options", default="-O2")
     arguments = parser.parse_args()
     compiler = [*shlex.split(arguments.compiler), "-x", "c", "-std=gnu11", "-w", "-I/usr/include/csmith", f"-I{ROOT}/asio_pulse/include",
-                f"-I{HERE}/cases", *shlex.split(arguments.options)]
+                *shlex.split(arguments.options)]
     plugin = pathlib.Path(arguments.plugin)
     flags = shlex.split((plugin / "compile.flags").read_text())
     link = shlex.split((plugin / "link.flags").read_text())
@@ -53,8 +47,7 @@ def main():
     ran = checks = 0
     with tempfile.TemporaryDirectory() as temporary:
         work = pathlib.Path(temporary)
-        (work / "start.c").write_text(START)
-        subprocess.run([*compiler, "-DCHECKED", "-c", work / "start.c", "-o", work / "start.o"], check=True)
+        subprocess.run([*compiler, "-DCHECKED", "-c", HERE / "hook_everywhere.c", "-o", work / "start.o"], check=True)
         for seed in range(first, last + 1):
             source = work / "random.c"
             source.write_bytes(subprocess.run(["csmith", "--seed", str(seed), "--max-block-depth", "4"], check=True, capture_output=True).stdout)
