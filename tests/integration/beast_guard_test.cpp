@@ -120,6 +120,33 @@ asio_pulse::options quick() {
   return o;
 }
 
+// More requests at once than the server has time for, and then health checks, which are served. Some of the
+// requests are served, too, and the others are refused.
+testing::AssertionResult some_are_refused(const server& s) {
+  std::vector<std::unique_ptr<client>> clients;
+  for (int i = 0; i != 40; ++i) clients.push_back(std::make_unique<client>(s.where()));
+  int served = 0;
+  int refused = 0;
+  for (int round = 0; round != 10; ++round) {
+    for (auto& c : clients) c->send("/work");
+    for (auto& c : clients) {
+      const response_type answer = c->receive();
+      if (answer.result() == http::status::ok) {
+        ++served;
+        continue;
+      }
+      ++refused;
+      EXPECT_EQ(answer.result(), http::status::service_unavailable);
+      EXPECT_EQ(answer[http::field::retry_after], "1");
+      EXPECT_TRUE(answer.keep_alive());
+    }
+  }
+  for (auto& c : clients) c->send("/health?verbose", false);
+  for (auto& c : clients) EXPECT_EQ(c->receive().result(), http::status::ok);
+  return testing::AssertionResult(served > 0 && refused > 0)
+         << served << " served, " << refused << " refused";
+}
+
 TEST(request_guard, an_admitted_request_is_a_task_of_its_group) {
   server s{quick()};
   client c{s.where()};
@@ -146,30 +173,7 @@ TEST(request_guard, a_refused_request_is_answered_with_503_and_a_health_check_is
   server s{quick()};
   // The queue is 40 requests long, unless the server gets so much more CPU time than this thread that it
   // serves each as it comes.
-  EXPECT_TRUE(holds_in_one_of(20, [&]() -> testing::AssertionResult {
-    std::vector<std::unique_ptr<client>> clients;
-    for (int i = 0; i != 40; ++i) clients.push_back(std::make_unique<client>(s.where()));
-    int served = 0;
-    int refused = 0;
-    for (int round = 0; round != 10; ++round) {
-      for (auto& c : clients) c->send("/work");
-      for (auto& c : clients) {
-        const response_type answer = c->receive();
-        if (answer.result() == http::status::ok) {
-          ++served;
-          continue;
-        }
-        ++refused;
-        EXPECT_EQ(answer.result(), http::status::service_unavailable);
-        EXPECT_EQ(answer[http::field::retry_after], "1");
-        EXPECT_TRUE(answer.keep_alive());
-      }
-    }
-    for (auto& c : clients) c->send("/health?verbose", false);
-    for (auto& c : clients) EXPECT_EQ(c->receive().result(), http::status::ok);
-    return testing::AssertionResult(served > 0 && refused > 0)
-           << served << " served, " << refused << " refused";
-  }));
+  EXPECT_TRUE(holds_in_one_of(20, [&] { return some_are_refused(s); }));
 }
 
 TEST(request_guard, a_header_names_the_group_that_is_charged) {
@@ -197,20 +201,7 @@ TEST(request_guard, refuses_and_serves_health_checks_while_the_only_worker_is_st
   s.is_stuck = true;
   client stuck{s.where()};
   stuck.send("/stuck");
-  EXPECT_TRUE(holds_in_one_of(20, [&]() -> testing::AssertionResult {
-    std::vector<std::unique_ptr<client>> clients;
-    for (int i = 0; i != 40; ++i) clients.push_back(std::make_unique<client>(s.where()));
-    int served = 0;
-    int refused = 0;
-    for (int round = 0; round != 10; ++round) {
-      for (auto& c : clients) c->send("/work");
-      for (auto& c : clients) ++(c->receive().result() == http::status::ok ? served : refused);
-    }
-    for (auto& c : clients) c->send("/health", false);
-    for (auto& c : clients) EXPECT_EQ(c->receive().result(), http::status::ok);
-    return testing::AssertionResult(served > 0 && refused > 0)
-           << served << " served, " << refused << " refused";
-  }));
+  EXPECT_TRUE(holds_in_one_of(20, [&] { return some_are_refused(s); }));
   // All this was answered while the request before was not.
   EXPECT_TRUE(s.is_stuck);
   EXPECT_GT(s.io.stats().spares_started, 0U);
