@@ -477,7 +477,7 @@ TEST(shard_balance_property,
     for (const std::uint32_t long_turns : {76U, 100U, 0U}) {
       with_hogs s(n, 100, long_turns);
       for (std::size_t i = 0; i != n; ++i) s.reports[i].hogs = static_cast<std::uint32_t>(i) + 3;
-      // Who asks for its home has just had a long turn.
+      // A session that asks for its home has just had a long turn.
       if (long_turns != 0) {
         EXPECT_EQ(s.round(), 0U) << "each stays where it is";
       }

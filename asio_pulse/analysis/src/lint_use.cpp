@@ -9,7 +9,6 @@
 
 #include <algorithm>
 #include <string>
-#include <vector>
 
 namespace asio_pulse::detail {
 namespace {
@@ -61,8 +60,7 @@ class use_rules {
   void self_waking() {
     nanoseconds all = now_.other_sites.cpu;
     for (const site_metrics& site : now_.sites) add_up(all, site.cpu);
-    static const std::vector<site_metrics> none;
-    const site_index earlier(before_ != nullptr ? before_->sites : none);
+    const site_index earlier(before_);
     for (const site_metrics& site : now_.sites) {
       static const site_metrics fresh;
       const site_metrics* const old = earlier.find(site);

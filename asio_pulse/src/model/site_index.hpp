@@ -7,7 +7,6 @@
 #include <functional>
 #include <string>
 #include <unordered_set>
-#include <vector>
 
 namespace asio_pulse::detail {
 
@@ -15,11 +14,12 @@ namespace asio_pulse::detail {
 /// differ only at their ends, so they are not compared one by one.
 class site_index {
  public:
-  /// The sites must outlive the index.
+  /// Of the reading's sites, which must outlive the index. Null: there was no earlier reading.
   /// \par Errors  std::bad_alloc.
-  explicit site_index(const std::vector<site_metrics>& sites) {
-    known_.reserve(sites.size());
-    for (const site_metrics& site : sites) known_.insert(&site);
+  explicit site_index(const context_metrics* reading) {
+    if (reading == nullptr) return;
+    known_.reserve(reading->sites.size());
+    for (const site_metrics& site : reading->sites) known_.insert(&site);
   }
 
   /// The first site with this type and place; null if there is none.

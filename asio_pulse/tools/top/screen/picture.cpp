@@ -172,8 +172,7 @@ context_view view_of(const context_metrics& now, const context_metrics* before, 
     if (old != nullptr) row.polls = m.of(task.polls, old->polls);
     view.tasks.push_back(std::move(row));
   }
-  static const std::vector<site_metrics> none;
-  const detail::site_index earlier(counted == nullptr ? none : counted->sites);
+  const detail::site_index earlier(counted);
   for (const site_metrics& site : now.sites) {
     const site_metrics* const old = earlier.find(site);
     site_view row{.now = site};
